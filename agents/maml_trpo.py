@@ -1,0 +1,351 @@
+"""MAML-TRPO: a policy that adapts to a task by a few gradient steps (Finn et al. 2017, "Model-Agnostic Meta-Learning").
+
+Inner step, for each task 𝓣 on fresh episodes of the policy being adapted:
+
+    θ_𝓣 = θ − α ∇_θ L_𝓣(θ),      L_𝓣(θ) = −E[log π_θ(a | o) Â]
+
+Outer step, a trust region over the policies *after* adaptation (Schulman et al. 2015, TRPO):
+
+    minimise   −E_𝓣 E[π_{θ_𝓣}(a | o) / π_old(a | o) · Â]   subject to   E_𝓣 KL(π_old ‖ π_{θ_𝓣}) ≤ δ
+
+where π_old is the adapted policy that collected the query episodes, and both expressions are differentiated through
+the inner step. First-order MAML takes the inner gradient as a constant; ANIL (Raghu et al. 2020) adapts the last layer
+alone; learned rates make α one number a parameter (Li et al. 2017, "Meta-SGD").
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl import baseline, networks, optimize, returns
+from metarl.adapt import Rates, adapt_tasks
+from metarl.episodes import Episodes
+from metarl.learner import Figures, Memory, Parameters, Schedule, State
+from metarl.rollout import Sampler
+from metarl.tasks import Task
+
+_RATE_PREFIX = "inner_rate."
+
+
+@dataclasses.dataclass(frozen=True)
+class MamlTrpoConfig:
+    """Options of MAML-TRPO."""
+
+    meta_batch: int = 40
+    """Tasks an outer step (the paper's number for the cheetah; 20 for 2-D navigation)."""
+    episodes: int = 20
+    """Episodes on each task in each stage: before the first inner step, and after each."""
+    inner_steps: int = 1
+    """Inner steps; each one has episodes of its own."""
+    inner_rate: float = 0.1
+    """α, the inner steps' rate; the initial value of every rate where the rates are learned."""
+    learn_rates: bool = False
+    """Learn one inner rate for each parameter (Meta-SGD) instead of keeping α fixed."""
+    first_order: bool = False
+    """Take the inner gradients as constants: no second derivatives."""
+    anil: bool = False
+    """Adapt only the last layer and log σ in the inner steps."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's hidden layers (the paper: 100, 100)."""
+    initial_log_std: float = -1.0
+    """log σ before training. The paper's 0 drowns the signal where actions are clipped to ±1: see docs/results.md."""
+    discount: float = 0.99
+    """γ."""
+    gae_lambda: float = 1.0
+    """λ of the advantages; 1 is the Monte-Carlo return minus the baseline."""
+    max_kl: float = 0.01
+    """δ, the trust region's size, in nats."""
+    cg_iterations: int = 10
+    """Conjugate-gradient iterations for the natural gradient."""
+    cg_damping: float = 1e-5
+    """Added to the curvature's diagonal."""
+    curvature_fraction: float = 0.25
+    """Share of each task's episodes that the curvature is measured on; the line search checks the KL on all."""
+    line_search_tries: int = 15
+    """Step lengths that the line search tries."""
+    line_search_shrink: float = 0.8
+    """Factor between them."""
+
+    def __post_init__(self) -> None:
+        for name in ("meta_batch", "episodes", "inner_steps", "cg_iterations", "line_search_tries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("inner_rate", "max_kl"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("discount", "gae_lambda", "curvature_fraction", "line_search_shrink"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden needs at least one layer, each at least 1 wide, got {self.hidden}")
+
+
+class Support(NamedTuple):
+    """What a policy-gradient loss needs of episodes; a leading task axis where it is for a whole meta-batch."""
+
+    observations: Float[Tensor, "*task sample observation"]
+    actions: Float[Tensor, "*task sample action"]
+    advantages: Float[Tensor, "*task sample"]
+    mask: Bool[Tensor, "*task sample"]
+
+
+def policy_gradient_loss(policy: networks.GaussianPolicy, parameters: Parameters, support: Support) -> Tensor:
+    """L(θ) = −E[log π_θ(a | o) Â], whose gradient is that of the return (Williams 1992), over the steps taken."""
+    mean, log_std = networks.apply(policy, parameters, support.observations)
+    log_prob = networks.gaussian_log_prob(support.actions, mean, log_std)
+    return -_masked_mean(log_prob * support.advantages, support.mask)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MamlTrpo:
+    """The agent: its options, the policy's architecture and where its episodes come from."""
+
+    config: MamlTrpoConfig
+    observation_size: int
+    action_size: int
+    sampler: Sampler
+    device: str = "cpu"
+
+    @property
+    def meta_batch(self) -> int:
+        return self.config.meta_batch
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(rounds=self.config.inner_steps, episodes=self.config.episodes)
+
+    @functools.cached_property
+    def policy(self) -> networks.GaussianPolicy:
+        """The architecture; its own weights are never used."""
+        return self._build(torch.Generator())
+
+    def _build(self, generator: torch.Generator) -> networks.GaussianPolicy:
+        config = self.config
+        return networks.GaussianPolicy(
+            self.observation_size, self.action_size, config.hidden, config.initial_log_std, generator
+        )
+
+    def init(self, seed: int) -> State:
+        parameters = networks.parameters_of(self._build(torch.Generator().manual_seed(seed)))
+        rates = {}
+        if self.config.learn_rates:
+            rates = {
+                _RATE_PREFIX + name: torch.full_like(value, self.config.inner_rate)
+                for name, value in parameters.items()
+            }
+        return State({name: value.to(self.device) for name, value in {**parameters, **rates}.items()}, {})
+
+    def start(self, state: State, num_tasks: int) -> "MamlActor":
+        parameters, rates = self.split(state.parameters)
+        copies = {name: value.expand(num_tasks, *value.shape) for name, value in parameters.items()}
+        return MamlActor(self, copies, rates)
+
+    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
+        stages = self._collect(state, batch, rng)
+        *supports, query = (self.advantages(episodes) for episodes in stages)
+        parameters, figures = self._outer_step(state.parameters, supports, query, rng)
+        scores = [float(episodes.scores.mean()) for episodes in stages]
+        return State(parameters, {}), {
+            "env_steps": sum(episodes.num_steps for episodes in stages),
+            "return_before": scores[0],
+            "return_after": scores[-1],
+            **figures,
+            "diverged": sum(int(episodes.diverged.sum()) for episodes in stages),
+        }
+
+    def _collect(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> list[Episodes]:
+        """The episodes of each stage: before the first inner step, ..., after the last."""
+        actor, stages = self.start(state, len(batch)), []
+        for stage in range(self.config.inner_steps + 1):
+            episodes = self.sampler.collect(actor, batch, self.config.episodes, int(rng.integers(2**31)))
+            stages.append(episodes)
+            if stage < self.config.inner_steps:
+                actor = actor.adapt(episodes)
+        return stages
+
+    def advantages(self, episodes: Episodes) -> Support:
+        """Advantages from a baseline fitted to these episodes, standardised within each task.
+
+        The score is the return of the horizon's steps and the baseline sees the time, so the time limit is part of
+        the task: the value after the last step is 0 by definition, not by confusing truncation with termination.
+        """
+        config, mask = self.config, episodes.mask
+        discount = config.discount * mask.to(episodes.rewards.dtype)
+        gained = returns.discounted_returns(episodes.rewards, discount)
+        values = baseline.fit(episodes.observations, gained, mask) * mask
+        zero = torch.zeros_like(values[..., 0])
+        advantages = returns.gae(episodes.rewards, discount, values, zero, config.gae_lambda)
+        return Support(
+            episodes.observations.flatten(1, 2),
+            episodes.actions.flatten(1, 2),
+            _standardised(advantages.flatten(1), mask.flatten(1)),
+            mask.flatten(1),
+        )
+
+    def split(self, parameters: Parameters) -> tuple[dict[str, Tensor], Rates]:
+        """The policy's parameters and the inner rates."""
+        policy = {name: value for name, value in parameters.items() if not name.startswith(_RATE_PREFIX)}
+        if not self.config.learn_rates:
+            return policy, self.config.inner_rate
+        return policy, {name: parameters[_RATE_PREFIX + name] for name in policy}
+
+    def inner_step(
+        self, parameters: Parameters, supports: Sequence[Support], rates: Rates, *, shared: bool
+    ) -> dict[str, Tensor]:
+        """Each task's policy parameters [task, ...] after one inner step for each support."""
+        only = self.policy.head if self.config.anil else None
+        loss = functools.partial(policy_gradient_loss, self.policy)
+        return adapt_tasks(
+            loss, parameters, supports, rates, first_order=self.config.first_order, only=only, shared=shared
+        )
+
+    def _outer_step(
+        self, parameters: Parameters, supports: list[Support], query: Support, rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], Figures]:
+        """One trust-region step."""
+        config = self.config
+        x = _ravel(parameters)
+        with torch.no_grad():
+            old = self._outputs(x, parameters, supports, query.observations)
+        old_log_prob = networks.gaussian_log_prob(query.actions, *old)
+
+        def surrogate(x: Tensor) -> tuple[Tensor, Tensor]:
+            new = self._outputs(x, parameters, supports, query.observations)
+            ratio = torch.exp(networks.gaussian_log_prob(query.actions, *new) - old_log_prob)
+            kl = _masked_mean(networks.gaussian_kl(*old, *new), query.mask)
+            return -_masked_mean(ratio * query.advantages, query.mask).mean(), kl.mean()
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                return surrogate(x)
+
+        gradient = torch.func.grad(lambda x: surrogate(x)[0])(x)
+        product = self._curvature(x, parameters, supports, query, rng)
+        direction = optimize.conjugate_gradient(product, -gradient, config.cg_iterations)
+        length = torch.sqrt(2 * config.max_kl / direction.dot(product(direction)).clamp_min(1e-12))
+        found = optimize.line_search(
+            evaluate, x, length * direction, config.max_kl, config.line_search_shrink, config.line_search_tries
+        )
+        figures = {
+            "surrogate": found.loss,
+            "kl": found.constraint,
+            "accepted": float(found.accepted),
+            "backtracks": float(found.backtracks),
+            "gradient_norm": float(gradient.norm()),
+            "policy_std": float(parameters["log_std"].exp().mean()),
+        }
+        return _unravel(found.x, parameters), figures
+
+    def _outputs(
+        self, x: Tensor, like: Parameters, supports: list[Support], observations: Float[Tensor, "task sample obs"]
+    ) -> tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]:
+        """(μ, log σ) of the adapted policies at the flat parameters x."""
+        policy, rates = self.split(_unravel(x, like))
+        adapted = self.inner_step(policy, supports, rates, shared=True)
+        mean, log_std = torch.func.vmap(functools.partial(networks.apply, self.policy))(adapted, observations)
+        return mean, log_std[:, None, :]
+
+    def _curvature(
+        self, x: Tensor, like: Parameters, supports: list[Support], query: Support, rng: np.random.Generator
+    ) -> Callable[[Tensor], Tensor]:
+        """Products v -> (H + damping) v with the Hessian H of the mean KL at x.
+
+        Where both policies are the same, H = Jᵀ M J exactly: J is the Jacobian of the adapted (μ, log σ) with respect
+        to θ, through the inner steps, and M the Hessian of the KL in (μ, log σ), which is diagonal: 1/σ² and 2. One
+        jvp and one vjp instead of a double backward pass. Measured on a share of the episodes: it only shapes the step.
+        """
+        supports = [self._share(support, rng) for support in supports]
+        query = self._share(query, rng)
+        weight = query.mask / query.mask.sum(-1, keepdim=True).clamp_min(1) / len(query.mask)  # [task, sample]
+
+        def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
+            return self._outputs(x, like, supports, query.observations)
+
+        (_, log_std), pull_back = torch.func.vjp(outputs, x)
+
+        def product(vector: Tensor) -> Tensor:
+            _, (mean_dot, log_std_dot) = torch.func.jvp(outputs, (x,), (vector,))
+            mean_part = mean_dot * torch.exp(-2 * log_std) * weight[..., None]
+            log_std_part = 2 * log_std_dot * weight.sum(-1)[:, None, None]
+            return pull_back((mean_part, log_std_part))[0].detach() + self.config.cg_damping * vector
+
+        return product
+
+    def _share(self, support: Support, rng: np.random.Generator) -> Support:
+        """The same random episodes of every task, `curvature_fraction` of them."""
+        count = max(1, round(self.config.curvature_fraction * self.config.episodes))
+        chosen = torch.from_numpy(np.sort(rng.permutation(self.config.episodes)[:count])).to(self.device)
+
+        def pick(tensor: Tensor) -> Tensor:
+            by_episode = tensor.unflatten(1, (self.config.episodes, -1))
+            return by_episode.index_select(1, chosen).flatten(1, 2)
+
+        return Support(*(pick(tensor) for tensor in support))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MamlActor:
+    """The policies of a batch of tasks, each adapted to what it has seen of its task."""
+
+    agent: MamlTrpo
+    parameters: Parameters
+    """θ_𝓣 of each task; a leading task axis."""
+    rates: Rates
+    """The inner rates."""
+
+    def begin(self, episodes: int) -> Memory:
+        return ()
+
+    def act(
+        self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "task episode action"], Memory]:
+        mean, log_std = torch.func.vmap(functools.partial(networks.apply, self.agent.policy))(
+            dict(self.parameters), observations
+        )
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + log_std.exp()[:, None, :] * noise, memory
+
+    def feedback(
+        self,
+        memory: Memory,
+        actions: Float[Tensor, "task episode action"],
+        rewards: Float[Tensor, "task episode"],
+        done: Bool[Tensor, "task episode"],
+    ) -> Memory:
+        return memory
+
+    def adapt(self, support: Episodes) -> "MamlActor":
+        with torch.no_grad():
+            episodes = self.agent.advantages(support)
+            adapted = self.agent.inner_step(self.parameters, [episodes], self.rates, shared=False)
+        return dataclasses.replace(self, parameters=adapted)
+
+
+def _masked_mean(values: Float[Tensor, "*task sample"], mask: Bool[Tensor, "*task sample"]) -> Float[Tensor, "*task"]:
+    return (values * mask).sum(-1) / mask.sum(-1).clamp_min(1)
+
+
+def _standardised(
+    values: Float[Tensor, "task sample"], mask: Bool[Tensor, "task sample"]
+) -> Float[Tensor, "task sample"]:
+    """Mean 0 and standard deviation 1 within each task."""
+    centred = (values - _masked_mean(values, mask)[:, None]) * mask
+    deviation = _masked_mean(centred**2, mask).sqrt()[:, None]
+    return centred / (deviation + 1e-8)
+
+
+def _ravel(parameters: Parameters) -> Float[Tensor, " n"]:
+    return torch.cat([value.flatten() for value in parameters.values()])
+
+
+def _unravel(vector: Float[Tensor, " n"], like: Parameters) -> dict[str, Tensor]:
+    pieces = vector.split([value.numel() for value in like.values()])
+    return {name: piece.view_as(value) for (name, value), piece in zip(like.items(), pieces, strict=True)}

@@ -1,0 +1,49 @@
+"""Experience: what a batch of tasks gave back, as plain tensors."""
+
+import dataclasses
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Episodes of several tasks, axes `task, episode, step, feature`; steps past an episode's end are zero."""
+
+    observations: Float[Tensor, "task episode step observation"]
+    final_observations: Float[Tensor, "task episode observation"]
+    """The observation after the last step, for the bootstrap of a truncated episode."""
+    actions: Float[Tensor, "task episode step action"]
+    """As the policy drew them; the environment received them clipped to its action space."""
+    rewards: Float[Tensor, "task episode step"]
+    terminated: Bool[Tensor, "task episode"]
+    """The task itself ended the episode; otherwise it was truncated by the time limit."""
+    diverged: Bool[Tensor, "task episode"]
+    """The simulation blew up or was given a NaN: the episode ended there (and counts as terminated)."""
+    lengths: Int[Tensor, "task episode"]
+    """Steps taken."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "task episode step"]:
+        """True where a step was taken."""
+        steps = torch.arange(self.rewards.shape[-1], device=self.lengths.device)
+        return steps < self.lengths[..., None]
+
+    @property
+    def scores(self) -> Float[Tensor, "task episode"]:
+        """The undiscounted return of each episode."""
+        return self.rewards.sum(-1)
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps in all."""
+        return int(self.lengths.sum())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def to(self, device: torch.device | str) -> "Episodes":
+        return Episodes(**{name: tensor.to(device) for name, tensor in self.tensors().items()})

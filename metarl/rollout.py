@@ -1,0 +1,142 @@
+"""Collecting episodes: tasks and an actor in, episodes out.
+
+The boundary is plain data and keeps nothing from call to call but the simulators themselves, which hold no state that
+a result depends on. So the same call could run on another machine.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol, final
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from metarl.envs.vector import TaskVectorEnv
+from metarl.episodes import Episodes
+from metarl.learner import Actor
+from metarl.tasks import Task
+
+
+class EnvSource(Protocol):
+    """The part of an `EnvDistribution` that a sampler needs."""
+
+    @property
+    def horizon(self) -> int: ...
+
+    def vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv: ...
+
+
+@final
+class Sampler:
+    """Runs actors on the tasks of one distribution.
+
+    Args:
+        source: where the environments come from.
+        threads: threads that step the physics; no result depends on it.
+        device: where the actor computes and the episodes are put.
+    """
+
+    def __init__(self, source: EnvSource, threads: int = 1, device: torch.device | str = "cpu") -> None:
+        self._source = source
+        self._threads = threads
+        self._device = torch.device(device)
+        self._venv = functools.lru_cache(maxsize=4)(self._make)
+
+    def _make(self, num_envs: int) -> TaskVectorEnv:
+        return self._source.vector_env(num_envs, threads=self._threads)
+
+    def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
+        """Runs exactly `episodes` episodes on each task, all side by side.
+
+        The episodes depend on the actor, the tasks and the seed alone.
+
+        Raises:
+            ValueError: no tasks, or fewer than one episode.
+        """
+        if not tasks or episodes < 1:
+            raise ValueError(f"need at least one task and one episode, got {len(tasks)} tasks and {episodes} episodes")
+        shape = (len(tasks), episodes)
+        venv = self._venv(len(tasks) * episodes)
+        venv.set_tasks([task for task in tasks for _ in range(episodes)])
+        # Two streams that share nothing: the worlds' and the policy's noise.
+        world_seed, noise_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
+        generator = torch.Generator(self._device).manual_seed(noise_seed)
+        record = _Record(shape, self._source.horizon, venv)
+        memory = actor.begin(episodes)
+        observations, _ = venv.reset(seed=world_seed % 2**31)
+        while not record.done.all():
+            inputs = torch.from_numpy(observations.astype(np.float32)).to(self._device).view(*shape, -1)
+            with torch.no_grad():
+                actions, memory = actor.act(inputs, memory, generator)
+            drawn = actions.to("cpu").numpy().reshape(venv.num_envs, -1)
+            executed = np.clip(drawn, record.low, record.high)
+            following, rewards, terminated, truncated, infos = venv.step(executed)
+            record.add(observations, drawn, rewards, terminated, truncated, infos["diverged"], following)
+            observations = following
+            memory = actor.feedback(
+                memory,
+                torch.from_numpy(executed).to(self._device).view(*shape, -1),
+                torch.from_numpy(rewards.astype(np.float32)).to(self._device).view(shape),
+                torch.from_numpy(record.done).to(self._device).view(shape),
+            )
+        return record.episodes().to(self._device)
+
+    def close(self) -> None:
+        """Forgets the environments; their threads end with them."""
+        self._venv.cache_clear()
+
+
+class _Record:
+    """The episodes being written, one column a step."""
+
+    def __init__(self, shape: tuple[int, int], horizon: int, venv: TaskVectorEnv) -> None:
+        space_in, space_out = venv.single_observation_space, venv.single_action_space
+        assert isinstance(space_in, gym.spaces.Box) and isinstance(space_out, gym.spaces.Box)
+        self.low, self.high = space_out.low, space_out.high
+        self._shape, count = shape, venv.num_envs
+        self._step = 0
+        self._observations = np.zeros((count, horizon, *space_in.shape), dtype=np.float32)
+        self._final = np.zeros((count, *space_in.shape), dtype=np.float32)
+        self._actions = np.zeros((count, horizon, *space_out.shape), dtype=np.float32)
+        self._rewards = np.zeros((count, horizon), dtype=np.float32)
+        self._terminated = np.zeros(count, dtype=bool)
+        self._diverged = np.zeros(count, dtype=bool)
+        self._lengths = np.zeros(count, dtype=np.int64)
+        self.done = np.zeros(count, dtype=bool)
+
+    def add(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        diverged: np.ndarray,
+        following: np.ndarray,
+    ) -> None:
+        running = ~self.done
+        self._observations[running, self._step] = observations[running]
+        self._actions[running, self._step] = actions[running]
+        self._rewards[running, self._step] = rewards[running]
+        self._lengths[running] += 1
+        ended = running & (terminated | truncated)
+        self._final[ended] = following[ended]
+        self._terminated[ended] = terminated[ended]
+        self._diverged[ended] = diverged[ended]
+        self.done = self.done | ended
+        self._step += 1
+
+    def episodes(self) -> Episodes:
+        def shaped(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array.reshape(*self._shape, *array.shape[1:]))
+
+        return Episodes(
+            observations=shaped(self._observations),
+            final_observations=shaped(self._final),
+            actions=shaped(np.nan_to_num(self._actions)),
+            rewards=shaped(self._rewards),
+            terminated=shaped(self._terminated),
+            diverged=shaped(self._diverged),
+            lengths=shaped(self._lengths),
+        )
