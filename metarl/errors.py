@@ -1,0 +1,48 @@
+"""The two errors that a program shows its user as one line, and the warning line."""
+
+import sys
+from collections.abc import Callable
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done: a wrong id, a folder of another experiment. Exit status 2."""
+
+
+class RunError(Exception):
+    """What was asked for went wrong on the way: a full disk, no whole checkpoint. Exit status 1."""
+
+
+class DiskFullError(RunError):
+    """There was no room for a file. What had been written before is still there, and nothing half-written is left."""
+
+
+def warn(message: str) -> None:
+    """One line on stderr; a closed stderr is no reason to stop."""
+    try:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def exit_status(program: Callable[[], object]) -> int:
+    """Runs a program and returns its exit status: 0, 2 for wrong usage, 1 for a fault, 130 for Ctrl-C.
+
+    Errors meant for the user become one line on stderr; any other exception passes, with its traceback.
+    """
+    try:
+        program()
+    except UsageError as error:
+        return _fail(error, 2)
+    except RunError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return 0
+
+
+def _fail(error: Exception | str, status: int) -> int:
+    try:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+    return status
