@@ -1,0 +1,87 @@
+"""A distribution of reinforcement-learning tasks: which tasks there are, and the simulator that plays them."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import final
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from metarl.envs.simulator import Simulator
+from metarl.envs.single import TaskEnv
+from metarl.envs.vector import TaskVectorEnv
+from metarl.tasks import SPLITS, Json, Split, Task, TaskSpace, content_hash
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class EnvDistribution:
+    """Tasks in three splits, and environments that play them."""
+
+    space: TaskSpace
+    """Which tasks there are."""
+    horizon: int
+    """Environment steps in an episode; reaching it is a truncation."""
+    make_simulator: Callable[[int, int], Simulator]
+    """(num_envs, threads) -> a fresh simulator."""
+    physics: Mapping[str, Json]
+    """All that decides what a score means, other than tasks and horizon: reward coefficients, simulator version, ..."""
+    observation_space: Box
+    """Of one environment."""
+    action_space: Box
+    """Of one environment."""
+
+    @property
+    def id(self) -> str:
+        return self.space.id
+
+    @property
+    def held_out(self) -> bool:
+        """Whether validation and test hold tasks that training never sees."""
+        return self.space.held_out
+
+    @property
+    def families(self) -> frozenset[str]:
+        """The names of all families, of whatever split."""
+        return frozenset(family.name for split in SPLITS for family in self.space.families(split))
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Each task parameter's unit."""
+        families = itertools.chain.from_iterable(self.space.families(split) for split in SPLITS)
+        return {name: source.unit for family in families for name, source in family.parameters.items()}
+
+    def spec(self) -> dict[str, Json]:
+        """Everything that decides what a score means, as JSON."""
+        return {"tasks": self.space.spec(), "horizon": self.horizon, "physics": dict(self.physics)}
+
+    @property
+    def hash(self) -> str:
+        """The content hash of the spec, for runs and evaluations to carry."""
+        return content_hash(self.spec())
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
+        """Draws `count` tasks of a split."""
+        return self.space.sample(split, count, rng)
+
+    def tasks(self, split: Split) -> tuple[Task, ...]:
+        """The frozen list of a split: the same for everybody."""
+        return self.space.tasks(split)
+
+    def vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv:
+        """A vector environment; until `set_tasks`, it plays the frozen training list in turn."""
+        for name, count in (("num_envs", num_envs), ("threads", threads)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        tasks = tuple(itertools.islice(itertools.cycle(self.tasks("train")), num_envs))
+        return TaskVectorEnv(self.make_simulator(num_envs, threads), self.horizon, self.families, tasks)
+
+    def env(
+        self, task: Task | None = None, render_mode: str | None = None, width: int = 480, height: int = 360
+    ) -> TaskEnv:
+        """One task (the training list's first, if none is given) as a plain `gymnasium.Env`; pictures in pixels."""
+        venv = self.vector_env(1)
+        if task is not None:
+            venv.set_tasks([task])
+        return TaskEnv(venv, render_mode, width, height)

@@ -1,0 +1,127 @@
+"""Many MuJoCo simulations at once: one `MjData` each, stepped from a pool of threads.
+
+MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale. Everything else is kept off the
+per-simulation path: views of each `MjData` are made once and gathered with one `np.concatenate` a step.
+Unlike `mujoco.rollout`, the solver's warm start is kept, so the steps are those of a plain loop, bit for bit.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import final
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+_LOG = logging.getLogger(__name__)
+
+
+def _quiet_warnings() -> None:
+    """MuJoCo would append every warning to MUJOCO_LOG.TXT in the working directory; the pool counts them instead."""
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda message: _LOG.debug("%s", message))
+
+
+@final
+class MujocoPool:
+    """Simulations that may have different models of the same sizes.
+
+    `qpos` and `qvel` hold every simulation's positions and velocities as of the last `step` or `reset`.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, frame_skip: int, threads: int) -> None:
+        """All start with `model`; a `step` is `frame_skip` steps of MuJoCo, spread over `threads` threads."""
+        _quiet_warnings()
+        self.num_envs = num_envs
+        self._frame_skip = frame_skip
+        self._models = [model] * num_envs
+        self._datas = [mujoco.MjData(model) for _ in range(num_envs)]
+        self._ctrl = [data.ctrl for data in self._datas]
+        self._qpos = [data.qpos for data in self._datas]
+        self._qvel = [data.qvel for data in self._datas]
+        self._warnings = [data.warning.number for data in self._datas]
+        self.qpos: Float[ndarray, "env nq"] = np.zeros((num_envs, model.nq))
+        self.qvel: Float[ndarray, "env nv"] = np.zeros((num_envs, model.nv))
+        self._counts = np.zeros((num_envs, self._warnings[0].size), self._warnings[0].dtype)
+        # More chunks than threads, so that a thread that is done early has something left to do.
+        self._chunks = 1 if threads == 1 else min(num_envs, 4 * threads)
+        self._executor = ThreadPoolExecutor(threads, "mujoco") if threads > 1 else None
+        self._renderer: tuple[mujoco.MjModel, mujoco.Renderer] | None = None
+        self._gather()
+
+    def load(self, index: int, model: mujoco.MjModel) -> None:
+        """Gives one simulation another model of the same sizes; it must be reset before the next step."""
+        if self._models[index] is model:
+            return
+        assert (model.nq, model.nv, model.nu) == (self.qpos.shape[1], self.qvel.shape[1], self._ctrl[0].size)
+        data = mujoco.MjData(model)
+        self._models[index], self._datas[index] = model, data
+        self._ctrl[index], self._qpos[index], self._qvel[index] = data.ctrl, data.qpos, data.qvel
+        self._warnings[index] = data.warning.number
+
+    def reset(self, index: int, qpos: Float[ndarray, "nq"], qvel: Float[ndarray, "nv"]) -> None:
+        """Starts one simulation anew from a state, by the same calls as Gymnasium's MujocoEnv."""
+        model, data = self._models[index], self._datas[index]
+        mujoco.mj_resetData(model, data)
+        self._qpos[index][:] = qpos
+        self._qvel[index][:] = qvel
+        mujoco.mj_forward(model, data)
+        self.qpos[index], self.qvel[index] = self._qpos[index], self._qvel[index]
+
+    def step(self, ctrl: Float[ndarray, "env nu"], active: Bool[ndarray, "env"]) -> Bool[ndarray, "env"]:
+        """Steps the active simulations; True where MuJoCo complained (bad acceleration, full memory, ...).
+
+        On a bad state MuJoCo resets the simulation by itself and goes on as if nothing had been: only its warning
+        counters tell.
+        """
+        indices = np.flatnonzero(active).tolist()
+        if self._executor is None:
+            failed = self._advance(indices, ctrl)
+        else:
+            chunks = [indices[start :: self._chunks] for start in range(self._chunks)]
+            failed = [i for part in self._executor.map(self._advance, chunks, [ctrl] * len(chunks)) for i in part]
+        self._gather()
+        np.concatenate(self._warnings, out=self._counts.reshape(-1))
+        troubled = self._counts.any(-1)
+        troubled[failed] = True
+        return troubled & active
+
+    def _advance(self, indices: list[int], ctrl: Float[ndarray, "env nu"]) -> list[int]:
+        """Steps these simulations one after the other; returns those that MuJoCo gave up with an error."""
+        step, skip, failed = mujoco.mj_step, self._frame_skip, []
+        models, datas, controls = self._models, self._datas, self._ctrl
+        for index in indices:
+            controls[index][:] = ctrl[index]
+            try:
+                step(models[index], datas[index], skip)
+            except mujoco.FatalError as error:
+                _LOG.debug("simulation %d failed: %s", index, error)
+                failed.append(index)
+        return failed
+
+    def _gather(self) -> None:
+        np.concatenate(self._qpos, out=self.qpos.reshape(-1))
+        np.concatenate(self._qvel, out=self.qvel.reshape(-1))
+
+    def render(
+        self, index: int, width: int, height: int, camera: mujoco.MjvCamera
+    ) -> UInt8[ndarray, "height width 3"]:
+        """A picture; the drawing context is kept for as long as model and size stay."""
+        model = self._models[index]
+        held = self._renderer
+        if held is None or held[0] is not model or (held[1].width, held[1].height) != (width, height):
+            if held is not None:
+                held[1].close()
+            model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+            model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+            held = self._renderer = (model, mujoco.Renderer(model, height, width))
+        held[1].update_scene(self._datas[index], camera)
+        return held[1].render()
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown()
+        if self._renderer is not None:
+            self._renderer[1].close()
+            self._renderer = None
