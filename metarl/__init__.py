@@ -1,0 +1,30 @@
+"""Meta-reinforcement learning, and few-shot learning with the same core.
+
+>>> from metarl import envs
+>>> dist = envs.make("cheetah-terrain")
+
+The names here are loaded when they are first used, so that `import metarl` costs nothing.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metarl.evaluation import evaluate
+    from metarl.runs import load
+
+__all__ = ["__version__", "evaluate", "load"]
+
+_HOMES = {"evaluate": "metarl.evaluation", "load": "metarl.runs"}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return metadata.version("metarl-suite")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'metarl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
