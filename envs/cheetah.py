@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
 """HalfCheetah: the body, and the distributions that vary what it is rewarded for.
 
 With the default ground, the body starts and moves bit for bit as Gymnasium's HalfCheetah-v5.
@@ -24,7 +26,7 @@ from metarl.tasks import Choice, Family, Json, Task, TaskSpace, Uniform
 FRAME_SKIP = 5  # MuJoCo steps of 0.01 s in an environment step
 CTRL_COST_WEIGHT = 0.1  # HalfCheetah-v5's
 RESET_NOISE_SCALE = 0.1  # HalfCheetah-v5's
-TORSO_HEIGHT = 0.7  # m, at position 0 of the vertical joint
+TORSO = np.array((0.0, 0.7))  # m, (x, z) of the torso at position 0 of its joints
 ARENA_BYTES = 262144  # 8 times what the gravest contacts need; Gymnasium's model takes 6 MB for each simulation
 OBSERVATION_SPACE = Box(-np.inf, np.inf, (17,), np.float64)
 ACTION_SPACE = Box(-1.0, 1.0, (6,), np.float32)
@@ -44,10 +46,11 @@ def cheetah_xml() -> str:
 
 @functools.cache
 def default_model() -> mujoco.MjModel:
+    """HalfCheetah-v5's body and ground."""
     return mujoco.MjModel.from_xml_string(cheetah_xml())
 
 
-def target_none(x_velocity: Float[ndarray, "env"], target: Float[ndarray, "env"]) -> Float[ndarray, "env"]:
+def target_none(x_velocity: Float[ndarray, "env"], _target: Float[ndarray, "env"]) -> Float[ndarray, "env"]:
     """r = v, as HalfCheetah-v5."""
     return x_velocity
 
@@ -66,6 +69,9 @@ Objective = Literal["forward", "direction", "velocity"]
 _OBJECTIVES = {"forward": target_none, "direction": target_direction, "velocity": target_velocity}
 
 
+Height = Callable[[float], float]
+
+
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ground:
@@ -75,11 +81,18 @@ class Ground:
     """The body and the ground under it."""
     slope: float = 0.0
     """rad, positive uphill in the direction of x."""
-    height: Callable[[float], float] | None = None
+    height: Height | None = None
     """Height (m) of rough ground at x (m); None where the ground is a plane."""
 
 
-def default_ground(task: Task) -> Ground:
+def rotate(angle: Float[ndarray, "*batch"] | float, vector: Float[ndarray, "*batch 2"]) -> Float[ndarray, "*batch 2"]:
+    """(x, z) turned by `angle` (rad) from x towards z."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    x, z = vector[..., 0], vector[..., 1]
+    return np.stack((cosine * x - sine * z, sine * x + cosine * z), -1)
+
+
+def default_ground(_task: Task) -> Ground:
     """HalfCheetah-v5's, whatever the task."""
     return Ground(default_model())
 
@@ -101,17 +114,27 @@ class CheetahSimulator:
         self._target = np.zeros(num_envs)
         self._ground_of = ground
         self._grounds = [Ground(default_model())] * num_envs
+        self._sloped, self._slopes = np.zeros(0, np.intp), np.zeros(0)
+        self._rough: list[tuple[int, Height]] = []
 
     def set_task(self, index: int, task: Task) -> None:
         if self._objective != "forward":
             self._target[index] = task[self._objective]
-        self._grounds[index] = self._ground_of(task)
-        self._pool.load(index, self._grounds[index].model)
+        ground = self._grounds[index] = self._ground_of(task)
+        self._pool.load(index, ground.model)
+        self._sloped = np.array([i for i, ground in enumerate(self._grounds) if ground.slope], np.intp)
+        self._slopes = np.array([self._grounds[i].slope for i in self._sloped])
+        self._rough = [(i, ground.height) for i, ground in enumerate(self._grounds) if ground.height is not None]
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
         # The draws of HalfCheetahEnv.reset_model, in its order.
         qpos = rng.uniform(-RESET_NOISE_SCALE, RESET_NOISE_SCALE, self._pool.qpos.shape[1])
         qvel = RESET_NOISE_SCALE * rng.standard_normal(self._pool.qvel.shape[1])
+        slope = self._grounds[index].slope
+        if slope:
+            qpos[0:2] = rotate(slope, qpos[0:2] + TORSO) - TORSO
+            qpos[2] -= slope  # pitch is positive nose down
+            qvel[0:2] = rotate(slope, qvel[0:2])
         self._pool.reset(index, qpos, qvel)
 
     def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
@@ -120,18 +143,28 @@ class CheetahSimulator:
         x_after = self._pool.qpos[:, 0].copy()
         x_velocity = (x_after - x_before) / self._dt
         reward_task = self._reward(x_velocity, self._target)
-        ctrl_cost = CTRL_COST_WEIGHT * np.square(actions).sum(-1)
+        # Summed in the actions' precision, as Gymnasium does.
+        ctrl_cost = (CTRL_COST_WEIGHT * np.square(actions).sum(-1)).astype(np.float64)
         terms = {"x_position": x_after, "x_velocity": x_velocity, "reward_task": reward_task, "reward_ctrl": -ctrl_cost}
         return Outcome(reward_task - ctrl_cost, np.zeros(self.num_envs, bool), diverged, terms)
 
     def observe(self, out: Float[ndarray, "env observation"]) -> None:
-        out[:, :8] = self._pool.qpos[:, 1:]
-        out[:, 8:] = self._pool.qvel
+        """HalfCheetah-v5's observation; height, pitch and the torso's velocity relative to the ground's plane."""
+        qpos, qvel = self._pool.qpos, self._pool.qvel
+        out[:, :8] = qpos[:, 1:]
+        out[:, 8:] = qvel
+        if self._sloped.size:
+            sloped, slopes = self._sloped, self._slopes
+            out[sloped, 0] = rotate(-slopes, qpos[sloped, 0:2] + TORSO)[:, 1] - TORSO[1]
+            out[sloped, 1] += slopes
+            out[sloped, 8:10] = rotate(-slopes, qvel[sloped, 0:2])
+        for index, height in self._rough:
+            out[index, 0] -= height(qpos[index, 0])
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         camera = mujoco.MjvCamera()
         x, z = self._pool.qpos[index, :2]
-        camera.lookat[:] = (x, 0.0, z + TORSO_HEIGHT - 0.2)
+        camera.lookat[:] = (x, 0.0, z + TORSO[1] - 0.2)
         camera.distance, camera.azimuth, camera.elevation = 3.5, 90.0, -12.0
         return self._pool.render(index, width, height, camera)
 

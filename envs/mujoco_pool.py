@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
 """Many MuJoCo simulations at once: one `MjData` each, stepped from a pool of threads.
 
 MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale. Everything else is kept off the
@@ -104,9 +106,7 @@ class MujocoPool:
         np.concatenate(self._qpos, out=self.qpos.reshape(-1))
         np.concatenate(self._qvel, out=self.qvel.reshape(-1))
 
-    def render(
-        self, index: int, width: int, height: int, camera: mujoco.MjvCamera
-    ) -> UInt8[ndarray, "height width 3"]:
+    def render(self, index: int, width: int, height: int, camera: mujoco.MjvCamera) -> UInt8[ndarray, "height width 3"]:
         """A picture; the drawing context is kept for as long as model and size stay."""
         model = self._models[index]
         held = self._renderer

@@ -29,7 +29,7 @@ ACTION_SPACE = Box(-ACTION_LIMIT, ACTION_LIMIT, (2,), np.float32)
 
 @final
 class PointSimulator:
-    """A batch of points in a plane; a few array operations a step, so `threads` makes no difference."""
+    """A batch of points in a plane; a few array operations a step, so threads would not help."""
 
     observation_space = OBSERVATION_SPACE
     action_space = ACTION_SPACE

@@ -17,8 +17,6 @@ from metarl.tasks import Task
 class TaskEnv(gymnasium.Env[ndarray, ndarray]):
     """The vector environment's only sub-environment, so that both can never differ."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
-
     def __init__(self, venv: TaskVectorEnv, render_mode: str | None, width: int, height: int) -> None:
         """`width` and `height` of pictures in pixels."""
         assert venv.num_envs == 1
@@ -27,6 +25,7 @@ class TaskEnv(gymnasium.Env[ndarray, ndarray]):
         if width < 1 or height < 1:
             raise ValueError(f"a picture needs at least one pixel, got width {width} and height {height}")
         assert isinstance(venv.single_observation_space, Box) and isinstance(venv.single_action_space, Box)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
         self._venv = venv
         self._size = (width, height)
         self.render_mode = render_mode
@@ -54,7 +53,7 @@ class TaskEnv(gymnasium.Env[ndarray, ndarray]):
         info: dict[str, object] = {name: value[0] for name, value in infos.items()}
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
-    def render(self) -> UInt8[ndarray, "height width 3"] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def render(self) -> UInt8[ndarray, "height width 3"] | None:
         return self._venv.picture(0, *self._size) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:

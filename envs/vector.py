@@ -1,7 +1,7 @@
 """The one vector environment: any simulator, with tasks, a horizon and faults that stay where they happen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict, final
+from typing import final
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -16,13 +16,6 @@ from metarl.tasks import Task
 
 Infos = dict[str, ndarray]
 Seeds = int | Sequence[int | None] | None
-
-
-class ResetOptions(TypedDict, total=False):
-    """What `reset` takes as `options`."""
-
-    reset_mask: Bool[ndarray, "env"]
-    """Which sub-environments to reset; the others go on."""
 
 
 @final
@@ -70,7 +63,7 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Assigns one task to each sub-environment; each takes it up at its next reset."""
         if len(tasks) != self.num_envs:
-            raise ValueError(f"set_tasks needs one task for each of the {self.num_envs} sub-environments, got {len(tasks)}")
+            raise ValueError(f"set_tasks needs {self.num_envs} tasks, one for each sub-environment, got {len(tasks)}")
         foreign = sorted({task.family for task in tasks} - self._families)
         if foreign:
             known = ", ".join(sorted(self._families))
@@ -78,7 +71,7 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
         self._tasks = tuple(tasks)
 
     def reset(
-        self, *, seed: Seeds = None, options: ResetOptions | Mapping[str, ndarray] | None = None
+        self, *, seed: Seeds = None, options: Mapping[str, ndarray] | None = None
     ) -> tuple[Float[ndarray, "env observation"], Infos]:
         """Starts new episodes, in all sub-environments or in those of `options["reset_mask"]`.
 
@@ -149,7 +142,7 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
 
     def _checked(self, actions: ndarray) -> ndarray:
         if not self._started.all():
-            raise ResetNeeded(f"reset the vector environment first: {(~self._started).sum()} sub-environments never were")
+            raise ResetNeeded(f"call reset first: {(~self._started).sum()} sub-environments never were reset")
         # The precision stays the caller's: Gymnasium's control cost is computed in it.
         actions = np.asarray(actions)
         wanted = self.action_space.shape
@@ -166,7 +159,7 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
             raise ValueError(f"need one seed for each of the {self.num_envs} sub-environments, got {len(seed)}")
         return seed
 
-    def _reset_mask(self, options: ResetOptions | Mapping[str, ndarray] | None) -> Bool[ndarray, "env"]:
+    def _reset_mask(self, options: Mapping[str, ndarray] | None) -> Bool[ndarray, "env"]:
         if not options:
             return np.ones(self.num_envs, bool)
         if set(options) != {"reset_mask"}:

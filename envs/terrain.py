@@ -1,0 +1,223 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
+"""Grounds for the cheetah, and the distribution that varies them.
+
+The robot is blind to the ground: it has to find out by moving. So a start looks the same on every ground. Position and
+velocity are observed in the ground's frame (height and pitch relative to the ground's plane), the robot starts aligned
+with it, and rough ground is level around the start. What a slope does is felt as gravity that pulls aside.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import final
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from metarl.envs.cheetah import (
+    ACTION_SPACE,
+    OBSERVATION_SPACE,
+    CheetahSimulator,
+    Ground,
+    Height,
+    cheetah_xml,
+    physics_spec,
+)
+from metarl.envs.distribution import EnvDistribution
+from metarl.tasks import Family, Json, Task, TaskSpace, Uniform
+
+# Height field: as far as a cheetah gets in an episode of 10 s, forwards and backwards.
+FIELD_START, FIELD_END = -100.0, 200.0  # m
+FIELD_HALF_WIDTH = 6.0  # m, across the direction of running
+FIELD_SPACING = 0.1  # m between heights along the direction of running
+FIELD_ROWS = 25  # heights across; odd, so that one row lies under the robot
+FIELD_WAVES = 24
+FIELD_ARENA_BYTES = 1 << 20  # a foot touches several of a height field's cells at once
+LEVEL_START, LEVEL_END = (
+    1.0,
+    2.0,
+)  # m from the start: rough ground is level up to the first, fully rough from the second
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a ground is drawn. It changes nothing else."""
+
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """Of the texture's squares, or of its surface and its specks."""
+    specks: float = 0.0
+    """Share of texels that are specks; 0 draws squares."""
+    reflectance: float = 0.0
+    shininess: float = 0.1
+    specular: float = 0.1
+
+
+_CHECKER = Look(((0.32, 0.36, 0.40), (0.62, 0.66, 0.70)), reflectance=0.1)
+_GRASS = Look(((0.36, 0.46, 0.30), (0.50, 0.62, 0.42)))
+_SAND = Look(((0.87, 0.76, 0.53), (0.66, 0.53, 0.33)), specks=0.25)
+_ROCK = Look(((0.50, 0.44, 0.39), (0.33, 0.28, 0.25)), specks=0.2)
+_ICE = Look(((0.80, 0.91, 0.98), (0.72, 0.86, 0.96)), reflectance=0.35, shininess=1.0, specular=1.0)
+_LOOKS = {
+    "flat": _CHECKER, "slope-up": _GRASS, "slope-down": _GRASS, "sand": _SAND,
+    "ice": _ICE, "icy-slope": _ICE, "rough": _ROCK,
+}  # fmt: skip
+
+_DEFAULTS: Mapping[str, float] = {
+    "friction": 0.4,
+    "slope": 0.0,
+    "softness": 0.02,
+    "damping": 1.0,
+    "drag": 0.0,
+    "amplitude": 0.0,
+    "wavelength": 1.0,
+    "seed": 0.0,
+}
+"""HalfCheetah-v5's ground, for the parameters that a family leaves alone."""
+
+
+def ground_parameters(task: Task) -> dict[str, float]:
+    """All of a ground's parameters: the task's, and HalfCheetah-v5's for the rest."""
+    given = dict(task.parameters)
+    unknown = sorted(given.keys() - _DEFAULTS.keys())
+    if unknown or task.family not in _LOOKS:
+        raise ValueError(f"no such ground: {task}; families are {', '.join(_LOOKS)}, parameters {', '.join(_DEFAULTS)}")
+    return dict(_DEFAULTS) | given
+
+
+def heights(amplitude: float, wavelength: float, seed: int) -> Float[ndarray, "row column"]:
+    """h(x, y) = A w(x) Σᵢ cos(kᵢ·(x, y) + φᵢ) / max|Σ|, in m; w lets it begin at nought around the start.
+
+    The waves' lengths lie within a factor √2 of `wavelength` (m), their directions within 45° of running.
+    """
+    rng = np.random.default_rng(seed)
+    number = 2 * np.pi / (wavelength * 2 ** rng.uniform(-0.5, 0.5, FIELD_WAVES))  # rad/m
+    angle, phase = rng.uniform(-np.pi / 4, np.pi / 4, FIELD_WAVES), rng.uniform(0, 2 * np.pi, FIELD_WAVES)
+    x, y = field_x()[None, :], np.linspace(-FIELD_HALF_WIDTH, FIELD_HALF_WIDTH, FIELD_ROWS)[:, None]
+    waves = np.zeros(np.broadcast_shapes(x.shape, y.shape))
+    for k, a, p in zip(number, angle, phase, strict=True):
+        waves += np.cos(k * (np.cos(a) * x + np.sin(a) * y) + p)
+    ramp = np.clip((np.abs(x) - LEVEL_START) / (LEVEL_END - LEVEL_START), 0.0, 1.0)
+    return amplitude * ramp**2 * (3 - 2 * ramp) * waves / np.abs(waves).max()
+
+
+def field_x() -> Float[ndarray, "column"]:
+    """Where the height field's columns stand, in m."""
+    return np.linspace(FIELD_START, FIELD_END, round((FIELD_END - FIELD_START) / FIELD_SPACING) + 1)
+
+
+@functools.lru_cache(maxsize=256)
+def build_ground(task: Task) -> Ground:
+    """The ground of a task. Models are only read, so simulations share them.
+
+    The floor outranks the body's geoms: MuJoCo takes the greater of two frictions otherwise, and ice would not slip.
+    The model is compiled anew for each ground, since compiling derives more from geometry than can be set afterwards.
+    """
+    parameters = ground_parameters(task)
+    spec = mujoco.MjSpec.from_string(cheetah_xml())
+    slope = float(np.deg2rad(parameters["slope"]))
+    floor = spec.geom("floor")
+    contact = [floor]
+    height = None
+    _paint(spec, _LOOKS[task.family])
+    floor.material = "ground"
+    floor.rgba = (1, 1, 1, 1)
+    floor.quat = (np.cos(slope / 2), 0.0, -np.sin(slope / 2), 0.0)  # about −y, so that +x goes uphill
+    if parameters["amplitude"] > 0:
+        field, height = _add_field(spec, parameters)
+        contact.append(field)
+        spec.memory = FIELD_ARENA_BYTES
+        floor.pos = (0.0, 0.0, -2 * parameters["amplitude"] - 0.1)  # catches who leaves the field
+    for geom in contact:
+        geom.priority = 1
+        geom.friction[0] = parameters["friction"]
+        geom.solref = (parameters["softness"], parameters["damping"])
+    spec.joint("rootx").damping = parameters["drag"]
+    return Ground(spec.compile(), slope, height)
+
+
+def _add_field(spec: mujoco.MjSpec, parameters: Mapping[str, float]) -> tuple[mujoco.MjsGeom, Height]:
+    """Adds rough ground; also returns its height under the robot's line."""
+    field = heights(parameters["amplitude"], parameters["wavelength"], int(parameters["seed"]))
+    rows, columns = field.shape
+    lowest, span = float(field.min()), float(np.ptp(field))
+    half_length = (FIELD_END - FIELD_START) / 2
+    # The compiler stretches the data over [0, 1]; position and size undo that.
+    spec.add_hfield(
+        name="rough", nrow=rows, ncol=columns, userdata=field.astype(np.float32).ravel(),
+        size=(half_length, FIELD_HALF_WIDTH, span, 0.1),
+    )  # fmt: skip
+    geom = spec.worldbody.add_geom(
+        name="rough", type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", material="ground",
+        pos=(FIELD_START + half_length, 0.0, lowest), conaffinity=1, condim=3, friction=(0.4, 0.1, 0.1),
+        solimp=(0.0, 0.8, 0.01, 0.5, 2.0),
+    )  # fmt: skip
+    return geom, functools.partial(np.interp, xp=field_x(), fp=field[rows // 2])
+
+
+def _paint(spec: mujoco.MjSpec, look: Look) -> None:
+    texture = spec.add_texture(name="ground", type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256)
+    texture.rgb1, texture.rgb2 = look.colours
+    if look.specks:
+        texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_FLAT
+        texture.mark = mujoco.mjtMark.mjMARK_RANDOM
+        texture.markrgb, texture.random = look.colours[1], look.specks
+    else:
+        texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_CHECKER
+    material = spec.add_material(
+        name="ground", reflectance=look.reflectance, shininess=look.shininess, specular=look.specular,
+        texuniform=True, texrepeat=(1, 1),
+    )  # fmt: skip
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "ground"
+
+
+def terrain_space() -> TaskSpace:
+    """Families by split. The test's ground is slipperier, or rougher, than any in training."""
+    known = (
+        Family("flat", {"friction": Uniform(0.3, 1.2, 0.001, "sliding coefficient")}),
+        Family("slope-up", {"slope": Uniform(1.0, 12.0, 0.01, "degrees uphill along +x")}),
+        Family("slope-down", {"slope": Uniform(-12.0, -1.0, 0.01, "degrees uphill along +x")}),
+        Family(
+            "sand",
+            {
+                "softness": Uniform(0.04, 0.12, 0.001, "s, time constant of the contact"),
+                "damping": Uniform(1.0, 3.0, 0.01, "damping ratio of the contact"),
+                "drag": Uniform(2.0, 15.0, 0.1, "N s/m, against horizontal motion"),
+            },
+        ),
+    )
+    ice = Uniform(0.03, 0.1, 0.001, "sliding coefficient")
+    unknown = (
+        Family("ice", {"friction": ice}),
+        Family("icy-slope", {"friction": ice, "slope": Uniform(2.0, 8.0, 0.01, "degrees uphill along +x")}),
+        Family(
+            "rough",
+            {
+                "amplitude": Uniform(0.05, 0.15, 0.001, "m, greatest height above and below the mean"),
+                "wavelength": Uniform(0.8, 2.4, 0.01, "m"),
+                "seed": Uniform(0.0, 9999.0, 1.0, "seed of the height field"),
+            },
+        ),
+    )
+    return TaskSpace("cheetah-terrain", train=known, validation=known, test=unknown)
+
+
+def cheetah_terrain() -> EnvDistribution:
+    """Run forwards on unknown ground: training on flat, sloped and sandy ground, the test on ice and rough ground."""
+    simulator = functools.partial(CheetahSimulator, objective="forward", ground=build_ground)
+    physics: dict[str, Json] = dict(physics_spec("forward")) | {
+        "ground_defaults": dict(_DEFAULTS),
+        "observation": "in the ground's frame",
+        "height_field": {
+            "waves": FIELD_WAVES,
+            "spacing": FIELD_SPACING,
+            "rows": FIELD_ROWS,
+            "half_width": FIELD_HALF_WIDTH,
+            "extent": [FIELD_START, FIELD_END],
+            "level": [LEVEL_START, LEVEL_END],
+        },
+    }
+    return EnvDistribution(terrain_space(), 200, simulator, physics, OBSERVATION_SPACE, ACTION_SPACE)
