@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from metarl.evaluation import evaluate
     from metarl.runs import load
 
+__version__: str
+
 __all__ = ["__version__", "evaluate", "load"]
 
 _HOMES = {"evaluate": "metarl.evaluation", "load": "metarl.runs"}

@@ -1,0 +1,64 @@
+# make demo     sets everything up, meta-trains, evaluates on held-out ice, records the video
+# make test     sets everything up, runs the tests
+# make check    ruff and pyright
+# make readme   runs the README's snippets, with small budgets
+# make wheel    dist/metarl_suite-*.whl
+#
+# All it needs is Python 3.11, 3.12 or 3.13; PYTHON=/path/to/python3 names one. Everything is installed into .venv.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+# The environment is complete. The file is written last, so a set-up that was cut short is taken up again.
+READY := .venv/ready
+
+# Several threads for the small tensors of one test cost more than they give; the cores are shared out among workers.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check readme wheel setup clean
+
+demo: setup
+	@# Without OpenGL there is everything but the video; the one line says what to install.
+	@$(BIN)/python -m metarl.rendering --install || true
+	$(BIN)/python scripts/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 $(PYTEST_OPTIONS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --warnings
+
+readme: setup
+	$(BIN)/python tests/readme.py README.md
+
+wheel: setup
+	@# build/ remembers files that are gone from the sources, and would put them in.
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+setup: $(READY)
+
+# A python that is only found may not run (pyenv's shims) or may lack venv (Debian's python3), so each is tried.
+$(READY): pyproject.toml constraints.txt
+	@suitable='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
+	if ! $(BIN)/python -c "$$suitable" 2>/dev/null; then \
+		for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+			if "$$python" -c "$$suitable" >/dev/null 2>&1; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "No Python 3.11, 3.12 or 3.13 with venv runs here: install one (on Debian or Ubuntu:" \
+				"apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3 ..." >&2; \
+			exit 1; \
+		fi; \
+		echo "Setting up .venv with $$($$found --version); this downloads about a gigabyte ..."; \
+		"$$found" -m venv --clear .venv; \
+	fi
+	@rm -f $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar $(if $(CI),off,on) --constraint constraints.txt \
+		--no-build-isolation --editable ".[dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache
