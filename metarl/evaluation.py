@@ -8,7 +8,7 @@ successes cannot crowd out slow failures.
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ SEED = 20_210_830
 """The evaluation's own seed: the same for every run, so that all meet the same resets."""
 
 
+@runtime_checkable
 class Collector(Protocol):
     """Runs episodes; `metarl.rollout.Sampler` is one."""
 
@@ -32,6 +33,7 @@ class Collector(Protocol):
         ...
 
 
+@runtime_checkable
 class Trained(Protocol):
     """A trained agent and where it comes from: what is evaluated."""
 
@@ -61,6 +63,7 @@ class Candidate:
     distribution_hash: str | None = None
 
 
+@runtime_checkable
 class EvaluationSource(TaskDistribution, EnvSource, Protocol):
     """Tasks and the environments that pose them: an `EnvDistribution`."""
 
@@ -90,6 +93,7 @@ def evaluate(
     Args:
         trained: the agent, its state and where they come from.
         dist: the tasks; a hash other than the one trained on is warned about.
+        split: which of the distribution's frozen lists.
         schedule: rounds and episodes; as the agent was trained if None.
         trials: whole trials on each task. Take many where a point is one episode.
         num_tasks: only the first of the list (families take turns in it); all if None.

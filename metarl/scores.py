@@ -207,7 +207,7 @@ class Evaluation:
 
 
 def _table(evaluation: Evaluation) -> str:
-    setting, curve = evaluation.setting, evaluation.curve()
+    setting, curve, steps = evaluation.setting, evaluation.curve(), evaluation.env_steps.sum()
     number = f".{_decimals(max(abs(point.mean.value) for point in curve))}f"
     num_tasks = len(evaluation.tasks)
     episodes = len(evaluation.sources) * setting.trials * setting.episodes * num_tasks
@@ -223,12 +223,11 @@ def _table(evaluation: Evaluation) -> str:
         points = [["adaptation episodes", *(str(point.episodes) for point in curve)]]
         points.append(["mean score", *(f"{point.mean.value:{number}}" for point in curve)])
         lines += [*_aligned(points), ""]
+    quota = f"{_count(setting.trials, 'trial')} × {_count(setting.episodes, 'episode')} = {episodes} episodes a point"
     lines += [
-        f"{_count(len(evaluation.sources), 'seed')} × {_count(num_tasks, 'task')} × "
-        f"{_count(setting.trials, 'trial')} × {_count(setting.episodes, 'episode')} = {episodes} episodes a point; "
-        f"intervals resample {evaluation.resampled}",
-        f"{int(evaluation.diverged.sum())} of {episodes * len(curve)} episodes diverged; "
-        f"{int(evaluation.env_steps.sum()):,} environment steps; evaluation seed {setting.seed}",
+        f"{_count(len(evaluation.sources), 'seed')} × {_count(num_tasks, 'task')} × {quota}",
+        f"intervals resample {evaluation.resampled}; evaluation seed {setting.seed}",
+        f"{evaluation.diverged.sum()} of {episodes * len(curve)} episodes diverged; {steps:,} environment steps",
     ]
     return "\n".join(lines)
 

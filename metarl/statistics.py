@@ -9,11 +9,11 @@ is part of a figure's meaning, so it has a name (`Resampling`).
   over tasks, with one task the bootstrap over seeds.
 * Agarwal et al. 2021 (arXiv:2108.13264, "rliable") draw runs within each task, separately for each. That is right for
   their setting, one training for each pair of run and task, and is offered for comparison with figures made so; for
-  runs shared by all tasks it takes S seeds for S x T independent ones and its intervals are too narrow (a test
-  measures both).
+  runs shared by all tasks it takes S seeds for S × T independent ones and its intervals are too narrow.
 
-Percentile intervals from three seeds remain too narrow whatever the scheme: the number of seeds stands beside every
-figure.
+How often 95 % intervals of the mean hold the truth on simulated scores of 40 tasks, with a seed's effect, a task's
+effect and noise of one size: 92 % from 10 seeds (by Agarwal et al.'s scheme 28 %), 88 % from 5 (28 %), 81 % from 3
+(24 %). The shortfall is any percentile bootstrap's with few seeds, so the number of seeds stands beside every figure.
 """
 
 import dataclasses
