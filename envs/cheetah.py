@@ -41,7 +41,20 @@ def cheetah_xml() -> str:
     assert size is not None
     del size.attrib["nstack"]
     size.set("memory", str(ARENA_BYTES))
+    _light_the_way(root)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _light_the_way(root: ElementTree.Element) -> None:
+    """For pictures only: the light and the floor's drawing follow the robot instead of staying around the start."""
+    world = root.find("worldbody")
+    assert world is not None
+    light, floor, torso = world.find("light"), world.find("geom"), world.find("body")
+    assert light is not None and floor is not None and torso is not None
+    world.remove(light)
+    torso.insert(0, light)
+    light.attrib.update({"mode": "trackcom", "pos": "0 0 3", "dir": "0 0.2 -1", "diffuse": "0.8 0.8 0.8"})
+    floor.set("size", "0 0 1")
 
 
 @functools.cache

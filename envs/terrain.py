@@ -30,10 +30,10 @@ from metarl.envs.distribution import EnvDistribution
 from metarl.tasks import Family, Json, Task, TaskSpace, Uniform
 
 # Height field: as far as a cheetah gets in an episode of 10 s, forwards and backwards.
-FIELD_START, FIELD_END = -100.0, 200.0  # m
-FIELD_HALF_WIDTH = 6.0  # m, across the direction of running
+FIELD_START, FIELD_END = -20.0, 160.0  # m
+FIELD_HALF_WIDTH = 12.0  # m, across the direction of running
 FIELD_SPACING = 0.1  # m between heights along the direction of running
-FIELD_ROWS = 25  # heights across; odd, so that one row lies under the robot
+FIELD_ROWS = 49  # heights across; odd, so that one row lies under the robot
 FIELD_WAVES = 24
 FIELD_ARENA_BYTES = 1 << 20  # a foot touches several of a height field's cells at once
 LEVEL_START, LEVEL_END = (
@@ -52,15 +52,20 @@ class Look:
     specks: float = 0.0
     """Share of texels that are specks; 0 draws squares."""
     reflectance: float = 0.0
+    """Share of what the ground mirrors."""
     shininess: float = 0.1
+    """Sharpness of highlights, 0 to 1."""
     specular: float = 0.1
+    """Strength of highlights, 0 to 1."""
+    light: tuple[float, float, float] = (0.0, 0.15, -1.0)
+    """Where the light shines to, in the ground's frame; a flat angle shows relief."""
 
 
 _CHECKER = Look(((0.32, 0.36, 0.40), (0.62, 0.66, 0.70)), reflectance=0.1)
 _GRASS = Look(((0.36, 0.46, 0.30), (0.50, 0.62, 0.42)))
-_SAND = Look(((0.87, 0.76, 0.53), (0.66, 0.53, 0.33)), specks=0.25)
-_ROCK = Look(((0.50, 0.44, 0.39), (0.33, 0.28, 0.25)), specks=0.2)
-_ICE = Look(((0.80, 0.91, 0.98), (0.72, 0.86, 0.96)), reflectance=0.35, shininess=1.0, specular=1.0)
+_SAND = Look(((0.76, 0.64, 0.42), (0.56, 0.44, 0.27)), specks=0.25)
+_ROCK = Look(((0.72, 0.64, 0.56), (0.50, 0.43, 0.38)), specks=0.2, light=(0.7, 0.25, -0.65))
+_ICE = Look(((0.60, 0.74, 0.84), (0.52, 0.68, 0.80)), reflectance=0.35, shininess=1.0, specular=1.0)
 _LOOKS = {
     "flat": _CHECKER, "slope-up": _GRASS, "slope-down": _GRASS, "sand": _SAND,
     "ice": _ICE, "icy-slope": _ICE, "rough": _ROCK,
@@ -122,7 +127,7 @@ def build_ground(task: Task) -> Ground:
     floor = spec.geom("floor")
     contact = [floor]
     height = None
-    _paint(spec, _LOOKS[task.family])
+    _paint(spec, _LOOKS[task.family], slope)
     floor.material = "ground"
     floor.rgba = (1, 1, 1, 1)
     floor.quat = (np.cos(slope / 2), 0.0, -np.sin(slope / 2), 0.0)  # about −y, so that +x goes uphill
@@ -153,12 +158,14 @@ def _add_field(spec: mujoco.MjSpec, parameters: Mapping[str, float]) -> tuple[mu
     geom = spec.worldbody.add_geom(
         name="rough", type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", material="ground",
         pos=(FIELD_START + half_length, 0.0, lowest), conaffinity=1, condim=3, friction=(0.4, 0.1, 0.1),
-        solimp=(0.0, 0.8, 0.01, 0.5, 2.0),
+        rgba=(1, 1, 1, 1), solimp=(0.0, 0.8, 0.01, 0.5, 2.0),
     )  # fmt: skip
     return geom, functools.partial(np.interp, xp=field_x(), fp=field[rows // 2])
 
 
-def _paint(spec: mujoco.MjSpec, look: Look) -> None:
+def _paint(spec: mujoco.MjSpec, look: Look, slope: float) -> None:
+    x, y, z = look.light
+    spec.lights[0].dir = (np.cos(slope) * x - np.sin(slope) * z, y, np.sin(slope) * x + np.cos(slope) * z)
     texture = spec.add_texture(name="ground", type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256)
     texture.rgb1, texture.rgb2 = look.colours
     if look.specks:
@@ -196,7 +203,7 @@ def terrain_space() -> TaskSpace:
         Family(
             "rough",
             {
-                "amplitude": Uniform(0.05, 0.15, 0.001, "m, greatest height above and below the mean"),
+                "amplitude": Uniform(0.1, 0.25, 0.001, "m, greatest height above and below the mean"),
                 "wavelength": Uniform(0.8, 2.4, 0.01, "m"),
                 "seed": Uniform(0.0, 9999.0, 1.0, "seed of the height field"),
             },
