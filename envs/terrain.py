@@ -190,7 +190,7 @@ def terrain_space() -> TaskSpace:
         Family(
             "sand",
             {
-                "softness": Uniform(0.04, 0.12, 0.001, "s, time constant of the contact"),
+                "softness": Uniform(0.04, 0.1, 0.001, "s, time constant of the contact"),
                 "damping": Uniform(1.0, 3.0, 0.01, "damping ratio of the contact"),
                 "drag": Uniform(2.0, 15.0, 0.1, "N s/m, against horizontal motion"),
             },
@@ -199,7 +199,7 @@ def terrain_space() -> TaskSpace:
     ice = Uniform(0.03, 0.1, 0.001, "sliding coefficient")
     unknown = (
         Family("ice", {"friction": ice}),
-        Family("icy-slope", {"friction": ice, "slope": Uniform(2.0, 8.0, 0.01, "degrees uphill along +x")}),
+        Family("icy-slope", {"friction": ice, "slope": Uniform(1.0, 5.0, 0.01, "degrees uphill along +x")}),
         Family(
             "rough",
             {
