@@ -121,6 +121,10 @@ class MamlTrpo:
     def schedule(self) -> Schedule:
         return Schedule(rounds=self.config.inner_steps, episodes=self.config.episodes)
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return ("return_before", "return_after", "kl")
+
     @functools.cached_property
     def policy(self) -> networks.GaussianPolicy:
         """The architecture; its own weights are never used."""

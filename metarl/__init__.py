@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metarl.evaluation import evaluate
-    from metarl.runs import load
+    from metarl.trained import load
 
 __version__: str
 
 __all__ = ["__version__", "evaluate", "load"]
 
-_HOMES = {"evaluate": "metarl.evaluation", "load": "metarl.runs"}
+_HOMES = {"evaluate": "metarl.evaluation", "load": "metarl.trained"}
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ class Episodes:
     final_observations: Float[Tensor, "task episode observation"]
     """The observation after the last step, for the bootstrap of a truncated episode."""
     actions: Float[Tensor, "task episode step action"]
-    """As the policy drew them; the environment received them clipped to its action space."""
+    """As the policy drew them, ±1 being the action space's bounds; the environment received them clipped to that."""
     rewards: Float[Tensor, "task episode step"]
     terminated: Bool[Tensor, "task episode"]
     """The task itself ended the episode; otherwise it was truncated by the time limit."""

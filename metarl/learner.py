@@ -8,7 +8,7 @@ nothing is overwritten and put back, and a checkpoint is simply the state writte
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, Self, TypeVar, final
+from typing import Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,11 @@ class Learner(Protocol[Batch_contra]):
         """Tasks an outer step."""
         ...
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The figures that people watch while it trains."""
+        ...
+
     def init(self, seed: int) -> State:
         """The state before any learning."""
         ...
@@ -62,7 +67,7 @@ class Actor(Protocol):
     def act(
         self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task episode action"], Memory]:
-        """Draws actions."""
+        """Draws actions in units of the action space: ±1 are its bounds, to which the sampler clips them."""
         ...
 
     def feedback(
@@ -72,14 +77,15 @@ class Actor(Protocol):
         rewards: Float[Tensor, "task episode"],
         done: Bool[Tensor, "task episode"],
     ) -> Memory:
-        """Takes in what the executed actions led to."""
+        """Takes in what the actions led to; they are as executed, within ±1."""
         ...
 
 
+@runtime_checkable  # asked by the tests, which check every annotation
 class Adapted(Actor, Protocol):
     """A learner that has seen some experience of each task, perhaps none."""
 
-    def adapt(self, support: Episodes) -> Self:
+    def adapt(self, support: Episodes) -> "Adapted":
         """The learner after this experience too; `self` stays as it is."""
         ...
 
@@ -95,6 +101,7 @@ class Schedule:
     """Episodes on each task in a round."""
 
 
+@runtime_checkable
 class Agent(Learner[tuple[Task, ...]], Protocol):
     """A learner that acts."""
 

@@ -11,6 +11,7 @@ from typing import Protocol, final
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 
 from metarl.envs.vector import TaskVectorEnv
 from metarl.episodes import Episodes
@@ -25,6 +26,26 @@ class EnvSource(Protocol):
     def horizon(self) -> int: ...
 
     def vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv: ...
+
+
+def box(space: gym.Space) -> Box:
+    """The space as a `Box`, which is what agents work with so far.
+
+    Raises:
+        ValueError: it is another kind of space.
+    """
+    if not isinstance(space, Box):
+        raise ValueError(f"agents need Box spaces, got {space}")
+    return space
+
+
+def to_action_space(space: Box, actions: np.ndarray) -> np.ndarray:
+    """Maps actions from the agents' [−1, 1] to the environment's range, after clipping; ±1 are the bounds.
+
+    Agents work in units of the range, so that one noise level means the same in every environment.
+    """
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return low + (np.clip(actions, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
 
 
 @final
@@ -62,7 +83,8 @@ class Sampler:
         # Two streams that share nothing: the worlds' and the policy's noise.
         world_seed, noise_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
         generator = torch.Generator(self._device).manual_seed(noise_seed)
-        record = _Record(shape, self._source.horizon, venv)
+        space = box(venv.single_action_space)
+        record = _Record(shape, self._source.horizon, box(venv.single_observation_space), space)
         memory = actor.begin(episodes)
         observations, _ = venv.reset(seed=world_seed % 2**31)
         while not record.done.all():
@@ -70,8 +92,8 @@ class Sampler:
             with torch.no_grad():
                 actions, memory = actor.act(inputs, memory, generator)
             drawn = actions.to("cpu").numpy().reshape(venv.num_envs, -1)
-            executed = np.clip(drawn, record.low, record.high)
-            following, rewards, terminated, truncated, infos = venv.step(executed)
+            executed = np.clip(drawn, -1.0, 1.0)
+            following, rewards, terminated, truncated, infos = venv.step(to_action_space(space, executed))
             record.add(observations, drawn, rewards, terminated, truncated, infos["diverged"], following)
             observations = following
             memory = actor.feedback(
@@ -90,11 +112,8 @@ class Sampler:
 class _Record:
     """The episodes being written, one column a step."""
 
-    def __init__(self, shape: tuple[int, int], horizon: int, venv: TaskVectorEnv) -> None:
-        space_in, space_out = venv.single_observation_space, venv.single_action_space
-        assert isinstance(space_in, gym.spaces.Box) and isinstance(space_out, gym.spaces.Box)
-        self.low, self.high = space_out.low, space_out.high
-        self._shape, count = shape, venv.num_envs
+    def __init__(self, shape: tuple[int, int], horizon: int, space_in: Box, space_out: Box) -> None:
+        self._shape, count = shape, shape[0] * shape[1]
         self._step = 0
         self._observations = np.zeros((count, horizon, *space_in.shape), dtype=np.float32)
         self._final = np.zeros((count, *space_in.shape), dtype=np.float32)

@@ -1,0 +1,42 @@
+"""The `metarl` command: every program as a sub-command. Only the one asked for is loaded."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from metarl.errors import UsageError, exit_status
+
+PROGRAMS = {
+    "train": "train an agent on a task distribution",
+    "evaluate": "adaptation curves on held-out tasks",
+    "record_video": "a video of an agent before and after adaptation",
+    "fewshot": "train and evaluate a few-shot learner",
+    "benchmark": "speed ratios against peers, in one run",
+}
+"""The programs by name, and what each does."""
+
+
+def main() -> None:
+    """`metarl <program> ...`."""
+    sys.exit(exit_status(lambda: _dispatch(sys.argv[1:])))
+
+
+def script(name: str) -> None:
+    """`python scripts/<name>.py ...`."""
+    sys.exit(exit_status(lambda: _run(name, sys.argv[1:], f"{name}.py")))
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, PROGRAMS))
+        lines = (f"  {name:{width}}  {about}" for name, about in PROGRAMS.items())
+        print("usage: metarl <program> ...; metarl <program> --help says more", "", *lines, sep="\n")
+        return
+    name = arguments[0].replace("-", "_")
+    if name not in PROGRAMS:
+        raise UsageError(f"unknown program {arguments[0]!r}; there are {', '.join(PROGRAMS)}")
+    _run(name, arguments[1:], f"metarl {arguments[0]}")
+
+
+def _run(name: str, arguments: Sequence[str], shown_as: str) -> None:
+    importlib.import_module(f"metarl.commands.{name}").program(arguments, shown_as)

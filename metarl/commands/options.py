@@ -1,0 +1,90 @@
+"""What the options that several programs share mean, and how they are made into things."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import tyro
+
+from metarl import envs
+from metarl.envs import EnvDistribution
+from metarl.errors import UsageError
+
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], arguments: Sequence[str], name: str, about: str | None) -> Options:
+    """A program's options from its arguments; wrong ones end the process with one message and exit status 2."""
+    return tyro.cli(
+        options,
+        prog=name,
+        description=about,
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.CascadeSubcommandArgs),
+    )
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a program runs on."""
+
+    threads: int = dataclasses.field(default_factory=_cores)
+    """Threads for physics and for linear algebra; all cores if not given."""
+    device: str = "cpu"
+    """PyTorch's device: cpu, cuda, cuda:1."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {self.threads}")
+
+    def use(self) -> None:
+        """Sets PyTorch's threads and checks that the device is there.
+
+        Raises:
+            UsageError: it is not.
+        """
+        torch.set_num_threads(self.threads)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"--device {self.device} cannot be used here: {reason}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run is and what it is of."""
+
+    run: Path
+    """The run's folder; the same command again goes on where it stopped."""
+    seed: int = 0
+    """Decides everything that is random."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative, got {self.seed}")
+
+
+@contextlib.contextmanager
+def usage() -> Iterator[None]:
+    """Makes the `ValueError` of a wrong option the user's error: one line, exit status 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def distribution(name: str) -> EnvDistribution:
+    """The distribution of this id; a wrong one is the user's error."""
+    with usage():
+        return envs.make(name)

@@ -1,0 +1,128 @@
+"""The one training loop, for every learner.
+
+All randomness of outer step n comes from (seed, n). So a run that is killed and resumed needs the state and the step
+alone, and goes on bit for bit as if nothing had happened.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar, final
+
+import numpy as np
+
+from metarl import checkpoints, metrics
+from metarl.errors import RunError
+from metarl.interrupt import stop_requested
+from metarl.learner import Figures, Learner, State
+from metarl.progress import progress
+from metarl.runs import Run
+from metarl.tasks import Split
+
+Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+class BatchSource(Protocol[Batch_co]):
+    """Where meta-batches come from: a task distribution, or an episode sampler of a data set."""
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch_co: ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Options of the training loop."""
+
+    steps: int
+    """Outer steps in all."""
+    checkpoint_every: int = 10
+    """Outer steps between checkpoints."""
+    validate_every: int = 50
+    """Outer steps between evaluations on the validation tasks; 0 for none but the last."""
+    keep: int = 3
+    """Checkpoints kept, besides the best on validation."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.validate_every < 0:
+            raise ValueError(f"validate_every must not be negative, got {self.validate_every}")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Training(Generic[Batch]):
+    """What is trained: the learner, its tasks, and how it is judged on the way."""
+
+    learner: Learner[Batch]
+    source: BatchSource[Batch]
+    validate: Callable[[State], Figures]
+    """Figures on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
+    shown: tuple[str, ...]
+    """The figures that the progress shows."""
+
+
+def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
+    """Trains in a run's folder, from its last whole checkpoint if it has one.
+
+    Returns:
+        Whether all steps are done; false after Ctrl-C, with everything saved.
+
+    Raises:
+        RunError: the parameters are no longer finite, or a file could not be written.
+    """
+    checkpoints.clean_up(run.checkpoints)
+    saved = checkpoints.latest(run.checkpoints)
+    seed = run.config.experiment.seed
+    state = saved.state if saved else training.learner.init(seed)
+    start = saved.step if saved else 0
+    env_steps = _counter(saved)
+    title = run.folder.name
+    with (
+        metrics.recording(run.folder, start + 1) as recorder,
+        progress(title, config.steps, done=start) as shown,
+        stop_requested() as stop,
+    ):
+        for step in range(start, config.steps):
+            began = time.perf_counter()
+            # The figures of step n + 1 are those after n + 1 outer steps, the checkpoint `n + 1` too.
+            rng = np.random.default_rng([seed, step])
+            batch = training.source.sample("train", training.learner.meta_batch, rng)
+            state, figures = training.learner.meta_step(state, batch, rng)
+            _need_finite(state, step + 1)
+            env_steps += int(figures.get("env_steps", 0))
+            seconds = time.perf_counter() - began
+            figures = {**figures, "env_steps": env_steps, "time/outer_step": seconds}
+            done, stopping = step + 1, stop()
+            final_step = done == config.steps
+            validated = final_step or (config.validate_every and done % config.validate_every == 0)
+            if validated:
+                figures |= training.validate(state)
+            recorder.log(done, figures)
+            if final_step or stopping or done % config.checkpoint_every == 0:
+                recorder.sync()
+                extra = {"env_steps": env_steps, "rng": {"bit_generator": "PCG64", "next_seed": [seed, done]}}
+                score = figures.get("validation")
+                checkpoints.save(run.checkpoints, done, state, extra, score=score, keep_last=config.keep)
+            shown.update(done, {name: figures[name] for name in training.shown if name in figures})
+            if stopping and not final_step:
+                return False
+    return True
+
+
+def _counter(saved: checkpoints.Checkpoint | None) -> int:
+    count = saved.extra.get("env_steps", 0) if saved else 0
+    assert isinstance(count, int)
+    return count
+
+
+def _need_finite(state: State, step: int) -> None:
+    for name, value in state.parameters.items():
+        if not math.isfinite(float(value.sum())) and not bool(value.isfinite().all()):
+            raise RunError(
+                f"parameter {name} is no longer finite after step {step}; the last checkpoint is from before; "
+                "try a smaller learning rate"
+            )

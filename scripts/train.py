@@ -1,0 +1,5 @@
+"""Trains an agent; --help explains the options."""
+
+from metarl.commands.main import script
+
+script("train")
