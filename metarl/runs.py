@@ -98,20 +98,20 @@ class Run:
         """It need not exist yet."""
         return self.folder / "videos"
 
-    def evaluation(self, split: Split) -> Path:
-        """The file of a split's evaluation; it need not exist yet."""
+    def evaluation(self, split: Split, *, best: bool = False) -> Path:
+        """The file of a split's evaluation, of the last checkpoint or the best; it need not exist yet."""
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-        return self.folder / "evaluations" / f"{split}.json"
+        return self.folder / "evaluations" / f"{split}{'-best' if best else ''}.json"
 
-    def write_evaluation(self, split: Split, content: Mapping[str, Json]) -> Path:
-        """Writes `evaluations/<split>.json` at once or not at all, in place of an earlier one.
+    def write_evaluation(self, split: Split, content: Mapping[str, Json], *, best: bool = False) -> Path:
+        """Writes `evaluations/<split>.json` (`<split>-best.json`) at once or not at all, in place of an earlier one.
 
         Raises:
             ValueError: a NaN or an infinity in the content.
             RunError: it could not be written; an earlier one is untouched.
         """
-        path, encoded = self.evaluation(split), encode_json(content)
+        path, encoded = self.evaluation(split, best=best), encode_json(content)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         write_atomically(path, encoded)
