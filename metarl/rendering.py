@@ -97,7 +97,7 @@ def backend() -> str:
 
 
 @functools.cache
-def prepare() -> str:
+def use() -> str:
     """Makes MuJoCo draw with the backend that works here, in this process and in those it starts.
 
     Call it before `mujoco.Renderer`; calling it again costs nothing. MuJoCo may have been imported already.

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 def drawing() -> str:
     """The backend that draws here. Skips where none does, unless METARL_MUST_DRAW is set (CI sets it)."""
     try:
-        return rendering.prepare()
+        return rendering.use()
     except rendering.RenderingUnavailableError as error:
         if os.environ.get("METARL_MUST_DRAW"):
             raise

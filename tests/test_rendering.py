@@ -14,8 +14,8 @@ from metarl import rendering
 DRAW = """
 import os, mujoco
 from metarl import rendering
-name = rendering.prepare()
-assert rendering.prepare() == os.environ["MUJOCO_GL"] == name
+name = rendering.use()
+assert rendering.use() == os.environ["MUJOCO_GL"] == name
 model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom type="sphere" size="1"/></worldbody></mujoco>')
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
