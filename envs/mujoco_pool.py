@@ -8,6 +8,7 @@ Unlike `mujoco.rollout`, the solver's warm start is kept, so the steps are those
 """
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
@@ -23,6 +24,18 @@ def _quiet_warnings() -> None:
     """MuJoCo would append every warning to MUJOCO_LOG.TXT in the working directory; the pool counts them instead."""
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: _LOG.debug("%s", message))
+
+
+# Every size but those of names and of what is only drawn.
+_DRAWN = {"nbuffer", "nmat", "nnames", "nnames_map", "npaths", "ntex", "ntexdata"}
+_SIZES = sorted(
+    name for name in dir(mujoco.MjModel) if re.fullmatch("n(?!ame|umeric)[A-Za-z_]+", name) and name not in _DRAWN
+)
+
+
+def _layout(model: mujoco.MjModel) -> tuple[int, ...]:
+    """Two models of the same layout can share an `MjData`."""
+    return tuple(getattr(model, name) for name in _SIZES)
 
 
 @final
@@ -53,12 +66,16 @@ class MujocoPool:
         self._gather()
 
     def load(self, index: int, model: mujoco.MjModel) -> None:
-        """Gives one simulation another model of the same sizes; it must be reset before the next step."""
+        """Gives one simulation another model of the same body; it must be reset before the next step."""
         if self._models[index] is model:
             return
         assert (model.nq, model.nv, model.nu) == (self.qpos.shape[1], self.qvel.shape[1], self._ctrl[0].size)
-        data = mujoco.MjData(model)
-        self._models[index], self._datas[index] = model, data
+        # The layout of an MjData follows from sizes alone, and making one costs as much as ten steps.
+        fits = _layout(model) == _layout(self._models[index])
+        self._models[index] = model
+        if fits:
+            return
+        data = self._datas[index] = mujoco.MjData(model)
         self._ctrl[index], self._qpos[index], self._qvel[index] = data.ctrl, data.qpos, data.qvel
         self._warnings[index] = data.warning.number
 
@@ -85,9 +102,9 @@ class MujocoPool:
             failed = [i for part in self._executor.map(self._advance, chunks, [ctrl] * len(chunks)) for i in part]
         self._gather()
         np.concatenate(self._warnings, out=self._counts.reshape(-1))
-        troubled = self._counts.any(-1)
+        troubled: ndarray = self._counts.any(-1) & active
         troubled[failed] = True
-        return troubled & active
+        return troubled
 
     def _advance(self, indices: list[int], ctrl: Float[ndarray, "env nu"]) -> list[int]:
         """Steps these simulations one after the other; returns those that MuJoCo gave up with an error."""
