@@ -151,7 +151,9 @@ def clean_up(folder: Path) -> None:
 
 def _encode(tensors: Parameters) -> bytes:
     # A copy each: the format refuses tensors that share memory, as views of one flat vector do.
-    return safetensors.torch.save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    )
 
 
 def _record(tensors: Parameters, content: bytes) -> Json:

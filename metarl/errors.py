@@ -1,5 +1,6 @@
 """The two errors that a program shows its user as one line, and the warning line."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -18,10 +19,8 @@ class DiskFullError(RunError):
 
 def warn(message: str) -> None:
     """One line on stderr; a closed stderr is no reason to stop."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         print(f"warning: {message}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
 
 
 def exit_status(program: Callable[[], object]) -> int:
@@ -41,8 +40,6 @@ def exit_status(program: Callable[[], object]) -> int:
 
 
 def _fail(error: Exception | str, status: int) -> int:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
     return status

@@ -6,25 +6,23 @@ a clock went into them have names that begin with `time/`.
 """
 
 import contextlib
-import io
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from metarl import events
 from metarl.errors import warn
 from metarl.files import write_all, write_atomically, writing
 from metarl.learner import Figures
-from metarl.tasks import Json
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
 
 FILE = "metrics.jsonl"
 EVENTS = "events.out.tfevents."
+Row = dict[str, int | float | None]
+"""A line of the file."""
 RESERVED = ("step", "wall_time")
 
 
@@ -32,11 +30,11 @@ RESERVED = ("step", "wall_time")
 class Metrics:
     """Takes the figures of one step after the other; a line is in the file when `log` returns."""
 
-    def __init__(self, folder: Path, start: int, clock: Callable[[], float], lines: int, events: int) -> None:
+    def __init__(self, folder: Path, start: int, clock: Callable[[], float], lines: int, events_file: int) -> None:
         self._folder = folder
         self._clock = clock
         self._lines = lines  # file descriptor of metrics.jsonl
-        self._events = events  # file descriptor of the events
+        self._events = events_file  # file descriptor of the events
         self._next = start
 
     def log(self, step: int, figures: Figures) -> None:
@@ -54,7 +52,7 @@ class Metrics:
         now = self._clock()
         line = {"step": step, "wall_time": round(now, 3)} | {name: _number(value) for name, value in figures.items()}
         _append(self._folder / FILE, self._lines, (json.dumps(line, allow_nan=False) + "\n").encode())
-        _append(self._folder / EVENTS, self._events, _scalars(step, now, figures))
+        _append(self._folder / EVENTS, self._events, events.scalars(now, step, figures))
         self._next = step + 1
 
     def sync(self) -> None:
@@ -81,15 +79,16 @@ def recording(
     with writing(folder / FILE), contextlib.ExitStack() as stack:
         lines = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         stack.callback(os.close, lines)
-        events = os.open(_new_events(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-        stack.callback(os.close, events)
+        events_file = os.open(_new_events(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        stack.callback(os.close, events_file)
         closing = stack.pop_all()
     with closing:
-        _append(folder / EVENTS, events, _opening(start, clock()))
-        yield Metrics(folder, start, clock, lines, events)
+        now = clock()
+        _append(folder / EVENTS, events_file, events.header(now) + events.purge(now, start))
+        yield Metrics(folder, start, clock, lines, events_file)
 
 
-def read(folder: Path) -> tuple[dict[str, float | None], ...]:
+def read(folder: Path) -> tuple[Row, ...]:
     """The lines of a run's metrics by ascending step, each step once; empty where there are none.
 
     Lines that are torn or damaged are left out: the run may be going on at this moment.
@@ -120,27 +119,25 @@ def _content(path: Path) -> bytes:
             return b""
 
 
-def _parse(content: bytes) -> tuple[dict[int, tuple[bytes, dict[str, float | None]]], int]:
+def _parse(content: bytes) -> tuple[dict[int, tuple[bytes, Row]], int]:
     """Whole lines by their step (the last one wins), and how many others there are besides a torn last one."""
-    rows: dict[int, tuple[bytes, dict[str, float | None]]] = {}
     *lines, _torn = content.split(b"\n")
-    damaged = 0
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if _is_row(row):
-            rows[row["step"]] = (line + b"\n", row)
-        else:
-            damaged += 1
-    return rows, damaged
+    parsed = [(line, _row(line)) for line in lines]
+    rows = {int(row["step"] or 0): (line + b"\n", row) for line, row in parsed if row is not None}
+    return rows, sum(row is None for _, row in parsed)
 
 
-def _is_row(row: Json) -> bool:
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
-        return False
-    return all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in row.values())
+def _row(line: bytes) -> Row | None:
+    """A line's figures, or None where it is damaged."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+            return None
+        figures = [value for value in row.values() if value is not None]
+        whole = all(type(value) in (int, float) and math.isfinite(value) for value in figures)
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    return row if whole else None
 
 
 def _number(value: float) -> float | None:
@@ -165,29 +162,3 @@ def _new_events(folder: Path) -> Path:
     taken = [path.name.removeprefix(EVENTS) for path in folder.glob(f"{EVENTS}*")]
     number = 1 + max((int(suffix) for suffix in taken if suffix.isascii() and suffix.isdigit()), default=0)
     return folder / f"{EVENTS}{number:06d}"
-
-
-def _opening(start: int, now: float) -> bytes:
-    """The head of an events file, and the mark that makes TensorBoard forget steps from `start` on."""
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # slow: not needed to read metrics
-
-    version = Event(wall_time=now, file_version="brain.Event:2")
-    purge = Event(wall_time=now, step=start, session_log=SessionLog(status=SessionLog.START))
-    return _record(version) + (_record(purge) if start > 0 else b"")
-
-
-def _scalars(step: int, now: float, figures: Mapping[str, float]) -> bytes:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
-    return _record(Event(wall_time=now, step=step, summary=Summary(value=values)))
-
-
-def _record(event: "Event") -> bytes:
-    """An event as a record of TensorFlow's format: length, payload, and a checksum of each."""
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    buffer = io.BytesIO()
-    RecordWriter(buffer).write(event.SerializeToString())
-    return buffer.getvalue()

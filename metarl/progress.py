@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, TextIO, final
+from typing import IO, TYPE_CHECKING, Protocol, cast, final, runtime_checkable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -14,6 +14,16 @@ LINE_EVERY = 15.0
 """Seconds between plain lines."""
 BAR_EVERY = 0.1
 """Seconds between redraws of the bar, at least."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What is needed of a text stream."""
+
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+    def fileno(self) -> int: ...
 
 
 class Progress(Protocol):
@@ -30,7 +40,7 @@ def progress(
     total: int,
     *,
     done: int = 0,
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
     """Shows the progress of `total` steps, `done` of which were done before. Faults of the stream are ignored.
@@ -91,7 +101,7 @@ class _Pace:
 class _Output:
     """A stream that may be closed, or a pipe nobody reads any more: writing then does nothing."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: Stream | None) -> None:
         self.stream = stream
 
     def is_terminal(self) -> bool:
@@ -103,7 +113,7 @@ class _Output:
     def line(self, text: str) -> None:
         self.attempt(lambda stream: print(text, file=stream, flush=True))
 
-    def attempt(self, write: Callable[[TextIO], object]) -> None:
+    def attempt(self, write: Callable[[Stream], object]) -> None:
         """Writes, and gives the stream up for good where that fails."""
         if self.stream is None:
             return
@@ -114,7 +124,7 @@ class _Output:
             self.stream = None
 
 
-def _silence(stream: TextIO) -> None:
+def _silence(stream: Stream) -> None:
     """Points a broken stream at nothing: else Python's last flush of it fails, and with it the exit status."""
     with contextlib.suppress(OSError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -152,7 +162,7 @@ class _Lines:
 
 @final
 class _Bar:
-    """One line in the terminal, redrawn. It has no thread of its own: a fault of the terminal must not print a traceback."""
+    """One line in the terminal, redrawn. No thread of its own: a fault of the terminal would print a traceback."""
 
     def __init__(self, title: str, output: _Output, pace: _Pace) -> None:
         self.title, self.output, self.pace = title, output, pace
@@ -160,16 +170,24 @@ class _Bar:
         self.bar: RichProgress | None = None
         output.attempt(self._begin)
 
-    def _begin(self, stream: TextIO) -> None:
+    def _begin(self, stream: Stream) -> None:
         from rich.console import Console  # slow: not needed without a terminal
         from rich.progress import BarColumn, Progress, TextColumn
+
+        class RaisingConsole(Console):
+            """Rich's own answer to a broken pipe is to end the program."""
+
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError
 
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} {task.fields[details]}"),
-            console=Console(file=stream),
+            console=RaisingConsole(file=cast(IO[str], stream)),
             auto_refresh=False,
+            redirect_stdout=False,  # would stay redirected if the terminal broke
+            redirect_stderr=False,
         )
         self.task = self.bar.add_task(self.title, total=self.pace.total, completed=self.pace.before, details="")
         self.bar.start()

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["Config", "Experiment", "Run", "claim", "read", "write_atomically"]
 
 _CONFIG, _LOCK = "config.json", ".lock"
 _FORMAT = 1
+_ABSENT = object()
 
 
 @final
@@ -34,8 +36,9 @@ class Experiment:
 
     learner: str
     """The program's word for it: `maml`, `rl2`."""
-    options: Mapping[str, Json]
-    """The learner's options and the loop's, defaults written out; without steps, threads and the folder."""
+    options: Mapping[str, object]
+    """The learner's options and the loop's, defaults written out; without steps, threads and the folder. Whatever
+    JSON can hold; a tuple counts as the list it becomes there."""
     distribution: str
     """Id of the task distribution."""
     distribution_hash: str
@@ -45,12 +48,15 @@ class Experiment:
 
     def differences(self, other: "Experiment") -> tuple[str, ...]:
         """What differs, one phrase each: `options.inner_rate is 0.1 there and 0.2 here`."""
-        here, there = _flatten(dataclasses.asdict(self)), _flatten(dataclasses.asdict(other))
+        here, there = _flatten(self.to_json()), _flatten(other.to_json())
         return tuple(
             f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
             for name in sorted(here.keys() | there.keys())
             if here.get(name, _ABSENT) != there.get(name, _ABSENT)
         )
+
+    def to_json(self) -> dict[str, Json]:
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 @final
@@ -65,7 +71,7 @@ class Config:
     """What it ran in, the first first; another is added when a run goes on in another one."""
 
     def to_json(self) -> dict[str, Json]:
-        experiment: dict[str, Json] = dataclasses.asdict(self.experiment)
+        experiment = self.experiment.to_json()
         environments: list[Json] = [environment.to_json() for environment in self.environments]
         return {"format": _FORMAT, "experiment": experiment, "steps": self.steps, "environments": environments}
 
@@ -231,17 +237,14 @@ def _lock(descriptor: int, folder: Path, warning: Callable[[str], None]) -> None
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-_ABSENT = object()
-
-
 def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
-    """Nested objects as one, `options.policy.width` for a name; tuples become lists, as in JSON."""
+    """Nested objects as one, `options.policy.width` for a name."""
     flat: dict[str, Json] = {}
     for name, item in value.items():
         if isinstance(item, dict) and item:
             flat |= _flatten(item, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = list(item) if isinstance(item, tuple) else item
+            flat[f"{prefix}{name}"] = item
     return flat
 
 
