@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
+import torch
 
 from metarl.episodes import Episodes
 from metarl.learner import Actor, Agent, Schedule, State
@@ -98,7 +99,7 @@ def evaluate(
         trials: whole trials on each task. Take many where a point is one episode.
         num_tasks: only the first of the list (families take turns in it); all if None.
         seed: decides every reset and every action's noise.
-        sampler: runs the episodes; one of `threads` threads if None.
+        sampler: runs the episodes; one of `threads` threads, where the parameters are, if None.
         threads: threads of that sampler; no score depends on it.
         on_progress: called with (collections done, collections in all).
 
@@ -109,7 +110,7 @@ def evaluate(
     if trials < 1 or schedule.rounds < 0 or schedule.episodes < 1:
         raise ValueError(f"need trials >= 1, rounds >= 0 and episodes >= 1, got {trials} trials and {schedule}")
     _warn_if_other_distribution(trained, dist)
-    sampler = sampler or Sampler(dist, threads)
+    sampler = sampler or Sampler(dist, threads, device_of(trained.state))
     points = schedule.rounds + 1
     scores = np.zeros((trials, points, len(tasks)))
     diverged = np.zeros((trials, points, len(tasks)), dtype=np.int64)
@@ -137,6 +138,11 @@ def evaluate(
         seed=seed,
     )
     return Evaluation(setting, tasks, (trained.source,), scores[None], diverged.sum(0)[None], env_steps.sum(0)[None])
+
+
+def device_of(state: State) -> torch.device:
+    """Where the learner's parameters are, and so where it computes."""
+    return next((value.device for value in state.parameters.values()), torch.device("cpu"))
 
 
 def collection_seed(seed: int, trial: int, point: int) -> int:

@@ -72,6 +72,8 @@ class FakeAgent:
 
     schedule: Schedule
     meta_batch: int = 1
+    shown: tuple[str, ...] = ()
+    round_name: str = "round"
     actor: Callable[[int], "FakeActor | Follower"] = FakeActor
 
     def init(self, seed: int) -> State:
@@ -385,7 +387,7 @@ class Follower:
         return (torch.full((self.tasks, episodes, 2), torch.nan),)
 
     def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        drawn = 0.005 * torch.randn(observations.shape, generator=generator)
+        drawn = 0.05 * torch.randn(observations.shape, generator=generator)
         chosen = torch.where(memory[0].isnan(), drawn, memory[0])
         return chosen if self.way is None else self.way[:, None].expand_as(chosen), (chosen,)
 
