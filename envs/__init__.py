@@ -9,11 +9,21 @@
 from metarl.envs.catalogue import ids as list
 from metarl.envs.catalogue import make
 from metarl.envs.distribution import EnvDistribution
-from metarl.envs.registration import register_all
+from metarl.envs.registration import gymnasium_id, register_all
 from metarl.envs.simulator import Outcome, Simulator
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv
 
 register_all()
 
-__all__ = ["EnvDistribution", "Outcome", "Simulator", "TaskEnv", "TaskVectorEnv", "list", "make", "register_all"]
+__all__ = [
+    "EnvDistribution",
+    "Outcome",
+    "Simulator",
+    "TaskEnv",
+    "TaskVectorEnv",
+    "gymnasium_id",
+    "list",
+    "make",
+    "register_all",
+]

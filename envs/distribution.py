@@ -42,9 +42,10 @@ class EnvDistribution:
         return self.space.held_out
 
     @property
-    def families(self) -> frozenset[str]:
-        """The names of all families, of whatever split."""
-        return frozenset(family.name for split in SPLITS for family in self.space.families(split))
+    def families(self) -> dict[str, frozenset[str]]:
+        """The names of all families, of whatever split, and of their parameters."""
+        families = itertools.chain.from_iterable(self.space.families(split) for split in SPLITS)
+        return {family.name: frozenset(family.parameters) for family in families}
 
     @property
     def units(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ the horizon and the bookkeeping, once, for every simulator.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -31,6 +31,7 @@ class Outcome:
     """What the reward is made of, and what helps to read it; the same names at every step."""
 
 
+@runtime_checkable  # for the tests, which check every annotation
 class Simulator(Protocol):
     """A batch of sub-simulations of one body, each with its own task."""
 

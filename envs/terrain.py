@@ -71,26 +71,37 @@ _LOOKS = {
     "ice": _ICE, "icy-slope": _ICE, "rough": _ROCK,
 }  # fmt: skip
 
-_DEFAULTS: Mapping[str, float] = {
-    "friction": 0.4,
-    "slope": 0.0,
-    "softness": 0.02,
-    "damping": 1.0,
-    "drag": 0.0,
-    "amplitude": 0.0,
-    "wavelength": 1.0,
-    "seed": 0.0,
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What a parameter of the ground can be."""
+
+    default: float
+    """HalfCheetah-v5's."""
+    low: float
+    high: float
+
+
+PARAMETERS: Mapping[str, Range] = {
+    "friction": Range(0.4, 0.0, 5.0),
+    "slope": Range(0.0, -45.0, 45.0),
+    "softness": Range(0.02, 0.02, 1.0),  # below two time steps MuJoCo raises it by itself
+    "damping": Range(1.0, 0.1, 10.0),
+    "drag": Range(0.0, 0.0, 1000.0),
+    "amplitude": Range(0.0, 0.0, 1.0),
+    "wavelength": Range(1.0, 4 * FIELD_SPACING, 100.0),
+    "seed": Range(0.0, 0.0, 1e9),
 }
-"""HalfCheetah-v5's ground, for the parameters that a family leaves alone."""
 
 
 def ground_parameters(task: Task) -> dict[str, float]:
     """All of a ground's parameters: the task's, and HalfCheetah-v5's for the rest."""
-    given = dict(task.parameters)
-    unknown = sorted(given.keys() - _DEFAULTS.keys())
-    if unknown or task.family not in _LOOKS:
-        raise ValueError(f"no such ground: {task}; families are {', '.join(_LOOKS)}, parameters {', '.join(_DEFAULTS)}")
-    return dict(_DEFAULTS) | given
+    for name, value in task.parameters:
+        if not PARAMETERS[name].low <= value <= PARAMETERS[name].high:
+            limits = f"{PARAMETERS[name].low:g} to {PARAMETERS[name].high:g}"
+            raise ValueError(f"the ground's {name} can be {limits}, got {value:g} in {task}")
+    return {name: allowed.default for name, allowed in PARAMETERS.items()} | dict(task.parameters)
 
 
 def heights(amplitude: float, wavelength: float, seed: int) -> Float[ndarray, "row column"]:
@@ -114,6 +125,11 @@ def field_x() -> Float[ndarray, "column"]:
     return np.linspace(FIELD_START, FIELD_END, round((FIELD_END - FIELD_START) / FIELD_SPACING) + 1)
 
 
+@functools.cache
+def _parsed() -> mujoco.MjSpec:
+    return mujoco.MjSpec.from_string(cheetah_xml())
+
+
 @functools.lru_cache(maxsize=256)
 def build_ground(task: Task) -> Ground:
     """The ground of a task. Models are only read, so simulations share them.
@@ -122,7 +138,7 @@ def build_ground(task: Task) -> Ground:
     The model is compiled anew for each ground, since compiling derives more from geometry than can be set afterwards.
     """
     parameters = ground_parameters(task)
-    spec = mujoco.MjSpec.from_string(cheetah_xml())
+    spec = _parsed().copy()
     slope = float(np.deg2rad(parameters["slope"]))
     floor = spec.geom("floor")
     contact = [floor]
@@ -216,7 +232,7 @@ def cheetah_terrain() -> EnvDistribution:
     """Run forwards on unknown ground: training on flat, sloped and sandy ground, the test on ice and rough ground."""
     simulator = functools.partial(CheetahSimulator, objective="forward", ground=build_ground)
     physics: dict[str, Json] = dict(physics_spec("forward")) | {
-        "ground_defaults": dict(_DEFAULTS),
+        "ground_defaults": {name: allowed.default for name, allowed in PARAMETERS.items()},
         "observation": "in the ground's frame",
         "height_field": {
             "waves": FIELD_WAVES,

@@ -29,8 +29,10 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
     `infos` holds arrays over sub-environments: `diverged` and the simulator's reward terms (0 where frozen).
     """
 
-    def __init__(self, simulator: Simulator, horizon: int, families: frozenset[str], tasks: Sequence[Task]) -> None:
-        """`horizon` in environment steps; `families` are those that `set_tasks` takes."""
+    def __init__(
+        self, simulator: Simulator, horizon: int, families: Mapping[str, frozenset[str]], tasks: Sequence[Task]
+    ) -> None:
+        """`horizon` in environment steps; `families` that `set_tasks` takes, each with its parameters' names."""
         self._simulator = simulator
         self._horizon = horizon
         self._families = families
@@ -64,10 +66,14 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
         """Assigns one task to each sub-environment; each takes it up at its next reset."""
         if len(tasks) != self.num_envs:
             raise ValueError(f"set_tasks needs {self.num_envs} tasks, one for each sub-environment, got {len(tasks)}")
-        foreign = sorted({task.family for task in tasks} - self._families)
+        foreign = sorted({task.family for task in tasks} - self._families.keys())
         if foreign:
             known = ", ".join(sorted(self._families))
             raise ValueError(f"tasks of unknown families {', '.join(foreign)}; this distribution has {known}")
+        for task in tasks:
+            given, wanted = [name for name, _ in task.parameters], sorted(self._families[task.family])
+            if given != wanted:
+                raise ValueError(f"a task of family {task.family!r} has the parameters {wanted}, got {given}")
         self._tasks = tuple(tasks)
 
     def reset(
