@@ -210,17 +210,33 @@ def _compose(title: str, captions: Sequence[_Caption], moments: Sequence[_Moment
     frame = Image.new("RGB", size, _DARK)
     draw = ImageDraw.Draw(frame)
     width = size[0] // len(moments)
-    draw.text((_MARGIN, _TITLE // 2), title, _LIGHT, _font(16), anchor="lm")
+    room = width - 2 * _MARGIN
+    _write(draw, (_MARGIN, _TITLE // 2), title, _LIGHT, 16, size[0] - 2 * _MARGIN)
     for side, (caption, moment) in enumerate(zip(captions, moments, strict=True)):
         left, top = side * width, _TITLE + moment.picture.shape[0]
         frame.paste(Image.fromarray(moment.picture), (left, _TITLE))
-        draw.text((left + _MARGIN, top + 18), caption.heading, caption.colour, _font(15), anchor="lm")
         progress = f"{caption.episode} · step {moment.step}" + f" · {moment.ended}" * bool(moment.ended)
-        draw.text((left + _MARGIN, top + 40), progress, _DIM, _font(14), anchor="lm")
-        score = f"score {moment.score:.1f}"
-        draw.text((left + width - _MARGIN, top + 29), score, caption.colour, _font(19), anchor="rm")
+        score = f"score {moment.score:.1f}".replace("-", "−")
+        _write(draw, (left + _MARGIN, top + 17), caption.heading, caption.colour, 15, room)
+        _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 0.6)
+        _write(draw, (left + width - _MARGIN, top + 41), score, caption.colour, 18, room * 0.4, "rm")
     draw.line([(width, _TITLE), (width, size[1])], _DARK, 2)
     return np.asarray(frame)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    colour: tuple[int, int, int],
+    size: int,
+    room: float,
+    anchor: str = "lm",
+) -> None:
+    """One line of text, made smaller where it would be wider than `room` pixels."""
+    wide = _font(size).getlength(text)
+    font = _font(size if wide <= room else max(6, int(size * room / wide)))
+    draw.text(place, text, colour, font, anchor=anchor)
 
 
 @functools.cache
