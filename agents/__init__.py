@@ -27,7 +27,7 @@ def make(config: AgentConfig, dist: EnvDistribution, threads: int = 1, device: s
     if isinstance(config, MamlTrpoConfig):
         return MamlTrpo(config, observation_size, action_size, sampler, device)
     if isinstance(config, Rl2PpoConfig):
-        return Rl2Ppo(config, observation_size, (-1.0,) * action_size, (1.0,) * action_size, sampler, device)
+        return Rl2Ppo(config, observation_size, action_size, sampler, device)
     assert_never(config)
 
 

@@ -125,6 +125,10 @@ class MamlTrpo:
     def shown(self) -> tuple[str, ...]:
         return ("return_before", "return_after", "kl")
 
+    @property
+    def round_name(self) -> str:
+        return "gradient step"
+
     @functools.cached_property
     def policy(self) -> networks.GaussianPolicy:
         """The architecture; its own weights are never used."""

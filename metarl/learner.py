@@ -35,6 +35,7 @@ class State:
     """The optimiser's tensors by name; empty for an optimiser without state."""
 
 
+@runtime_checkable
 class Learner(Protocol[Batch_contra]):
     """Learns across tasks. All randomness is in what is passed in."""
 
@@ -57,6 +58,7 @@ class Learner(Protocol[Batch_contra]):
         ...
 
 
+@runtime_checkable
 class Actor(Protocol):
     """A policy for each task of a batch: plain data and pure functions, so that it can be sent anywhere."""
 
@@ -108,6 +110,11 @@ class Agent(Learner[tuple[Task, ...]], Protocol):
     @property
     def schedule(self) -> Schedule:
         """How the agent was trained to adapt; evaluation follows it unless told otherwise."""
+        ...
+
+    @property
+    def round_name(self) -> str:
+        """What one round of adaptation is called in a caption."""
         ...
 
     def start(self, state: State, num_tasks: int) -> Adapted:

@@ -11,7 +11,6 @@ from metarl.envs import EnvDistribution
 from metarl.errors import RunError, UsageError
 from metarl.learner import Agent, State
 from metarl.scores import Source
-from metarl.tasks import Json
 
 Which = Literal["last", "best"]
 
@@ -72,7 +71,7 @@ def load(folder: Path | str, which: Which = "last", threads: int = 1, device: st
     return Trained(run, dist, agent, state, source, env_steps)
 
 
-def config_from_json(learner: str, options: Mapping[str, Json], folder: Path | str) -> AgentConfig:
+def config_from_json(learner: str, options: Mapping[str, object], folder: Path | str) -> AgentConfig:
     """An agent's options as they stand in `config.json`.
 
     Raises:

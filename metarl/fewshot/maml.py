@@ -7,7 +7,7 @@ The inner loop is `metarl.adapt`, the same that adapts policies; here every inne
 
 import dataclasses
 import functools
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from metarl.learner import Figures, Parameters, State
 from metarl.tasks import Task
 
 
+@runtime_checkable
 class ExampleSource(Protocol):
     """Gives examples of tasks."""
 

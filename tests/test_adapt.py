@@ -1,0 +1,159 @@
+"""One inner loop for a regressor and for a policy, equal to loops written out with autograd, in float64."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metarl import networks
+from metarl.adapt import adapt, adapt_tasks
+from metarl.agents.maml_trpo import Support, policy_gradient_loss
+from metarl.fewshot.maml import mean_squared_error
+from metarl.fewshot.sinusoid import Examples
+
+Loss = Callable[[Mapping[str, Tensor], tuple[Tensor, ...]], Tensor]
+TASKS, RATE = 4, 0.3
+
+
+class Problem(NamedTuple):
+    """A loss, parameters, and for each task two supports and a query."""
+
+    loss: Loss
+    parameters: dict[str, Tensor]
+    supports: list[tuple[Tensor, ...]]
+    query: tuple[Tensor, ...]
+    head: tuple[str, ...]
+
+
+def regression(generator: torch.Generator) -> Problem:
+    network = networks.mlp([1, 6, 1], nn.Tanh, generator).double()
+
+    def examples() -> Examples:
+        return Examples(*(torch.randn(TASKS, 5, 1, generator=generator, dtype=torch.float64) for _ in range(2)))
+
+    loss = functools.partial(mean_squared_error, network)
+    return Problem(loss, networks.parameters_of(network), [examples(), examples()], examples(), ("2.weight", "2.bias"))
+
+
+def policy_gradient(generator: torch.Generator) -> Problem:
+    policy = networks.GaussianPolicy(3, 2, (6,), -0.5, generator).double()
+
+    def episodes() -> Support:
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(TASKS, 7, *shape, generator=generator, dtype=torch.float64)
+
+        return Support(normal(3), normal(2), normal(), torch.rand(TASKS, 7, generator=generator) < 0.8)
+
+    loss = functools.partial(policy_gradient_loss, policy)
+    return Problem(loss, networks.parameters_of(policy), [episodes(), episodes()], episodes(), policy.head)
+
+
+@pytest.fixture(params=[regression, policy_gradient])
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return request.param(torch.Generator().manual_seed(0))
+
+
+def at(task: int, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return type(batch)(*(tensor[task] for tensor in batch))
+
+
+def explicit_meta_gradient(
+    problem: Problem, steps: int, *, first_order: bool, only: tuple[str, ...] | None, rates: dict[str, Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The mean query loss after adaptation and its gradients, by loops and `torch.autograd` alone."""
+    leaves = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
+    alphas = {name: value.clone().requires_grad_() for name, value in (rates or {}).items()}
+    names = list(only or leaves)
+    total = torch.zeros((), dtype=torch.float64)
+    for task in range(TASKS):
+        current = dict(leaves)
+        for support in problem.supports[:steps]:
+            loss = problem.loss(current, at(task, support))
+            gradients = torch.autograd.grad(loss, [current[name] for name in names], create_graph=not first_order)
+            for name, gradient in zip(names, gradients, strict=True):
+                current[name] = current[name] - (alphas[name] if alphas else RATE) * gradient
+        total = total + problem.loss(current, at(task, problem.query)) / TASKS
+    wanted = [*leaves.values(), *(alphas[name] for name in names if alphas)]
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    filled = [torch.zeros_like(leaf) if each is None else each for leaf, each in zip(wanted, found, strict=True)]
+    count = len(leaves)
+    return total.detach(), dict(zip(leaves, filled[:count], strict=True)), dict(zip(alphas, filled[count:], strict=False))
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "loop"])
+@pytest.mark.parametrize("anil", [False, True])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_meta_gradient_equals_the_explicit_loops(
+    problem: Problem, steps: int, first_order: bool, anil: bool, strategy: str
+) -> None:
+    only = problem.head if anil else None
+
+    def outer(parameters: dict[str, Tensor]) -> Tensor:
+        adapted = adapt_tasks(
+            problem.loss,
+            parameters,
+            problem.supports[:steps],
+            RATE,
+            first_order=first_order,
+            only=only,
+            strategy="vmap" if strategy == "vmap" else "loop",
+        )
+        return torch.func.vmap(problem.loss)(adapted, problem.query).mean()
+
+    expected, expected_gradients, _ = explicit_meta_gradient(problem, steps, first_order=first_order, only=only)
+    gradients, value = torch.func.grad_and_value(outer)(problem.parameters)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-9, atol=1e-11)
+
+
+def test_learned_rates_have_the_explicit_loops_gradients(problem: Problem) -> None:
+    rates = {name: torch.full_like(value, RATE) for name, value in problem.parameters.items()}
+
+    def outer(parameters: dict[str, Tensor], rates: dict[str, Tensor]) -> Tensor:
+        adapted = adapt_tasks(problem.loss, parameters, problem.supports, rates)
+        return torch.func.vmap(problem.loss)(adapted, problem.query).mean()
+
+    _, expected, expected_rates = explicit_meta_gradient(problem, 2, first_order=False, only=None, rates=rates)
+    gradients, rate_gradients = torch.func.grad(outer, argnums=(0, 1))(problem.parameters, rates)
+    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(rate_gradients, expected_rates, rtol=1e-9, atol=1e-11)
+
+
+def test_second_order_matters_here(problem: Problem) -> None:
+    """So that the comparisons above could tell the orders apart."""
+    _, second, _ = explicit_meta_gradient(problem, 1, first_order=False, only=None)
+    _, first, _ = explicit_meta_gradient(problem, 1, first_order=True, only=None)
+    assert max(float((second[name] - first[name]).abs().max()) for name in first) > 1e-3
+
+
+def test_one_step_by_hand() -> None:
+    def loss(parameters: Mapping[str, Tensor], support: Tensor) -> Tensor:
+        return (parameters["w"] ** 3 * support).sum()
+
+    w = torch.tensor([1.0, 2.0])
+    adapted = adapt(loss, {"w": w}, [torch.tensor(1.0)], 0.1)
+    torch.testing.assert_close(adapted["w"], torch.tensor([0.7, 0.8]))  # w − 0.1 · 3w²
+    torch.testing.assert_close(w, torch.tensor([1.0, 2.0]))  # nothing was written into
+
+
+def test_tasks_that_start_apart_stay_apart(problem: Problem) -> None:
+    """Adapting twice by one support each is adapting once by two."""
+    supports = problem.supports
+    both = adapt_tasks(problem.loss, problem.parameters, supports, RATE)
+    first = adapt_tasks(problem.loss, problem.parameters, supports[:1], RATE)
+    for strategy in ("vmap", "loop"):
+        then = adapt_tasks(problem.loss, first, supports[1:], RATE, shared=False, strategy=strategy)
+        torch.testing.assert_close(then, both, rtol=1e-12, atol=1e-12)
+
+
+def test_wrong_names_are_refused(problem: Problem) -> None:
+    with pytest.raises(ValueError, match=r"cannot adapt \['nothing'\]"):
+        adapt_tasks(problem.loss, problem.parameters, problem.supports, RATE, only=["nothing"])
+    with pytest.raises(ValueError, match="no inner rate for"):
+        adapt_tasks(problem.loss, problem.parameters, problem.supports, {})
+    with pytest.raises(ValueError, match="at least one support"):
+        adapt_tasks(problem.loss, problem.parameters, [], RATE)
