@@ -6,7 +6,7 @@ a result depends on. So the same call could run on another machine.
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from metarl.learner import Actor
 from metarl.tasks import Task
 
 
+@runtime_checkable
 class EnvSource(Protocol):
     """The part of an `EnvDistribution` that a sampler needs."""
 

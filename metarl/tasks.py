@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Literal, Protocol, final, get_args
+from typing import Literal, Protocol, final, get_args, runtime_checkable
 
 import numpy as np
 
@@ -140,6 +140,7 @@ class Family:
         }
 
 
+@runtime_checkable
 class TaskDistribution(Protocol):
     """What the training loop and the evaluation ask of a distribution of tasks, RL or supervised."""
 

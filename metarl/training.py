@@ -8,7 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 
+@runtime_checkable
 class BatchSource(Protocol[Batch_co]):
     """Where meta-batches come from: a task distribution, or an episode sampler of a data set."""
 
