@@ -89,10 +89,12 @@ def sync_folder(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Deletes a file or a folder with all it holds, if it is there; best effort, for cleaning up after a fault."""
-    with contextlib.suppress(OSError):
+    try:
         os.unlink(path)
+    except FileNotFoundError:
         return
-    shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def encode_json(value: Mapping[str, Json]) -> bytes:

@@ -136,6 +136,58 @@ def test_a_kill_while_the_same_step_is_saved_again_keeps_one_of_the_two(
     assert found == {1, 2}
 
 
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_torn_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_half_way(path: Path, ignore_errors: bool) -> None:
+        (path / "params.safetensors").unlink()
+        raise KilledError
+
+    saved_twice(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", killed_half_way)
+        with pytest.raises(KilledError):
+            checkpoints.save(tmp_path, 3, state(3.0), {"n": 3}, keep_last=1)
+    assert checkpoints.steps(tmp_path) == (1, 3)
+    checkpoints.clean_up(tmp_path)
+    assert names(tmp_path) == ["1", "3"]
+
+
+def test_files_reach_the_disk_before_their_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut cannot be had in a test; the order of the calls that guard against it can."""
+    opened: dict[int, str] = {}
+    done: list[str] = []
+
+    class Recorder(FaultyOs):
+        def open(self, path: Path, *arguments: int) -> int:
+            descriptor = os.open(path, *arguments)
+            opened[descriptor] = Path(path).name
+            return descriptor
+
+        def fsync(self, descriptor: int) -> None:
+            done.append(f"sync {opened[descriptor]}")
+
+        def rename(self, _source: Path, target: Path) -> None:
+            os.rename(_source, target)
+            done.append(f"rename {target.name}")
+
+        def replace(self, _source: Path, target: Path) -> None:
+            os.replace(_source, target)
+            done.append(f"replace {target.name}")
+
+    install(monkeypatch, Recorder(10**9, KilledError))
+    folder = tmp_path / "checkpoints"
+    checkpoints.save(folder, 3, state(3.0), {"n": 3})
+    files.write_atomically(folder / "file", b"content")
+    written = [f"sync {name}" for name in ("params.safetensors", "optimizer.safetensors", "state.json", ".tmp-3")]
+    assert done == [
+        f"sync {tmp_path.name}", *written, "rename 3", "sync checkpoints",
+        "sync .tmp-file", "replace file", "sync checkpoints",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("forever", [True, False])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_at_any_call_is_one_line_and_leaves_no_debris(
