@@ -218,8 +218,8 @@ def _compose(title: str, captions: Sequence[_Caption], moments: Sequence[_Moment
         progress = f"{caption.episode} · step {moment.step}" + f" · {moment.ended}" * bool(moment.ended)
         score = f"score {moment.score:.1f}".replace("-", "−")
         _write(draw, (left + _MARGIN, top + 17), caption.heading, caption.colour, 15, room)
-        _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 0.6)
-        _write(draw, (left + width - _MARGIN, top + 41), score, caption.colour, 18, room * 0.4, "rm")
+        _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 3 // 5)
+        _write(draw, (left + width - _MARGIN, top + 41), score, caption.colour, 18, room * 2 // 5, "rm")
     draw.line([(width, _TITLE), (width, size[1])], _DARK, 2)
     return np.asarray(frame)
 
@@ -230,7 +230,7 @@ def _write(
     text: str,
     colour: tuple[int, int, int],
     size: int,
-    room: float,
+    room: int,
     anchor: str = "lm",
 ) -> None:
     """One line of text, made smaller where it would be wider than `room` pixels."""

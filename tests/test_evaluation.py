@@ -20,7 +20,7 @@ from metarl.scores import Setting
 from metarl.tasks import Split, Task
 
 FAMILIES = ("ice", "icy-slope", "rough")
-TASKS = tuple(Task.of(FAMILIES[index % 3], value=index) for index in range(12))
+TASKS = tuple(Task.of(FAMILIES[index % 3], value=float(index)) for index in range(12))
 STATE = State({}, {})
 
 
@@ -310,7 +310,7 @@ def test_aggregate_refuses_what_cannot_be_compared() -> None:
         aggregate([one, _with(two, dataclasses.replace(two.setting, split="validation"))])
     with pytest.raises(ValueError, match="trials is 2 and 1"):
         aggregate([one, _evaluated(1, trials=1)])
-    other = dataclasses.replace(two, tasks=(*TASKS[:-1], Task.of("rough", value=99)))
+    other = dataclasses.replace(two, tasks=(*TASKS[:-1], Task.of("rough", value=99.0)))
     with pytest.raises(ValueError, match="lists of 12 and 12 with 11 in common"):
         aggregate([one, other])
     with pytest.raises(ValueError, match="given twice: runs/fake-0"):
