@@ -88,6 +88,7 @@ PARAMETERS: Mapping[str, Range] = {
     "slope": Range(0.0, -45.0, 45.0),
     "softness": Range(0.02, 0.02, 1.0),  # below two time steps MuJoCo raises it by itself
     "damping": Range(1.0, 0.1, 10.0),
+    "depth": Range(0.01, 0.001, 0.5),
     "drag": Range(0.0, 0.0, 1000.0),
     "amplitude": Range(0.0, 0.0, 1.0),
     "wavelength": Range(1.0, 4 * FIELD_SPACING, 100.0),
@@ -156,6 +157,7 @@ def build_ground(task: Task) -> Ground:
         geom.priority = 1
         geom.friction[0] = parameters["friction"]
         geom.solref = (parameters["softness"], parameters["damping"])
+        geom.solimp[2] = parameters["depth"]
     spec.joint("rootx").damping = parameters["drag"]
     return Ground(spec.compile(), slope, height)
 
@@ -206,7 +208,8 @@ def terrain_space() -> TaskSpace:
         Family(
             "sand",
             {
-                "softness": Uniform(0.04, 0.1, 0.001, "s, time constant of the contact"),
+                "depth": Uniform(0.04, 0.12, 0.001, "m, over which the ground becomes firm"),
+                "softness": Uniform(0.03, 0.08, 0.001, "s, time constant of the contact"),
                 "damping": Uniform(1.0, 3.0, 0.01, "damping ratio of the contact"),
                 "drag": Uniform(2.0, 15.0, 0.1, "N s/m, against horizontal motion"),
             },
