@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl import envs
+from metarl import agents, envs
 from metarl.envs import TaskVectorEnv
 from metarl.episodes import Episodes
 from metarl.evaluation import Candidate, Evaluation, Source, aggregate, evaluate
@@ -412,3 +412,16 @@ def test_a_real_distribution_and_sampler() -> None:
     assert threads.to_json() == found.to_json()
     given = evaluate(candidate, dist, num_tasks=16, trials=2, sampler=Sampler(dist))
     assert given.to_json() == found.to_json()
+
+
+@pytest.mark.parametrize("kind", sorted(agents.CONFIGS))
+def test_every_kind_of_agent_goes_through_the_same_function(kind: str) -> None:
+    dist = envs.make("point-navigation")
+    agent = agents.make(agents.CONFIGS[kind](), dist, 1, "cpu")
+    candidate = Candidate(agent, agent.init(0), Source(kind, "untrained", None, "last", 0))
+    schedule = Schedule(rounds=2, episodes=min(3, agent.schedule.episodes))
+    found = evaluate(candidate, dist, "validation", schedule=schedule, num_tasks=2)
+    assert found.scores.shape == (1, 1, 3, 2)
+    assert (found.env_steps == schedule.episodes * dist.horizon).all()
+    assert found.diverged.sum() == 0
+    assert [point.episodes for point in found.curve()] == [0, schedule.episodes, 2 * schedule.episodes]

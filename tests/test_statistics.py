@@ -37,9 +37,9 @@ def test_t_interval_is_scipys(confidence: float) -> None:
 def test_one_axis_is_scipys_percentile_bootstrap(axis: Resampling, statistic: statistics.Statistic) -> None:
     samples = _rng().gamma(2.0, 3.0, size=60)  # skewed, so that low and high differ in distance
     scores = samples[:, None] if axis == "seeds" else samples[None]
-    found = bootstrap(scores, statistic, _rng(), resample=axis, resamples=20_000)
+    found = bootstrap(scores, statistic, _rng(), resample=axis, resamples=8_000)
     oracle = stats.bootstrap(
-        (samples,), statistic, vectorized=False, n_resamples=20_000, method="percentile", rng=_rng(1)
+        (samples,), statistic, vectorized=False, n_resamples=8_000, method="percentile", rng=_rng(1)
     )
     tolerance = 0.03 * samples.std()  # the two draw other resamples; a wrong quantile is off by far more
     assert found.value == pytest.approx(float(statistic(samples)))
@@ -49,13 +49,13 @@ def test_one_axis_is_scipys_percentile_bootstrap(axis: Resampling, statistic: st
 
 def test_runs_within_tasks_is_scipys_bootstrap_of_one_sample_per_task() -> None:
     scores = _rng().normal(size=(6, 4)) + 10 * np.arange(4)
-    found = bootstrap(scores, mean, _rng(), resample="runs within tasks", resamples=20_000)
+    found = bootstrap(scores, mean, _rng(), resample="runs within tasks", resamples=8_000)
 
     def mean_of_all(*tasks: np.ndarray, axis: int) -> np.ndarray:
         return np.concatenate(tasks, axis=axis).mean(axis)
 
     oracle = stats.bootstrap(
-        tuple(scores.T), mean_of_all, vectorized=True, n_resamples=20_000, method="percentile", rng=_rng(1)
+        tuple(scores.T), mean_of_all, vectorized=True, n_resamples=8_000, method="percentile", rng=_rng(1)
     )
     assert found.low == pytest.approx(oracle.confidence_interval.low, abs=0.015)
     assert found.high == pytest.approx(oracle.confidence_interval.high, abs=0.015)
