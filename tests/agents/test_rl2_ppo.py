@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from metarl import networks
+from metarl import agents, envs, networks
 from metarl.agents.recurrent import Previous, Rl2Actor, Trials, concatenate
 from metarl.agents.rl2_ppo import Rl2Ppo, Rl2PpoConfig
 from metarl.episodes import Episodes
@@ -358,6 +358,26 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **options)
+
+
+# In a real environment.
+
+
+def test_outer_steps_on_point_navigation_do_not_depend_on_the_threads() -> None:
+    dist, config = envs.make("point-navigation"), Rl2PpoConfig(
+        meta_batch=4, hidden=8, epochs=2, minibatches=2, chunk_length=50
+    )  # fmt: skip
+    ends: list[State] = []
+    for threads in (1, 2):
+        agent = agents.make(config, dist, threads)
+        state = agent.init(0)
+        for step in range(2):
+            rng = np.random.default_rng([0, step])
+            state, figures = agent.meta_step(state, dist.sample("train", agent.meta_batch, rng), rng)
+            assert figures["env_steps"] == 4 * 2 * 100
+            assert all(math.isfinite(value) for value in figures.values()), figures
+        ends.append(state)
+    assert all(torch.equal(ends[0].parameters[name], ends[1].parameters[name]) for name in ends[0].parameters)
 
 
 # Learning.
