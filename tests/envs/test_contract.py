@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl import envs
 from metarl.envs import EnvDistribution
-from metarl.tasks import SPLITS, Split, Task, TaskSpace, Uniform
+from metarl.tasks import SPLITS, Split, Task, Uniform
 
 
 @pytest.fixture(params=envs.list())

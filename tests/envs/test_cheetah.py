@@ -1,0 +1,107 @@
+"""The cheetah against Gymnasium's HalfCheetah-v5, the independent oracle."""
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
+
+import dataclasses
+from typing import cast
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+
+from metarl import envs
+from metarl.envs import TaskVectorEnv
+from metarl.envs.cheetah import ARENA_BYTES, default_model
+from metarl.tasks import Task
+
+TASKS = {
+    "cheetah-direction": Task.of("direction", direction=1.0),
+    "cheetah-velocity": Task.of("velocity", velocity=1.5),
+    "cheetah-terrain": Task.of("flat", friction=0.4),
+}
+
+
+def oracles(count: int) -> list[HalfCheetahEnv]:
+    return [cast(HalfCheetahEnv, gymnasium.make("HalfCheetah-v5").unwrapped) for _ in range(count)]
+
+
+def playing(id: str, count: int, horizon: int) -> TaskVectorEnv:
+    venv = dataclasses.replace(envs.make(id), horizon=horizon).vector_env(count)
+    venv.set_tasks([TASKS[id]] * count)
+    return venv
+
+
+@pytest.mark.parametrize(
+    ("id", "precision"),
+    [(id, np.float32) for id in TASKS] + [("cheetah-terrain", np.float64)],
+)
+def test_moves_bit_for_bit_as_half_cheetah(id: str, precision: type) -> None:
+    count, horizon = 3, 1000
+    venv, cheetahs = playing(id, count, horizon), oracles(count)
+    rng = np.random.default_rng(0)
+    for seed in (11, None):  # without a seed, the streams of random numbers go on
+        observations, _ = venv.reset(seed=seed)
+        starts = [each.reset(seed=None if seed is None else seed + i)[0] for i, each in enumerate(cheetahs)]
+        assert np.array_equal(observations, starts)
+        for step in range(1, horizon + 1):
+            actions = rng.uniform(-1.3, 1.3, (count, 6)).astype(precision)
+            observations, rewards, terminated, truncated, infos = venv.step(actions)
+            wanted = [each.step(action) for each, action in zip(cheetahs, actions, strict=True)]
+            assert np.array_equal(observations, [one[0] for one in wanted])
+            for ours, theirs in (("x_position", "x_position"), ("x_velocity", "x_velocity"), ("reward_ctrl",) * 2):
+                assert np.array_equal(infos[ours], [one[4][theirs] for one in wanted])
+            if id == "cheetah-velocity":
+                assert np.array_equal(infos["reward_task"], [-abs(one[4]["x_velocity"] - 1.5) for one in wanted])
+            else:
+                assert np.array_equal(infos["reward_task"], [one[4]["reward_forward"] for one in wanted])
+                assert np.array_equal(rewards, [one[1] for one in wanted])
+            assert np.array_equal(rewards, infos["reward_task"] + infos["reward_ctrl"])
+            assert not terminated.any()
+            assert truncated.tolist() == [step == horizon] * count
+
+
+def test_backwards_is_rewarded_backwards() -> None:
+    venv = envs.make("cheetah-direction").vector_env(2)
+    venv.set_tasks([Task.of("direction", direction=1.0), Task.of("direction", direction=-1.0)])
+    venv.reset(seed=[3, 3])
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 1, 6)).repeat(2, 1)
+    for step in range(20):
+        _, rewards, _, _, infos = venv.step(actions[step])
+        assert infos["reward_task"][0] == -infos["reward_task"][1] == infos["x_velocity"][0]
+        assert np.array_equal(rewards, infos["reward_task"] + infos["reward_ctrl"])
+
+
+def test_specs_are_the_published_ones() -> None:
+    direction, velocity, slower = map(envs.make, ("cheetah-direction", "cheetah-velocity", "cheetah-velocity-2"))
+    assert (direction.horizon, velocity.horizon, slower.horizon) == (100, 200, 200)
+    assert {task["direction"] for task in direction.tasks("test")} == {-1.0, 1.0}
+    assert not direction.held_out
+    for dist, fastest in ((velocity, 3.0), (slower, 2.0)):
+        drawn = [task["velocity"] for task in dist.sample("train", 2000, np.random.default_rng(0))]
+        assert 0 <= min(drawn) < 0.01 * fastest
+        assert 0.99 * fastest < max(drawn) <= fastest
+        assert dist.held_out
+    assert velocity.physics["mujoco"] == mujoco.__version__
+
+
+def test_little_memory_is_enough_and_changes_nothing() -> None:
+    """Half a minute of thrashing about, on Gymnasium's 6 MB of scratch memory and on ours."""
+    theirs = oracles(1)[0]
+    theirs.reset(seed=0)
+    model = default_model()
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = theirs.data.qpos, theirs.data.qvel
+    mujoco.mj_forward(model, data)
+    rng = np.random.default_rng(0)
+    for _ in range(600):
+        action = rng.choice([-1.0, 1.0], 6)
+        theirs.step(action)
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data, 5)
+        assert np.array_equal(data.qpos, theirs.data.qpos)
+        assert np.array_equal(data.qvel, theirs.data.qvel)
+    assert theirs.model.narena > 20 * model.narena
+    assert model.narena == ARENA_BYTES
+    assert data.maxuse_arena < ARENA_BYTES / 4
