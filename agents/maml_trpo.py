@@ -27,7 +27,7 @@ from metarl import baseline, networks, optimize, returns
 from metarl.adapt import Rates, adapt_tasks
 from metarl.episodes import Episodes
 from metarl.learner import Figures, Memory, Parameters, Schedule, State
-from metarl.rollout import Sampler
+from metarl.rollout import Collector
 from metarl.tasks import Task
 
 _RATE_PREFIX = "inner_rate."
@@ -110,7 +110,7 @@ class MamlTrpo:
     config: MamlTrpoConfig
     observation_size: int
     action_size: int
-    sampler: Sampler
+    sampler: Collector
     device: str = "cpu"
 
     @property
@@ -221,11 +221,11 @@ class MamlTrpo:
         config = self.config
         x = _ravel(parameters)
         with torch.no_grad():
-            old = self._outputs(x, parameters, supports, query.observations)
+            old = self.outputs(x, parameters, supports, query.observations)
         old_log_prob = networks.gaussian_log_prob(query.actions, *old)
 
         def surrogate(x: Tensor) -> tuple[Tensor, Tensor]:
-            new = self._outputs(x, parameters, supports, query.observations)
+            new = self.outputs(x, parameters, supports, query.observations)
             ratio = torch.exp(networks.gaussian_log_prob(query.actions, *new) - old_log_prob)
             kl = _masked_mean(networks.gaussian_kl(*old, *new), query.mask)
             return -_masked_mean(ratio * query.advantages, query.mask).mean(), kl.mean()
@@ -235,7 +235,7 @@ class MamlTrpo:
                 return surrogate(x)
 
         gradient = torch.func.grad(lambda x: surrogate(x)[0])(x)
-        product = self._curvature(x, parameters, supports, query, rng)
+        product = self.curvature(x, parameters, supports, query, rng)
         direction = optimize.conjugate_gradient(product, -gradient, config.cg_iterations)
         length = torch.sqrt(2 * config.max_kl / direction.dot(product(direction)).clamp_min(1e-12))
         found = optimize.line_search(
@@ -251,7 +251,7 @@ class MamlTrpo:
         }
         return _unravel(found.x, parameters), figures
 
-    def _outputs(
+    def outputs(
         self, x: Tensor, like: Parameters, supports: list[Support], observations: Float[Tensor, "task sample obs"]
     ) -> tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]:
         """(μ, log σ) of the adapted policies at the flat parameters x."""
@@ -260,7 +260,7 @@ class MamlTrpo:
         mean, log_std = torch.func.vmap(functools.partial(networks.apply, self.policy))(adapted, observations)
         return mean, log_std[:, None, :]
 
-    def _curvature(
+    def curvature(
         self, x: Tensor, like: Parameters, supports: list[Support], query: Support, rng: np.random.Generator
     ) -> Callable[[Tensor], Tensor]:
         """Products v -> (H + damping) v with the Hessian H of the mean KL at x.
@@ -271,10 +271,11 @@ class MamlTrpo:
         """
         supports = [self._share(support, rng) for support in supports]
         query = self._share(query, rng)
-        weight = query.mask / query.mask.sum(-1, keepdim=True).clamp_min(1) / len(query.mask)  # [task, sample]
+        mask = query.mask.to(x.dtype)
+        weight = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)  # [task, sample]
 
         def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self._outputs(x, like, supports, query.observations)
+            return self.outputs(x, like, supports, query.observations)
 
         (_, log_std), pull_back = torch.func.vjp(outputs, x)
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from metarl.episodes import Episodes
-from metarl.learner import Actor, Agent, Schedule, State
-from metarl.rollout import EnvSource, Sampler
+from metarl.learner import Agent, Schedule, State
+from metarl.rollout import Collector, EnvSource, Sampler
 from metarl.scores import Evaluation, Point, Setting, Source
 from metarl.tasks import Split, Task, TaskDistribution
 
@@ -23,15 +23,6 @@ __all__ = ["Candidate", "Evaluation", "Point", "Setting", "Source", "Trained", "
 
 SEED = 20_210_830
 """The evaluation's own seed: the same for every run, so that all meet the same resets."""
-
-
-@runtime_checkable
-class Collector(Protocol):
-    """Runs episodes; `metarl.rollout.Sampler` is one."""
-
-    def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
-        """Exactly `episodes` episodes on each task."""
-        ...
 
 
 @runtime_checkable

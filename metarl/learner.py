@@ -19,7 +19,7 @@ from metarl.episodes import Episodes
 from metarl.tasks import Task
 
 Parameters = Mapping[str, Tensor]
-Figures = Mapping[str, float]
+Figures = Mapping[str, float | int]
 Memory = tuple[Tensor, ...]
 
 Batch_contra = TypeVar("Batch_contra", contravariant=True)

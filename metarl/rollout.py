@@ -29,6 +29,15 @@ class EnvSource(Protocol):
     def vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv: ...
 
 
+@runtime_checkable
+class Collector(Protocol):
+    """Runs episodes: a `Sampler`, or whatever stands in for it."""
+
+    def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
+        """Exactly `episodes` episodes on each task."""
+        ...
+
+
 def box(space: gym.Space) -> Box:
     """The space as a `Box`, which is what agents work with so far.
 
