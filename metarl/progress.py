@@ -66,8 +66,15 @@ def progress(
 
 
 def describe(figures: Mapping[str, float]) -> str:
-    """Figures in one line: `score 12.3, kl 0.00987`."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    """Figures in one line: `env_steps 1.25M, score 12.3, kl 0.00987`."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items())
+
+
+def _short(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= max(size, 10_000) and abs(value) < 1e13:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

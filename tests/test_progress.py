@@ -75,7 +75,10 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def test_figures_are_short_and_in_the_order_given() -> None:
-    assert describe({"score": 123.456, "kl": 0.000123456, "nan": float("nan")}) == "score 123.5, kl 0.0001235, nan nan"
+    figures = {"score": 123.456, "kl": 0.000123456, "nan": float("nan"), "huge": float("inf")}
+    assert describe(figures) == "score 123.5, kl 0.0001235, nan nan, huge inf"
+    counts = {"few": 9600.0, "many": -12_300.0, "more": 1_254_000.0, "most": 80e9}
+    assert describe(counts) == "few 9600, many -12.3k, more 1.254M, most 80G"
 
 
 class BrokenStream(io.StringIO):
