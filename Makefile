@@ -56,7 +56,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar $(if $(CI),off,on) --constraint constraints.txt \
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet) --constraint constraints.txt \
 		--no-build-isolation --editable ".[dev]"
 	@touch $(READY)
 

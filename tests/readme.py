@@ -10,9 +10,11 @@ They run in order in one new folder, which has the checkout's scripts/ and .venv
 earlier one wrote. Warnings are errors. `--list` says what would run.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,11 +84,15 @@ def run(snippet: Snippet, folder: Path) -> bool:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONWARNINGS": "error",
     }
+    process = subprocess.Popen(snippet.command(), cwd=folder, env=environment, start_new_session=True)
     try:
-        return subprocess.run(snippet.command(), cwd=folder, env=environment, timeout=LIMIT_SECONDS).returncode == 0
+        return process.wait(LIMIT_SECONDS) == 0
     except subprocess.TimeoutExpired:
         print(f"not finished after {LIMIT_SECONDS} s: give it a smaller budget", flush=True)
         return False
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever the shell started, too
 
 
 def main(arguments: Sequence[str]) -> int:
