@@ -37,16 +37,16 @@ _RATE_PREFIX = "inner_rate."
 class MamlTrpoConfig:
     """Options of MAML-TRPO."""
 
-    meta_batch: int = 40
-    """Tasks an outer step (the paper's number for the cheetah; 20 for 2-D navigation)."""
+    meta_batch: int = 20
+    """Tasks an outer step (the paper: 40 for the cheetah, 20 for 2-D navigation)."""
     episodes: int = 20
     """Episodes on each task in each stage: before the first inner step, and after each."""
     inner_steps: int = 1
     """Inner steps; each one has episodes of its own."""
     inner_rate: float = 0.1
     """α, the inner steps' rate; the initial value of every rate where the rates are learned."""
-    learn_rates: bool = False
-    """Learn one inner rate for each parameter (Meta-SGD) instead of keeping α fixed."""
+    learn_rates: bool = True
+    """Learn one inner rate for each parameter (Meta-SGD); the paper keeps α fixed."""
     first_order: bool = False
     """Take the inner gradients as constants: no second derivatives."""
     anil: bool = False
@@ -55,17 +55,17 @@ class MamlTrpoConfig:
     """Widths of the policy's hidden layers (the paper: 100, 100)."""
     initial_log_std: float = -1.0
     """log σ before training. The paper's 0 drowns the signal where actions are clipped to ±1: see docs/results.md."""
-    discount: float = 0.99
-    """γ."""
-    gae_lambda: float = 1.0
-    """λ of the advantages; 1 is the Monte-Carlo return minus the baseline."""
-    max_kl: float = 0.01
-    """δ, the trust region's size, in nats."""
+    discount: float = 0.98
+    """γ (the paper: 0.99)."""
+    gae_lambda: float = 0.9
+    """λ of the advantages. The paper's 1, Monte-Carlo returns, makes inner steps on few episodes very noisy."""
+    max_kl: float = 0.1
+    """δ, the trust region's size, in nats (the paper: 0.01)."""
     cg_iterations: int = 10
     """Conjugate-gradient iterations for the natural gradient."""
     cg_damping: float = 1e-5
     """Added to the curvature's diagonal."""
-    curvature_fraction: float = 0.25
+    curvature_fraction: float = 0.5
     """Share of each task's episodes that the curvature is measured on; the line search checks the KL on all."""
     line_search_tries: int = 15
     """Step lengths that the line search tries."""

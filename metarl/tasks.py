@@ -199,6 +199,62 @@ class TaskSpace:
         }
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
+        """Draws `count` tasks: afresh for `train`, without repetition from the frozen list for the other splits.
+
+        Families take turns in random order, so that a small batch has each about equally often; so do the tasks
+        themselves where there are only a few and nothing is held out. Chance in that would only add noise.
+        """
+        if count < 0:
+            raise ValueError(f"cannot sample {count} tasks: the count must not be negative")
+        listed = self.tasks(split)
+        if not self.held_out:
+            return tuple(listed[index] for index in _turns(len(listed), count, rng))
+        if split != "train":
+            if count > len(listed):
+                raise ValueError(f"{self.id} has {len(listed)} {split} tasks; {count} were asked for")
+            return tuple(listed[int(index)] for index in rng.permutation(len(listed))[:count])
+        families = self.families(split)
+        turns = _turns(len(families), count, rng)
+        return tuple(_draw_outside(families[index], self._reserved, rng) for index in turns)
+
+    def tasks(self, split: Split) -> tuple[Task, ...]:
+        """The frozen list of a split: the same for everybody, whatever the seed."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TaskSpace:
+    """Which tasks there are, in three splits that share none (unless `held_out` is false).
+
+    `tasks("validation")` and `tasks("test")` are lists drawn once, from a seed made of the id alone, the families in
+    turn; `sample("train", ...)` draws anew and redraws whatever stands in those lists.
+    """
+
+    id: str
+    train: tuple[Family, ...]
+    validation: tuple[Family, ...]
+    test: tuple[Family, ...]
+    held_out: bool = True
+    listed: tuple[int, int, int] = (40, 20, 40)
+    """Tasks in the frozen train, validation and test lists."""
+
+    def families(self, split: Split) -> tuple[Family, ...]:
+        table = {"train": self.train, "validation": self.validation, "test": self.test}
+        if split not in table:
+            raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+        return table[split]
+
+    def spec(self) -> dict[str, Json]:
+        """Everything that decides which tasks are drawn, as JSON."""
+        return {
+            "id": self.id,
+            "held_out": self.held_out,
+            "listed": list(self.listed),
+            "families": {split: [family.spec() for family in self.families(split)] for split in SPLITS},
+        }
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         """Draws `count` tasks: afresh for `train`, without repetition from the frozen list for the other splits."""
         if count < 0:
             raise ValueError(f"cannot sample {count} tasks: the count must not be negative")
@@ -242,6 +298,12 @@ class TaskSpace:
     def _reserved(self) -> frozenset[Task]:
         """Tasks that training must not see."""
         return frozenset(self._lists["validation"] + self._lists["test"]) if self.held_out else frozenset()
+
+
+def _turns(choices: int, count: int, rng: np.random.Generator) -> list[int]:
+    """`count` choices in random order, each as often as any other, or once more."""
+    rounds = -(-count // choices)
+    return [int(index) for _ in range(rounds) for index in rng.permutation(choices)][:count]
 
 
 def _list_seed(identifier: str, split: Split) -> int:

@@ -137,3 +137,17 @@ def test_the_spec_decides_the_hash() -> None:
     for split in SPLITS:
         assert content_hash(space(**{split: (wider,)}).spec()) != base
     assert content_hash(space(listed=(20, 20, 31)).spec()) != base
+
+
+def test_families_and_few_tasks_take_turns_in_random_order() -> None:
+    other = Family("slope", {"angle": Uniform(0.0, 10.0, 0.01, "deg")})
+    rng = np.random.default_rng(0)
+    drawn = [space(train=(COARSE, other)).sample("train", 5, rng) for _ in range(40)]
+    counts = [sum(task.family == "slope" for task in batch) for batch in drawn]
+    assert set(counts) == {2, 3}
+    assert {batch[0].family for batch in drawn} == {"goal", "slope"}
+    both = Family("direction", {"direction": Choice((-1.0, 1.0), "1")})
+    two = TaskSpace("two", (both,), (both,), (both,), held_out=False)
+    directions = [[task["direction"] for task in two.sample("train", 8, rng)] for _ in range(20)]
+    assert all(sum(batch) == 0 for batch in directions)
+    assert len({tuple(batch) for batch in directions}) > 5
