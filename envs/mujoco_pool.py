@@ -2,13 +2,14 @@
 # (MuJoCo's binding comes without types.)
 """Many MuJoCo simulations at once: one `MjData` each, stepped from a pool of threads.
 
-MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale. Everything else is kept off the
-per-simulation path: views of each `MjData` are made once and gathered with one `np.concatenate` a step.
+MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale. Little else happens for each
+simulation: views of each `MjData` are made once, and a chunk's are gathered together while its data is still cached.
 Unlike `mujoco.rollout`, the solver's warm start is kept, so the steps are those of a plain loop, bit for bit.
 """
 
 import logging
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
@@ -38,6 +39,9 @@ def _layout(model: mujoco.MjModel) -> tuple[int, ...]:
     return tuple(getattr(model, name) for name in _SIZES)
 
 
+_CHUNK = 16  # simulations
+
+
 @final
 class MujocoPool:
     """Simulations that may have different models of the same sizes.
@@ -59,11 +63,14 @@ class MujocoPool:
         self.qpos: Float[ndarray, "env nq"] = np.zeros((num_envs, model.nq))
         self.qvel: Float[ndarray, "env nv"] = np.zeros((num_envs, model.nv))
         self._counts = np.zeros((num_envs, self._warnings[0].size), self._warnings[0].dtype)
-        # More chunks than threads, so that a thread that is done early has something left to do.
-        self._chunks = 1 if threads == 1 else min(num_envs, 4 * threads)
-        self._executor = ThreadPoolExecutor(threads, "mujoco") if threads > 1 else None
+        # Enough chunks for every thread, and small enough to be gathered from the processor's cache.
+        size = max(1, min(_CHUNK, num_envs // (2 * threads)))
+        self._chunks = [slice(start, min(start + size, num_envs)) for start in range(0, num_envs, size)]
+        self._helpers = threads - 1
+        self._executor = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers else None
         self._renderer: tuple[mujoco.MjModel, mujoco.Renderer] | None = None
-        self._gather()
+        for chunk in self._chunks:
+            self._gather(chunk)
 
     def load(self, index: int, model: mujoco.MjModel) -> None:
         """Gives one simulation another model of the same body; it must be reset before the next step."""
@@ -94,34 +101,39 @@ class MujocoPool:
         On a bad state MuJoCo resets the simulation by itself and goes on as if nothing had been: only its warning
         counters tell.
         """
-        indices = np.flatnonzero(active).tolist()
-        if self._executor is None:
-            failed = self._advance(indices, ctrl)
-        else:
-            chunks = [indices[start :: self._chunks] for start in range(self._chunks)]
-            failed = [i for part in self._executor.map(self._advance, chunks, [ctrl] * len(chunks)) for i in part]
-        self._gather()
-        np.concatenate(self._warnings, out=self._counts.reshape(-1))
+        running = active.tolist()
+        chunks = iter(self._chunks)  # shared: whoever is free takes the next one
+        jobs = []
+        if self._executor is not None:
+            jobs = [self._executor.submit(self._work, chunks, ctrl, running) for _ in range(self._helpers)]
+        failed = self._work(chunks, ctrl, running)
+        for job in jobs:
+            failed += job.result()
         troubled: ndarray = self._counts.any(-1) & active
         troubled[failed] = True
         return troubled
 
-    def _advance(self, indices: list[int], ctrl: Float[ndarray, "env nu"]) -> list[int]:
-        """Steps these simulations one after the other; returns those that MuJoCo gave up with an error."""
+    def _work(self, chunks: Iterator[slice], ctrl: Float[ndarray, "env nu"], running: list[bool]) -> list[int]:
+        """Steps chunk after chunk; returns the simulations that MuJoCo gave up with an error."""
         step, skip, failed = mujoco.mj_step, self._frame_skip, []
         models, datas, controls = self._models, self._datas, self._ctrl
-        for index in indices:
-            controls[index][:] = ctrl[index]
-            try:
-                step(models[index], datas[index], skip)
-            except mujoco.FatalError as error:
-                _LOG.debug("simulation %d failed: %s", index, error)
-                failed.append(index)
+        for chunk in chunks:
+            for index in range(chunk.start, chunk.stop):
+                if not running[index]:
+                    continue
+                controls[index][:] = ctrl[index]
+                try:
+                    step(models[index], datas[index], skip)
+                except mujoco.FatalError as error:
+                    _LOG.debug("simulation %d failed: %s", index, error)
+                    failed.append(index)
+            self._gather(chunk)
         return failed
 
-    def _gather(self) -> None:
-        np.concatenate(self._qpos, out=self.qpos.reshape(-1))
-        np.concatenate(self._qvel, out=self.qvel.reshape(-1))
+    def _gather(self, chunk: slice) -> None:
+        np.concatenate(self._qpos[chunk], out=self.qpos[chunk].reshape(-1))
+        np.concatenate(self._qvel[chunk], out=self.qvel[chunk].reshape(-1))
+        np.concatenate(self._warnings[chunk], out=self._counts[chunk].reshape(-1))
 
     def render(self, index: int, width: int, height: int, camera: mujoco.MjvCamera) -> UInt8[ndarray, "height width 3"]:
         """A picture; the drawing context is kept for as long as model and size stay."""
