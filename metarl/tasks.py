@@ -218,57 +218,6 @@ class TaskSpace:
         return tuple(_draw_outside(families[index], self._reserved, rng) for index in turns)
 
     def tasks(self, split: Split) -> tuple[Task, ...]:
-        """The frozen list of a split: the same for everybody, whatever the seed."""
-        ...
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class TaskSpace:
-    """Which tasks there are, in three splits that share none (unless `held_out` is false).
-
-    `tasks("validation")` and `tasks("test")` are lists drawn once, from a seed made of the id alone, the families in
-    turn; `sample("train", ...)` draws anew and redraws whatever stands in those lists.
-    """
-
-    id: str
-    train: tuple[Family, ...]
-    validation: tuple[Family, ...]
-    test: tuple[Family, ...]
-    held_out: bool = True
-    listed: tuple[int, int, int] = (40, 20, 40)
-    """Tasks in the frozen train, validation and test lists."""
-
-    def families(self, split: Split) -> tuple[Family, ...]:
-        table = {"train": self.train, "validation": self.validation, "test": self.test}
-        if split not in table:
-            raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-        return table[split]
-
-    def spec(self) -> dict[str, Json]:
-        """Everything that decides which tasks are drawn, as JSON."""
-        return {
-            "id": self.id,
-            "held_out": self.held_out,
-            "listed": list(self.listed),
-            "families": {split: [family.spec() for family in self.families(split)] for split in SPLITS},
-        }
-
-    def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
-        """Draws `count` tasks: afresh for `train`, without repetition from the frozen list for the other splits."""
-        if count < 0:
-            raise ValueError(f"cannot sample {count} tasks: the count must not be negative")
-        if split != "train" and self.held_out:
-            listed = self.tasks(split)
-            if count > len(listed):
-                raise ValueError(f"{self.id} has {len(listed)} {split} tasks; {count} were asked for")
-            return tuple(listed[int(i)] for i in rng.permutation(len(listed))[:count])
-        families = self.families(split)
-        return tuple(
-            _draw_outside(families[int(rng.integers(len(families)))], self._reserved, rng) for _ in range(count)
-        )
-
-    def tasks(self, split: Split) -> tuple[Task, ...]:
         """The frozen list of a split: the same tasks whatever the seed of a run.
 
         Where nothing is held out, every split lists every distinct task once.
