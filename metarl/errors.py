@@ -1,6 +1,8 @@
 """The two errors that a program shows its user as one line, and the warning line."""
 
 import contextlib
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -26,17 +28,35 @@ def warn(message: str) -> None:
 def exit_status(program: Callable[[], object]) -> int:
     """Runs a program and returns its exit status: 0, 2 for wrong usage, 1 for a fault, 130 for Ctrl-C.
 
-    Errors meant for the user become one line on stderr; any other exception passes, with its traceback.
+    Errors meant for the user become one line on stderr; any other exception passes, with its traceback. Where the
+    reader of stdout has gone (`| head`) the program ends in silence with 141, as the shell's own do.
     """
     try:
         program()
+        sys.stdout.flush()
     except UsageError as error:
         return _fail(error, 2)
     except RunError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except BrokenPipeError:
+        if not _reader_gone():  # it was another pipe
+            raise
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
+
+
+def _reader_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 def _fail(error: Exception | str, status: int) -> int:

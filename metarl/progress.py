@@ -127,16 +127,7 @@ class _Output:
         try:
             write(self.stream)
         except (OSError, ValueError):
-            _silence(self.stream)
             self.stream = None
-
-
-def _silence(stream: Stream) -> None:
-    """Points a broken stream at nothing: else Python's last flush of it fails, and with it the exit status."""
-    with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
 
 
 @final

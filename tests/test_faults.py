@@ -260,11 +260,13 @@ def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_full_disk_takes_the_metrics_line_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with metrics.recording(tmp_path, 0) as log:
         log.log(0, {"score": 1.0})
-        for fail_at in (0, 1):  # the line, the events
+        for fail_at, file in enumerate((metrics.FILE, f"{metrics.EVENTS}000001")):
+            before = (tmp_path / file).read_bytes()
             with monkeypatch.context() as patch:
                 install(patch, FaultyOs(fail_at, lambda: OSError(errno.ENOSPC, "No space left"), ("write",)))
                 with pytest.raises(DiskFullError):
                     log.log(1, {"score": 2.0})
+            assert (tmp_path / file).read_bytes() == before
     with metrics.recording(tmp_path, 1) as log:
         log.log(1, {"score": 2.0})
     assert [(row["step"], row["score"]) for row in metrics.read(tmp_path)] == [(0, 1.0), (1, 2.0)]

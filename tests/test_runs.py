@@ -212,6 +212,23 @@ def test_errors_become_one_line_and_an_exit_status(
     assert capsys.readouterr().err == line
 
 
+def test_a_reader_that_has_gone_ends_the_program_in_silence() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = "import sys; from metarl.errors import exit_status; sys.exit(exit_status(lambda: print('x' * 9)))"
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_no_silent_end() -> None:
+    def program() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        exit_status(program)
+
+
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         exit_status(lambda: 1 // 0)
