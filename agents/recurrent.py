@@ -232,7 +232,7 @@ class Rl2Actor:
         rewards: Float[Tensor, "task episode"],
         done: Bool[Tensor, "task episode"],
     ) -> Memory:
-        return (actions.clamp(-1, 1), rewards, done.to(rewards.dtype), *memory[3:])
+        return (actions, rewards, done.to(rewards.dtype), *memory[3:])
 
     def adapt(self, support: Episodes) -> "Rl2Actor":
         """The memory after these episodes too, recomputed from what they hold."""

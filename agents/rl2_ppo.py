@@ -56,10 +56,14 @@ class Collector(Protocol):
 @final
 @dataclasses.dataclass(frozen=True)
 class Rl2PpoConfig:
-    """Options of RL². The paper trains by TRPO with a GRU of 256; these are the recurrent-PPO recipe's numbers."""
+    """Options of RL². The paper trains by TRPO with a GRU of 256; these are the usual recipe's with recurrent PPO.
 
-    meta_batch: int = 64
-    """Trials an outer step, each on a task of its own."""
+    Where they deviate from it, it is for speed on cheetah-velocity: smaller batches at a higher rate reached a return
+    of −120 after 1.0M environment steps; 64 trials, 5 epochs of 8 minibatches and a rate of 5e-4 took 2.0M.
+    """
+
+    meta_batch: int = 32
+    """Trials an outer step, each on a task of its own (the recipe: 10 to 16)."""
     episodes_per_trial: int = 2
     """Episodes that the memory is carried through."""
     cell: Literal["gru", "lstm"] = "gru"
@@ -68,14 +72,16 @@ class Rl2PpoConfig:
     """Units of the cell."""
     initial_log_std: float = -0.5
     """log σ before training, ±1 being the action space's bounds: noise that is clipped off hides the signal."""
-    learning_rate: float = 5e-4
-    """Adam's."""
-    epochs: int = 10
-    """Passes over the trials in an outer step."""
+    learning_rate: float = 1e-3
+    """Adam's (the recipe: 5e-4)."""
+    epochs: int = 8
+    """Passes over the trials in an outer step (the recipe: 10)."""
     minibatches: int = 4
     """Gradient steps in a pass."""
-    chunk_length: int | None = None
-    """Steps that gradients flow back through, from the stored memory at the chunk's start; None: whole trials."""
+    chunk_length: int | None = 50
+    """Steps that gradients flow back through, from the stored memory at the chunk's start; None: whole trials. Short
+    chunks make wide batches: at 128 units half the time of whole trials. What is remembered can be older than a chunk,
+    but learning to remember it needs a clue within one."""
     clip: float = 0.2
     """ε, how far a probability ratio may profit from leaving 1."""
     discount: float = 0.99

@@ -64,7 +64,7 @@ class Signs:
 
 
 TASKS = tuple(Task.of("sign", sign=sign) for sign in (1.0, -1.0, -1.0, 1.0, 1.0))
-SMALL = Rl2PpoConfig(meta_batch=5, episodes_per_trial=3, hidden=8, epochs=2, minibatches=2)
+SMALL = Rl2PpoConfig(meta_batch=5, episodes_per_trial=3, hidden=8, epochs=2, minibatches=2, chunk_length=None)
 
 
 def _agent(config: Rl2PpoConfig = SMALL, sampler: Signs | None = None) -> Rl2Ppo:
