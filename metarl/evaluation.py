@@ -13,7 +13,6 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 import torch
 
-from metarl.episodes import Episodes
 from metarl.learner import Agent, Schedule, State
 from metarl.rollout import Collector, EnvSource, Sampler
 from metarl.scores import Evaluation, Point, Setting, Source

@@ -22,10 +22,10 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.evaluation import SEED, Collector, EvaluationSource, collection_seed, device_of
+from metarl.evaluation import SEED, EvaluationSource, collection_seed, device_of
 from metarl.files import TEMPORARY, remove, writing
 from metarl.learner import Actor, Adapted, Agent, Schedule, State
-from metarl.rollout import Sampler, box, to_action_space
+from metarl.rollout import Collector, Sampler, box, to_action_space
 from metarl.tasks import Task
 
 Picture = UInt8[np.ndarray, "height width 3"]
