@@ -286,24 +286,23 @@ def test_wrong_calls_are_refused(dist: EnvDistribution) -> None:
         dist.env(render_mode="human")
 
 
-def test_nan_actions_end_one_episode(dist: EnvDistribution) -> None:
+def test_actions_that_are_no_numbers_end_one_episode(dist: EnvDistribution) -> None:
     venv, healthy = dist.vector_env(3), dist.vector_env(3)
     last, _ = venv.reset(seed=0)
     healthy.reset(seed=0)
+    ends = {1: 2, 2: 4}  # sub-environment: the step with the bad action
     for step, actions in enumerate(random_actions(dist, 6, 3)):
         poisoned = actions.copy()
-        if step in (2, 4):
-            poisoned[1, 0] = np.nan if step == 2 else np.inf
+        if step in ends.values():
+            poisoned[1 if step == 2 else 2, 0] = np.nan if step == 2 else np.inf
         observations, rewards, terminated, truncated, infos = venv.step(poisoned)
         expected = healthy.step(actions)
         assert not truncated.any()
-        if step >= 2:
-            assert terminated.tolist() == infos["diverged"].tolist() == [False, True, False]
-            assert rewards[1] == 0
-            assert np.array_equal(observations[1], last[1])
-        for index in (0, 2):
-            assert np.array_equal(observations[index], expected[0][index])
-            assert rewards[index] == expected[1][index]
+        for index in range(3):
+            ended = index in ends and step >= ends[index]
+            assert terminated[index] == infos["diverged"][index] == ended
+            assert np.array_equal(observations[index], last[index] if ended else expected[0][index])
+            assert rewards[index] == (0 if ended else expected[1][index])
         last = observations
     venv.reset(seed=0)
     observations, _, terminated, _, infos = venv.step(random_actions(dist, 1, 3)[0])
