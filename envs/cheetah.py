@@ -55,6 +55,9 @@ def _light_the_way(root: ElementTree.Element) -> None:
     torso.insert(0, light)
     light.attrib.update({"mode": "trackcom", "pos": "0 0 3", "dir": "0 0.2 -1", "diffuse": "0.8 0.8 0.8"})
     floor.set("size", "0 0 1")
+    material = root.find("asset/material[@name='MatPlane']")
+    assert material is not None
+    material.attrib.update({"texrepeat": "1 1", "texuniform": "true", "reflectance": "0.1"})
     ElementTree.SubElement(ElementTree.SubElement(root, "visual"), "quality", shadowsize="1024")
 
 
