@@ -55,6 +55,8 @@ class MamlTrpoConfig:
     """Widths of the policy's hidden layers (the paper: 100, 100)."""
     initial_log_std: float = -1.0
     """log σ before training. The paper's 0 drowns the signal where actions are clipped to ±1: see docs/results.md."""
+    minimum_std: float = 0.1
+    """Least σ, in units of the action space (±1 are its bounds): exploration goes on."""
     discount: float = 0.98
     """γ (the paper: 0.99)."""
     gae_lambda: float = 0.9
@@ -76,7 +78,7 @@ class MamlTrpoConfig:
         for name in ("meta_batch", "episodes", "inner_steps", "cg_iterations", "line_search_tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("inner_rate", "max_kl"):
+        for name in ("inner_rate", "max_kl", "minimum_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("discount", "gae_lambda", "curvature_fraction", "line_search_shrink"):
@@ -137,7 +139,12 @@ class MamlTrpo:
     def _build(self, generator: torch.Generator) -> networks.GaussianPolicy:
         config = self.config
         return networks.GaussianPolicy(
-            self.observation_size, self.action_size, config.hidden, config.initial_log_std, generator
+            self.observation_size,
+            self.action_size,
+            config.hidden,
+            config.initial_log_std,
+            config.minimum_std,
+            generator,
         )
 
     def init(self, seed: int) -> State:

@@ -16,6 +16,7 @@ from torch import Tensor
 Parameters = Mapping[str, Tensor]
 Rates = float | Parameters
 Support = TypeVar("Support")
+Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 Strategy = Literal["vmap", "loop"]
 
 
@@ -54,15 +55,15 @@ def adapt(
 
         gradients = torch.func.grad(inner)({name: adapted[name] for name in names})
         for name, gradient in gradients.items():
-            rate = rates if isinstance(rates, float) else rates[name]
+            rate = rates[name] if isinstance(rates, Mapping) else rates
             adapted[name] = adapted[name] - rate * (gradient.detach() if first_order else gradient)
     return adapted
 
 
 def adapt_tasks(
-    loss: Callable[[Parameters, Support], Tensor],
+    loss: Callable[[Parameters, Batch], Tensor],
     parameters: Parameters,
-    supports: Sequence[Support],
+    supports: Sequence[Batch],
     rates: Rates,
     *,
     first_order: bool = False,
@@ -70,7 +71,9 @@ def adapt_tasks(
     shared: bool = True,
     strategy: Strategy = "vmap",
 ) -> dict[str, Tensor]:
-    """`adapt` for every task of a meta-batch: each tensor of a support has a leading task axis, and so has the result.
+    """`adapt` for every task of a meta-batch. A support is a named tuple of tensors with a leading task axis.
+
+    The result has a leading task axis too.
 
     Args:
         shared: whether all tasks start from the same parameters (no task axis), or each from its own.
@@ -81,28 +84,31 @@ def adapt_tasks(
         raise ValueError("adapting needs at least one support")
     step = functools.partial(adapt, loss, first_order=first_order, only=only)
 
-    def one_task(own: Parameters, *batches: Support) -> dict[str, Tensor]:
+    def one_task(own: Parameters, *batches: Batch) -> dict[str, Tensor]:
         return step(own, batches, rates)
 
     if strategy == "vmap":
         in_dims = (None if shared else 0, *(0 for _ in supports))
         return torch.func.vmap(one_task, in_dims=in_dims)(parameters, *supports)
-    leaves, tree = torch.utils._pytree.tree_flatten(list(supports))
-    count = leaves[0].shape[0]
     results = [
         one_task(
             parameters if shared else {name: value[task] for name, value in parameters.items()},
-            *torch.utils._pytree.tree_unflatten([leaf[task] for leaf in leaves], tree),
+            *(_of_task(support, task) for support in supports),
         )
-        for task in range(count)
+        for task in range(len(supports[0][0]))
     ]
     return {name: torch.stack([result[name] for result in results]) for name in parameters}
+
+
+def _of_task(batch: Batch, task: int) -> Batch:
+    """One task's part of a named tuple of tensors."""
+    return type(batch)(*(tensor[task] for tensor in batch))
 
 
 def _adapted_names(parameters: Parameters, rates: Rates, only: Collection[str] | None) -> list[str]:
     names = [name for name in parameters if only is None or name in only]
     if only is not None and (unknown := sorted(set(only) - set(parameters))):
         raise ValueError(f"cannot adapt {unknown}: the parameters are {sorted(parameters)}")
-    if not isinstance(rates, float) and (missing := sorted(set(names) - set(rates))):
+    if isinstance(rates, Mapping) and (missing := sorted(set(names) - set(rates))):
         raise ValueError(f"no inner rate for {missing}: rates are given for {sorted(rates)}")
     return names

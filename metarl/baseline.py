@@ -12,9 +12,7 @@ from torch import Tensor
 
 _OBSERVATION_CLIP = 10.0
 _TIME_SCALE = 100.0  # environment steps
-_RIDGE = 1e-5
-_RIDGE_FACTOR = 10.0
-_RIDGE_TRIES = 8
+_RIDGES = tuple(1e-5 * 10.0**attempt for attempt in range(8))
 
 
 def features(observations: Float[Tensor, "*batch step observation"]) -> Float[Tensor, "*batch step feature"]:
@@ -41,8 +39,8 @@ def fit(
     y = (returns.double() * mask).flatten(1)[..., None]  # [task, sample, 1]
     gram, moment = x.mT @ x, x.mT @ y
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    for attempt in range(_RIDGE_TRIES):
-        weights, info = torch.linalg.solve_ex(gram + _RIDGE * _RIDGE_FACTOR**attempt * identity, moment)
+    for ridge in _RIDGES:
+        weights, info = torch.linalg.solve_ex(gram + ridge * identity, moment)
         if not info.any() and bool(weights.isfinite().all()):
             return (x @ weights).squeeze(-1).view_as(returns).to(returns.dtype)
-    raise ValueError(f"the baseline could not be fitted with ridges up to {_RIDGE * _RIDGE_FACTOR**attempt:g}")
+    raise ValueError(f"the baseline could not be fitted with ridges up to {_RIDGES[-1]:g}")

@@ -1,5 +1,6 @@
 """Small networks, used functionally: `torch.func.functional_call(network, parameters, inputs)`."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import final
@@ -16,7 +17,7 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 def mlp(sizes: Sequence[int], activation: type[nn.Module], generator: torch.Generator) -> nn.Sequential:
     """A multi-layer perceptron with Xavier-uniform weights and zero biases (Glorot & Bengio 2010)."""
     layers: list[nn.Module] = []
-    for index, (width_in, width_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (width_in, width_out) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(width_in, width_out)
         nn.init.xavier_uniform_(linear.weight, generator=generator)
         nn.init.zeros_(linear.bias)
@@ -37,7 +38,7 @@ class GaussianPolicy(nn.Module):
 
     Actions are clipped to ±1. A mean far outside would be clipped whatever the noise, and the gradient, which comes
     from comparing actions, would be gone for good: without the outer tanh, training on cheetah-direction stopped at a
-    return of 140 with 60 % of all actions clipped.
+    return of 140 with 60 % of all actions clipped. And σ does not fall below a minimum, so that exploration goes on.
     """
 
     def __init__(
@@ -46,16 +47,18 @@ class GaussianPolicy(nn.Module):
         action_size: int,
         hidden: Sequence[int],
         initial_log_std: float,
+        minimum_std: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self._minimum_log_std = math.log(minimum_std)
         self.mean = mlp([observation_size, *hidden, action_size], nn.Tanh, generator)
         self.log_std = nn.Parameter(torch.full((action_size,), initial_log_std))
 
     def forward(
         self, observations: Float[Tensor, "*batch observation"]
     ) -> tuple[Float[Tensor, "*batch action"], Float[Tensor, " action"]]:
-        return torch.tanh(self.mean(observations)), self.log_std
+        return torch.tanh(self.mean(observations)), self.log_std.clamp_min(self._minimum_log_std)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -65,7 +68,9 @@ class GaussianPolicy(nn.Module):
 
 
 def gaussian_log_prob(
-    actions: Float[Tensor, "*batch action"], mean: Float[Tensor, "*batch action"], log_std: Float[Tensor, "*#batch action"]
+    actions: Float[Tensor, "*batch action"],
+    mean: Float[Tensor, "*batch action"],
+    log_std: Float[Tensor, "*#batch action"],
 ) -> Float[Tensor, "*batch"]:
     """log N(a; μ, diag σ²) = −½ Σ [((a − μ)/σ)² + 2 log σ + log 2π]."""
     standardised = (actions - mean) * torch.exp(-log_std)

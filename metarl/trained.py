@@ -67,8 +67,11 @@ def load(folder: Path | str, which: Which = "last", threads: int = 1, device: st
     env_steps = saved.extra.get("env_steps", 0)
     if not isinstance(env_steps, int):
         raise RunError(f"{folder}: the checkpoint of step {saved.step} counts {env_steps!r} environment steps")
-    state = State(*({k: v.to(device) for k, v in part.items()} for part in (saved.state.parameters, saved.state.optimizer)))
-    return Trained(run, dist, agent, state, source, env_steps)
+    parameters, optimizer = (
+        {name: value.to(device) for name, value in part.items()}
+        for part in (saved.state.parameters, saved.state.optimizer)
+    )
+    return Trained(run, dist, agent, State(parameters, optimizer), source, env_steps)
 
 
 def config_from_json(learner: str, options: Mapping[str, object], folder: Path | str) -> AgentConfig:

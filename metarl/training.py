@@ -97,6 +97,7 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
             env_steps += int(figures.get("env_steps", 0))
             seconds = time.perf_counter() - began
             figures = {**figures, "env_steps": env_steps, "time/outer_step": seconds}
+            figures = {name: float(value) for name, value in figures.items()}
             done, stopping = step + 1, stop()
             final_step = done == config.steps
             validated = final_step or (config.validate_every and done % config.validate_every == 0)

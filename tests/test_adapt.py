@@ -14,7 +14,7 @@ from metarl.agents.maml_trpo import Support, policy_gradient_loss
 from metarl.fewshot.maml import mean_squared_error
 from metarl.fewshot.sinusoid import Examples
 
-Loss = Callable[[Mapping[str, Tensor], tuple[Tensor, ...]], Tensor]
+Loss = Callable[..., Tensor]
 TASKS, RATE = 4, 0.3
 
 
@@ -39,7 +39,7 @@ def regression(generator: torch.Generator) -> Problem:
 
 
 def policy_gradient(generator: torch.Generator) -> Problem:
-    policy = networks.GaussianPolicy(3, 2, (6,), -0.5, generator).double()
+    policy = networks.GaussianPolicy(3, 2, (6,), -0.5, 0.01, generator).double()
 
     def episodes() -> Support:
         def normal(*shape: int) -> Tensor:
@@ -61,7 +61,12 @@ def at(task: int, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def explicit_meta_gradient(
-    problem: Problem, steps: int, *, first_order: bool, only: tuple[str, ...] | None, rates: dict[str, Tensor] | None = None
+    problem: Problem,
+    steps: int,
+    *,
+    first_order: bool,
+    only: tuple[str, ...] | None,
+    rates: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """The mean query loss after adaptation and its gradients, by loops and `torch.autograd` alone."""
     leaves = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
@@ -77,10 +82,10 @@ def explicit_meta_gradient(
                 current[name] = current[name] - (alphas[name] if alphas else RATE) * gradient
         total = total + problem.loss(current, at(task, problem.query)) / TASKS
     wanted = [*leaves.values(), *(alphas[name] for name in names if alphas)]
-    found = torch.autograd.grad(total, wanted, allow_unused=True)
-    filled = [torch.zeros_like(leaf) if each is None else each for leaf, each in zip(wanted, found, strict=True)]
+    filled = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
     count = len(leaves)
-    return total.detach(), dict(zip(leaves, filled[:count], strict=True)), dict(zip(alphas, filled[count:], strict=False))
+    gradients = dict(zip(leaves, filled[:count], strict=True))
+    return total.detach(), gradients, dict(zip(alphas, filled[count:], strict=True))
 
 
 @pytest.mark.parametrize("strategy", ["vmap", "loop"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,8 @@ from metarl.tasks import SPLITS, Choice, Family, Task, TaskSpace, Uniform, conte
 COARSE = Family("goal", {"x": Uniform(0.0, 1.0, 0.01, "m")})
 
 
-def space(**changes: object) -> TaskSpace:
-    return dataclasses.replace(
-        TaskSpace("test-space", (COARSE,), (COARSE,), (COARSE,), listed=(20, 20, 30)), **changes
-    )
+def space(**changes: Any) -> TaskSpace:
+    return dataclasses.replace(TaskSpace("test-space", (COARSE,), (COARSE,), (COARSE,), listed=(20, 20, 30)), **changes)
 
 
 def test_a_task_is_a_value() -> None:
@@ -54,7 +53,7 @@ def test_the_id_comes_from_the_content() -> None:
         {"family": "ice", "parameters": {}, "more": 1},
     ],
 )
-def test_what_is_not_a_task_is_refused(value: dict) -> None:
+def test_what_is_not_a_task_is_refused(value: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="task"):
         Task.from_json(value)
 

@@ -96,7 +96,7 @@ def sampling_rates(options: BenchmarkOptions) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {peer: [] for peer in peers}
     with contextlib.ExitStack() as stack:
         steppers = {peer: stack.enter_context(opened) for peer, opened in peers.items()}
-        for peer, step in steppers.items():
+        for step in steppers.values():
             step(10)  # warm up
         for _ in range(options.rounds):
             for peer, step in steppers.items():
@@ -246,5 +246,3 @@ class _Timed:
             yield
         finally:
             self._clock.seconds += time.perf_counter() - began
-
-

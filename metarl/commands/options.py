@@ -14,7 +14,6 @@ from metarl import envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 
-
 Options = TypeVar("Options")
 
 

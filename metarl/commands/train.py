@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from metarl import agents, provenance, runs
-from metarl.agents import AgentConfig, MamlTrpoConfig, Rl2PpoConfig
+from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, parse, usage
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State

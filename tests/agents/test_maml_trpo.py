@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,9 @@ def test_curvature_is_the_hessian_of_the_kl() -> None:
             return networks.gaussian_kl(*old, *maml.outputs(x, parameters, supports, query.observations)).mean()
 
         vector = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-        expected = torch.autograd.functional.hvp(kl, x, vector)[1] + 1e-3 * vector
+        _, curved = torch.autograd.functional.hvp(kl, x, vector)
+        assert isinstance(curved, Tensor)
+        expected = curved + 1e-3 * vector
         product = maml.curvature(x, parameters, supports, query, np.random.default_rng(0))
         torch.testing.assert_close(product(vector), expected, rtol=1e-6, atol=1e-9)
 
@@ -186,7 +189,7 @@ def test_the_loss_has_the_policy_gradient() -> None:
         {"hidden": ()},
     ],
 )
-def test_wrong_options_are_refused_with_the_number(wrong: dict[str, object]) -> None:
+def test_wrong_options_are_refused_with_the_number(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(SMALL, **wrong)
 
