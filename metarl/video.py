@@ -262,9 +262,17 @@ def _writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[
             # A session of its own, so that Ctrl-C reaches this program only.
             with subprocess.Popen(command, stdin=pipe, stderr=pipe, start_new_session=True) as ffmpeg:
                 assert ffmpeg.stdin is not None
-                # Where ffmpeg is gone, its own words say more than a broken pipe.
-                with contextlib.suppress(BrokenPipeError):
-                    yield functools.partial(_append, ffmpeg.stdin)
+                try:
+                    # Where ffmpeg is gone, its own words say more than a broken pipe.
+                    with contextlib.suppress(BrokenPipeError):
+                        yield functools.partial(_append, ffmpeg.stdin)
+                except BaseException:
+                    # On Ctrl-C, Popen itself waits no more than a moment; ffmpeg could yet write its file.
+                    ffmpeg.kill()
+                    ffmpeg.wait()
+                    with contextlib.suppress(BrokenPipeError):
+                        ffmpeg.stdin.close()
+                    raise
                 complaint = ffmpeg.communicate()[1].decode(errors="replace").strip()
             if ffmpeg.returncode != 0:
                 code = errno.ENOSPC if os.strerror(errno.ENOSPC) in complaint else errno.EIO
