@@ -39,7 +39,7 @@ class LoopConfig:
     steps: int
     """Outer steps in all."""
     checkpoint_every: int = 10
-    """Outer steps between checkpoints."""
+    """Outer steps between checkpoints; every validated step has one too."""
     validate_every: int = 50
     """Outer steps between evaluations on the validation tasks; 0 for none but the last."""
     keep: int = 3
@@ -104,7 +104,7 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
             if validated:
                 figures |= training.validate(state)
             recorder.log(done, figures)
-            if final_step or stopping or done % config.checkpoint_every == 0:
+            if final_step or stopping or validated or done % config.checkpoint_every == 0:
                 recorder.sync()
                 extra = {"env_steps": env_steps, "rng": {"bit_generator": "PCG64", "next_seed": [seed, done]}}
                 score = figures.get("validation")

@@ -3,10 +3,13 @@
 Takes at most ten minutes on two cores. It is the three programs one after the other, with a budget that fits.
 """
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from metarl.scores import Evaluation
 
 RUN = Path("runs/demo")
 STEPS = "60"
@@ -28,6 +31,8 @@ def main() -> int:
     print(f"  evaluation   {RUN / 'evaluations' / 'test.json'}")
     print(f"  curves       {RUN / 'metrics.jsonl'}, or: tensorboard --logdir {RUN}")
     print(f"  video        {next((RUN / 'videos').glob('*.mp4')) if filmed else 'none: see the line above'}")
+    content = json.loads((RUN / "evaluations" / "test.json").read_text())
+    print(f"\n{Evaluation.from_json(content).table()}")
     return 0
 
 

@@ -77,7 +77,7 @@ def test_each_step_stands_once_in_the_metrics_and_the_last_is_saved(tmp_path: Pa
 
 
 def test_the_best_on_validation_is_kept(tmp_path: Path) -> None:
-    _, run = run_loop(tmp_path / "run", 40, checkpoint_every=5, keep=2)
+    _, run = run_loop(tmp_path / "run", 40, checkpoint_every=16, keep=2)
     assert checkpoints.steps(run.checkpoints) == (5, 35, 40)
     best = checkpoints.best(run.checkpoints)
     assert best is not None and best.step == 5
