@@ -21,8 +21,7 @@ The network and what it is told at each step are in `recurrent.py`, PPO's losses
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, final, runtime_checkable
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -40,17 +39,11 @@ from metarl.agents.ppo import (
 )
 from metarl.agents.recurrent import STATISTICS, Network, Outputs, Policy, Previous, Rl2Actor, Trials, concatenate
 from metarl.episodes import Episodes
-from metarl.learner import Actor, Figures, Parameters, Schedule, State
+from metarl.learner import Figures, Parameters, Schedule, State
+from metarl.rollout import Collector
 from metarl.tasks import Task
 
 _ADAM_EPSILON = 1e-5
-
-
-@runtime_checkable
-class Collector(Protocol):
-    """Where episodes come from: `metarl.rollout.Sampler`, or a stand-in."""
-
-    def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes: ...
 
 
 @final

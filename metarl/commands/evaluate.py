@@ -8,11 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from metarl.commands.options import Machine, parse, usage
+from metarl.commands.options import Machine, parse, trial_schedule, usage
 from metarl.errors import RunError, warn
 from metarl.evaluation import SEED, Evaluation, aggregate, evaluate
 from metarl.files import encode_json, write_atomically
-from metarl.learner import Schedule
 from metarl.progress import progress
 from metarl.tasks import Split
 from metarl.trained import Trained, Which, load
@@ -70,11 +69,7 @@ def program(arguments: Sequence[str], name: str) -> None:
 
 def evaluate_run(trained: Trained, options: EvaluateOptions) -> Evaluation:
     """The evaluation of one run, with progress; a change of the distribution is one warning line."""
-    own = trained.agent.schedule
-    schedule = Schedule(
-        own.rounds if options.rounds is None else options.rounds,
-        own.episodes if options.episodes is None else options.episodes,
-    )
+    schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
     total = options.trials * (schedule.rounds + 1)
     with (
         usage(),

@@ -13,6 +13,7 @@ import tyro
 from metarl import envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
+from metarl.learner import Schedule
 
 Options = TypeVar("Options")
 
@@ -87,3 +88,8 @@ def distribution(name: str) -> EnvDistribution:
     """The distribution of this id; a wrong one is the user's error."""
     with usage():
         return envs.make(name)
+
+
+def trial_schedule(own: Schedule, rounds: int | None, episodes: int | None) -> Schedule:
+    """An agent's own schedule, but for what the user asked for."""
+    return Schedule(own.rounds if rounds is None else rounds, own.episodes if episodes is None else episodes)

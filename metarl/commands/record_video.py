@@ -8,11 +8,10 @@ from typing import Annotated
 import tyro
 
 from metarl import rendering, video
-from metarl.commands.options import Machine, parse
+from metarl.commands.options import Machine, parse, trial_schedule
 from metarl.errors import UsageError
 from metarl.evaluation import SEED
 from metarl.files import writing
-from metarl.learner import Schedule
 from metarl.progress import progress
 from metarl.tasks import Split, Task
 from metarl.trained import Trained, Which, load
@@ -65,11 +64,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     path = options.output or trained.run.videos / f"{options.split}-{task.id}.mp4"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    own = trained.agent.schedule
-    schedule = Schedule(
-        own.rounds if options.rounds is None else options.rounds,
-        own.episodes if options.episodes is None else options.episodes,
-    )
+    schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
     with progress(f"recording {task}", 100) as shown:
         recording = video.record(
             trained.agent,
