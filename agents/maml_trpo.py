@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl import baseline, networks, optimize, returns
+from metarl import baseline, checks, networks, optimize, returns
 from metarl.adapt import Rates, adapt_tasks
 from metarl.episodes import Episodes
 from metarl.learner import Figures, Memory, Parameters, Schedule, State
@@ -75,17 +75,23 @@ class MamlTrpoConfig:
     """Factor between them."""
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch", "episodes", "inner_steps", "cg_iterations", "line_search_tries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("inner_rate", "max_kl", "minimum_std"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("discount", "gae_lambda", "curvature_fraction", "line_search_shrink"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden needs at least one layer, each at least 1 wide, got {self.hidden}")
+        checks.at_least(
+            1,
+            meta_batch=self.meta_batch,
+            episodes=self.episodes,
+            inner_steps=self.inner_steps,
+            cg_iterations=self.cg_iterations,
+            line_search_tries=self.line_search_tries,
+        )
+        checks.at_least(0, cg_damping=self.cg_damping)
+        checks.positive(inner_rate=self.inner_rate, max_kl=self.max_kl, minimum_std=self.minimum_std)
+        checks.fraction(
+            discount=self.discount,
+            gae_lambda=self.gae_lambda,
+            curvature_fraction=self.curvature_fraction,
+            line_search_shrink=self.line_search_shrink,
+        )
+        checks.layers(self.hidden)
 
 
 class Support(NamedTuple):

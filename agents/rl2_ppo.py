@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from metarl import adam, networks, returns
+from metarl import adam, checks, networks, returns
 from metarl.agents.ppo import (
     approximate_kl,
     clip_fraction,
@@ -94,18 +94,17 @@ class Rl2PpoConfig:
     deviation of the trial's discounted returns. Off, rewards of another scale than 1 break the training."""
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch", "episodes_per_trial", "hidden", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip", "max_gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("entropy_coefficient", "value_coefficient"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("discount", "gae_lambda"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        checks.at_least(
+            1,
+            meta_batch=self.meta_batch,
+            episodes_per_trial=self.episodes_per_trial,
+            hidden=self.hidden,
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+        )
+        checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
+        checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
+        checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
         if self.cell not in ("gru", "lstm"):
             raise ValueError(f"cell must be 'gru' or 'lstm', got {self.cell!r}")
         if self.chunk_length is not None and self.chunk_length < 1:

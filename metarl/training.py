@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 
-from metarl import checkpoints, metrics
+from metarl import checkpoints, checks, metrics
 from metarl.errors import RunError
 from metarl.interrupt import stop_requested
 from metarl.learner import Figures, Learner, State
@@ -46,11 +46,8 @@ class LoopConfig:
     """Checkpoints kept, besides the best on validation."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.validate_every < 0:
-            raise ValueError(f"validate_every must not be negative, got {self.validate_every}")
+        checks.at_least(1, steps=self.steps, checkpoint_every=self.checkpoint_every, keep=self.keep)
+        checks.at_least(0, validate_every=self.validate_every)
 
 
 @final

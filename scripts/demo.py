@@ -12,13 +12,13 @@ from pathlib import Path
 from metarl.scores import Evaluation
 
 RUN = Path("runs/demo")
-STEPS = "60"
+BUDGET = ("--steps", "60", "--meta-batch", "10")
 
 
 def main() -> int:
     """Runs the programs; the first that fails ends it."""
     began = time.monotonic()
-    train = ("train", "maml", "--env", "cheetah-terrain", "--run", str(RUN), "--steps", STEPS)
+    train = ("train", "maml", "--env", "cheetah-terrain", "--run", str(RUN), *BUDGET)
     say("1/3 meta-training on flat ground, slopes and sand")
     if status := program(*train, "--validate-every", "0"):
         return status

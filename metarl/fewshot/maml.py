@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metarl import adam, networks
+from metarl import adam, checks, networks
 from metarl.adapt import adapt_tasks
 from metarl.fewshot.sinusoid import Examples
 from metarl.learner import Figures, Parameters, State
@@ -52,14 +52,11 @@ class MamlConfig:
     """Widths of the hidden layers."""
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch", "shots", "queries", "inner_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("inner_rate", "outer_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden needs at least one layer, each at least 1 wide, got {self.hidden}")
+        checks.at_least(
+            1, meta_batch=self.meta_batch, shots=self.shots, queries=self.queries, inner_steps=self.inner_steps
+        )
+        checks.positive(inner_rate=self.inner_rate, outer_rate=self.outer_rate)
+        checks.layers(self.hidden)
 
 
 @final
