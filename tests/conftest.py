@@ -8,14 +8,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
-from metarl import rendering
-
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def drawing() -> str:
     """The backend that draws here. Skips where none does, unless METARL_MUST_DRAW is set (CI sets it)."""
+    from metarl import rendering  # no earlier: the checks of shapes are put in as modules are imported
+
     try:
         return rendering.use()
     except rendering.RenderingUnavailableError as error:
