@@ -38,7 +38,7 @@ class Collector(Protocol):
         ...
 
 
-def box(space: gym.Space[np.ndarray]) -> Box:
+def box(space: gym.Space[object]) -> Box:
     """The space as a `Box`, which is what agents work with so far.
 
     Raises:
