@@ -1,7 +1,5 @@
 """The agents by the name that programs know them under."""
 
-from typing import assert_never
-
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.rl2_ppo import Rl2Ppo, Rl2PpoConfig
 from metarl.envs import EnvDistribution
@@ -26,9 +24,7 @@ def make(config: AgentConfig, dist: EnvDistribution, threads: int = 1, device: s
     sampler = Sampler(dist, threads, device)
     if isinstance(config, MamlTrpoConfig):
         return MamlTrpo(config, observation_size, action_size, sampler, device)
-    if isinstance(config, Rl2PpoConfig):
-        return Rl2Ppo(config, observation_size, action_size, sampler, device)
-    assert_never(config)
+    return Rl2Ppo(config, observation_size, action_size, sampler, device)
 
 
 __all__ = ["CONFIGS", "AgentConfig", "MamlTrpo", "MamlTrpoConfig", "Rl2Ppo", "Rl2PpoConfig", "make", "name_of"]

@@ -290,10 +290,10 @@ class MamlTrpo:
         def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
             return self.outputs(x, like, supports, query.observations)
 
-        (_, log_std), pull_back = torch.func.vjp(outputs, x)
+        (_, log_std), pull_back = torch.func.vjp(outputs, x)[:2]
 
         def product(vector: Tensor) -> Tensor:
-            _, (mean_dot, log_std_dot) = torch.func.jvp(outputs, (x,), (vector,))
+            mean_dot, log_std_dot = torch.func.jvp(outputs, (x,), (vector,))[1]
             mean_part = mean_dot * torch.exp(-2 * log_std) * weight[..., None]
             log_std_part = 2 * log_std_dot * weight.sum(-1)[:, None, None]
             return pull_back((mean_part, log_std_part))[0].detach() + self.config.cg_damping * vector
