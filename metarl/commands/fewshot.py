@@ -36,7 +36,7 @@ class FewshotOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun, then evaluates on the held-out tasks."""
     options = parse(FewshotOptions, arguments, name, __doc__)
-    options.machine.use()
+    options.machine.use(linear_algebra_threads=options.machine.threads)
     data = Sinusoids()
     learner = Maml(options.options, data, options.machine.device)
 

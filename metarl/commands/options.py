@@ -39,7 +39,7 @@ class Machine:
     """What a program runs on."""
 
     threads: int = dataclasses.field(default_factory=_cores)
-    """Threads that step the physics; all cores if not given. No result depends on them."""
+    """Threads that step the physics (no result depends on them), or, where there is none, of linear algebra."""
     device: str = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1."""
 
@@ -47,16 +47,16 @@ class Machine:
         if self.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {self.threads}")
 
-    def use(self) -> None:
-        """Checks that the device is there, and keeps PyTorch to one thread.
+    def use(self, linear_algebra_threads: int = 1) -> None:
+        """Checks that the device is there, and sets PyTorch's threads.
 
-        Its tensors here are small: next to a busy core, two threads were several times slower than one. And sums on
-        one thread come out the same on every machine, whatever `--threads` says.
+        One unless asked for more: policies are small, and next to a busy core two threads were several times slower
+        than one. Sums on one thread also come out the same whatever `--threads` says.
 
         Raises:
             UsageError: it is not.
         """
-        torch.set_num_threads(1)
+        torch.set_num_threads(linear_algebra_threads)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
