@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from metarl import rendering
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -142,6 +144,7 @@ class MujocoPool:
         if held is None or held[0] is not model or (held[1].width, held[1].height) != (width, height):
             if held is not None:
                 held[1].close()
+            rendering.use()
             model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
             model.vis.global_.offheight = max(model.vis.global_.offheight, height)
             held = self._renderer = (model, mujoco.Renderer(model, height, width))

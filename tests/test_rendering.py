@@ -144,3 +144,18 @@ def test_the_program_answers_in_one_line(capsys: pytest.CaptureFixture[str], mon
     assert capsys.readouterr().out == "drawing with osmesa\n"
     assert rendering.main(["--instal"]) == 2
     assert "--instal" in capsys.readouterr().err
+
+
+def test_a_plain_program_draws_without_having_chosen_a_backend(drawing: str) -> None:
+    program = """
+from metarl import envs
+env = envs.make("cheetah-direction").env(render_mode="rgb_array", width=64, height=48)
+env.reset(seed=0)
+print(env.render().shape)
+env.close()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert found.stdout.strip() == "(48, 64, 3)", found.stderr
