@@ -114,10 +114,13 @@ def test_a_broken_pipe_stops_the_showing_not_the_work(
 
 
 def test_a_closed_stream_stops_the_showing_not_the_work() -> None:
-    stream = io.StringIO()
+    stream, done = io.StringIO(), 0
     stream.close()
     with progress("maml", 2, stream=stream) as shown:
-        shown.update(1, {})
+        for step in range(2):
+            shown.update(step + 1, {})
+            done += 1
+    assert done == 2
 
 
 PROGRAM = """
