@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.fewshot.sinusoid import Examples
+from metarl.fewshot.examples import Examples
 from metarl.learner import State
 from metarl.statistics import t_interval
 from metarl.tasks import Json, Split, Task

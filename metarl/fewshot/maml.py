@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metarl import adam, checks, networks
 from metarl.adapt import adapt_tasks
-from metarl.fewshot.sinusoid import Examples
+from metarl.fewshot.examples import Examples
 from metarl.learner import Figures, Parameters, State
 from metarl.tasks import Task
 

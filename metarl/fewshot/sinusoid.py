@@ -2,23 +2,15 @@
 
 import dataclasses
 import math
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from metarl.fewshot.examples import Examples
 from metarl.tasks import Family, Json, Split, Task, TaskSpace, Uniform, content_hash
 
 _INPUT_LIMIT = 5.0
-
-
-class Examples(NamedTuple):
-    """Inputs and what they should be mapped to; a leading task axis where it is for a whole meta-batch."""
-
-    inputs: Float[Tensor, "*task example input"]
-    targets: Float[Tensor, "*task example target"]
 
 
 @final
