@@ -2,14 +2,18 @@
 # (MuJoCo's binding comes without types.)
 """Many MuJoCo simulations at once: one `MjData` each, stepped from a pool of threads.
 
-MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale. Little else happens for each
-simulation: views of each `MjData` are made once, and a chunk's are gathered together while its data is still cached.
+MuJoCo's binding releases the interpreter's lock in `mj_step`, so threads scale as long as they seldom meet at the
+lock: they do nothing but step. Controls are written before and states gathered after, by one thread, through views
+that are made once.
 Unlike `mujoco.rollout`, the solver's warm start is kept, so the steps are those of a plain loop, bit for bit.
 """
 
+import collections
+import itertools
 import logging
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
@@ -41,7 +45,7 @@ def _layout(model: mujoco.MjModel) -> tuple[int, ...]:
     return tuple(getattr(model, name) for name in _SIZES)
 
 
-_CHUNK = 16  # simulations
+_CHUNKS = 4  # a thread: enough that a slow thread does not make the others wait for long
 
 
 @final
@@ -65,14 +69,10 @@ class MujocoPool:
         self.qpos: Float[ndarray, "env nq"] = np.zeros((num_envs, model.nq))
         self.qvel: Float[ndarray, "env nv"] = np.zeros((num_envs, model.nv))
         self._counts = np.zeros((num_envs, self._warnings[0].size), self._warnings[0].dtype)
-        # Enough chunks for every thread, and small enough to be gathered from the processor's cache.
-        size = max(1, min(_CHUNK, num_envs // (2 * threads)))
-        self._chunks = [slice(start, min(start + size, num_envs)) for start in range(0, num_envs, size)]
         self._helpers = threads - 1
         self._executor = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers else None
         self._renderer: tuple[mujoco.MjModel, mujoco.Renderer] | None = None
-        for chunk in self._chunks:
-            self._gather(chunk)
+        self._gather()
 
     def load(self, index: int, model: mujoco.MjModel) -> None:
         """Gives one simulation another model of the same body; it must be reset before the next step."""
@@ -103,39 +103,45 @@ class MujocoPool:
         On a bad state MuJoCo resets the simulation by itself and goes on as if nothing had been: only its warning
         counters tell.
         """
-        running = active.tolist()
-        chunks = iter(self._chunks)  # shared: whoever is free takes the next one
+        running = np.flatnonzero(active).tolist()
+        for index in running:
+            self._ctrl[index][:] = ctrl[index]
+        size = max(1, -(-len(running) // (_CHUNKS * (self._helpers + 1))))
+        # Shared: whoever is free takes the next one.
+        chunks = iter([running[start : start + size] for start in range(0, len(running), size)])
         jobs = []
         if self._executor is not None:
-            jobs = [self._executor.submit(self._work, chunks, ctrl, running) for _ in range(self._helpers)]
-        failed = self._work(chunks, ctrl, running)
+            jobs = [self._executor.submit(self._work, chunks) for _ in range(self._helpers)]
+        failed = self._work(chunks)
         for job in jobs:
             failed += job.result()
+        self._gather()
         troubled: ndarray = self._counts.any(-1) & active
         troubled[failed] = True
         return troubled
 
-    def _work(self, chunks: Iterator[slice], ctrl: Float[ndarray, "env nu"], running: list[bool]) -> list[int]:
+    def _work(self, chunks: Iterator[Sequence[int]]) -> list[int]:
         """Steps chunk after chunk; returns the simulations that MuJoCo gave up with an error."""
-        step, skip, failed = mujoco.mj_step, self._frame_skip, []
-        models, datas, controls = self._models, self._datas, self._ctrl
+        failed: list[int] = []
         for chunk in chunks:
-            for index in range(chunk.start, chunk.stop):
-                if not running[index]:
-                    continue
-                controls[index][:] = ctrl[index]
+            datas = iter([self._datas[index] for index in chunk])
+            # A loop of the interpreter between the steps would hold the lock three times as long.
+            steps = map(
+                mujoco.mj_step, [self._models[index] for index in chunk], datas, itertools.repeat(self._frame_skip)
+            )
+            while operator.length_hint(datas):
                 try:
-                    step(models[index], datas[index], skip)
+                    collections.deque(steps, maxlen=0)
                 except mujoco.FatalError as error:
+                    index = chunk[len(chunk) - operator.length_hint(datas) - 1]
                     _LOG.debug("simulation %d failed: %s", index, error)
                     failed.append(index)
-            self._gather(chunk)
         return failed
 
-    def _gather(self, chunk: slice) -> None:
-        np.concatenate(self._qpos[chunk], out=self.qpos[chunk].reshape(-1))
-        np.concatenate(self._qvel[chunk], out=self.qvel[chunk].reshape(-1))
-        np.concatenate(self._warnings[chunk], out=self._counts[chunk].reshape(-1))
+    def _gather(self) -> None:
+        np.concatenate(self._qpos, out=self.qpos.reshape(-1))
+        np.concatenate(self._qvel, out=self.qvel.reshape(-1))
+        np.concatenate(self._warnings, out=self._counts.reshape(-1))
 
     def render(self, index: int, width: int, height: int, camera: mujoco.MjvCamera) -> UInt8[ndarray, "height width 3"]:
         """A picture; the drawing context is kept for as long as model and size stay."""
