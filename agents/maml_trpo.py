@@ -30,6 +30,9 @@ from metarl.learner import Figures, Memory, Parameters, Schedule, State
 from metarl.rollout import Collector
 from metarl.tasks import Task
 
+Outputs = tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]
+"""(μ, log σ) of every task's policy on its observations."""
+
 _RATE_PREFIX = "inner_rate."
 
 
@@ -233,26 +236,35 @@ class MamlTrpo:
         """One trust-region step."""
         config = self.config
         x = _ravel(parameters)
-        with torch.no_grad():
-            old = self.outputs(x, parameters, supports, query.observations)
-        old_log_prob = networks.gaussian_log_prob(query.actions, *old)
 
-        def surrogate(x: Tensor) -> tuple[Tensor, Tensor]:
+        def objective(x: Tensor, old: Outputs | None = None) -> tuple[Tensor, tuple[Tensor, Outputs]]:
+            """The loss, the KL and the outputs at x; `old` are those at the starting point, x itself if not given."""
             new = self.outputs(x, parameters, supports, query.observations)
-            ratio = torch.exp(networks.gaussian_log_prob(query.actions, *new) - old_log_prob)
-            kl = _masked_mean(networks.gaussian_kl(*old, *new), query.mask)
-            return -_masked_mean(ratio * query.advantages, query.mask).mean(), kl.mean()
+            old = old or (new[0].detach(), new[1].detach())
+            ratio = torch.exp(
+                networks.gaussian_log_prob(query.actions, *new) - networks.gaussian_log_prob(query.actions, *old)
+            )
+            kl = _masked_mean(networks.gaussian_kl(*old, *new), query.mask).mean()
+            return -_masked_mean(ratio * query.advantages, query.mask).mean(), (kl, old)
 
-        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                return surrogate(x)
-
-        gradient = torch.func.grad(lambda x: surrogate(x)[0])(x)
+        gradient, (loss, (_, old)) = torch.func.grad_and_value(objective, has_aux=True)(x)
         product = self.curvature(x, parameters, supports, query, rng)
         direction = optimize.conjugate_gradient(product, -gradient, config.cg_iterations)
         length = torch.sqrt(2 * config.max_kl / direction.dot(product(direction)).clamp_min(1e-12))
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                loss, (kl, _) = objective(x, old)
+            return loss, kl
+
         found = optimize.line_search(
-            evaluate, x, length * direction, config.max_kl, config.line_search_shrink, config.line_search_tries
+            evaluate,
+            x,
+            length * direction,
+            config.max_kl,
+            loss=float(loss),
+            shrink=config.line_search_shrink,
+            tries=config.line_search_tries,
         )
         figures = {
             "surrogate": found.loss,
@@ -266,7 +278,7 @@ class MamlTrpo:
 
     def outputs(
         self, x: Tensor, like: Parameters, supports: list[Support], observations: Float[Tensor, "task sample obs"]
-    ) -> tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]:
+    ) -> Outputs:
         """(μ, log σ) of the adapted policies at the flat parameters x."""
         policy, rates = self.split(_unravel(x, like))
         adapted = self.inner_step(policy, supports, rates, shared=True)
@@ -279,24 +291,26 @@ class MamlTrpo:
         """Products v -> (H + damping) v with the Hessian H of the mean KL at x.
 
         Where both policies are the same, H = Jᵀ M J exactly: J is the Jacobian of the adapted (μ, log σ) with respect
-        to θ, through the inner steps, and M the Hessian of the KL in (μ, log σ), which is diagonal: 1/σ² and 2. One
-        jvp and one vjp instead of a double backward pass. Measured on a share of the episodes: it only shapes the step.
+        to θ, through the inner steps, and M the Hessian of the KL in (μ, log σ), which is diagonal: 1/σ² and 2.
+        Both products run over graphs that are built once: u -> Jᵀu is linear, so its own transpose gives Jv.
+        Measured on a share of the episodes: it only shapes the step.
         """
         supports = [self._share(support, rng) for support in supports]
         query = self._share(query, rng)
         mask = query.mask.to(x.dtype)
         weight = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)  # [task, sample]
-
-        def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.outputs(x, like, supports, query.observations)
-
-        (_, log_std), pull_back = torch.func.vjp(outputs, x)[:2]
+        x = x.detach().requires_grad_()
+        outputs = self.outputs(x, like, supports, query.observations)
+        cotangents = tuple(torch.zeros_like(value, requires_grad=True) for value in outputs)
+        (pulled,) = torch.autograd.grad(outputs, x, cotangents, create_graph=True)
+        precision = torch.exp(-2 * outputs[1].detach())
 
         def product(vector: Tensor) -> Tensor:
-            mean_dot, log_std_dot = torch.func.jvp(outputs, (x,), (vector,))[1]
-            mean_part = mean_dot * torch.exp(-2 * log_std) * weight[..., None]
+            mean_dot, log_std_dot = torch.autograd.grad(pulled, cotangents, vector, retain_graph=True)
+            mean_part = mean_dot * precision * weight[..., None]
             log_std_part = 2 * log_std_dot * weight.sum(-1)[:, None, None]
-            return pull_back((mean_part, log_std_part))[0].detach() + self.config.cg_damping * vector
+            (curved,) = torch.autograd.grad(outputs, x, (mean_part, log_std_part), retain_graph=True)
+            return curved + self.config.cg_damping * vector
 
         return product
 

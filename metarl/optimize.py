@@ -60,6 +60,8 @@ def line_search(
     x: Float[Tensor, " n"],
     step: Float[Tensor, " n"],
     limit: float,
+    *,
+    loss: float,
     shrink: float = 0.8,
     tries: int = 15,
 ) -> LineSearch:
@@ -69,14 +71,14 @@ def line_search(
         evaluate: gives (loss, constraint) at a point.
         x: the starting point.
         step: the longest step.
-        limit: the largest allowed value of the constraint.
+        limit: the largest allowed value of the constraint, which is 0 at the starting point.
+        loss: the loss at the starting point.
         shrink: the factor between tries.
         tries: how many steps are tried.
     """
-    loss_before, constraint_before = (float(value) for value in evaluate(x))
     for k in range(tries):
         candidate = x + shrink**k * step
-        loss, constraint = (float(value) for value in evaluate(candidate))
-        if loss < loss_before and constraint <= limit:
-            return LineSearch(candidate, True, loss, constraint, k)
-    return LineSearch(x, False, loss_before, constraint_before, tries)
+        reached, constraint = (float(value) for value in evaluate(candidate))
+        if reached < loss and constraint <= limit:
+            return LineSearch(candidate, True, reached, constraint, k)
+    return LineSearch(x, False, loss, 0.0, tries)

@@ -40,15 +40,15 @@ def quadratic(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_line_search_takes_the_longest_step_that_helps_and_is_allowed() -> None:
     x, step = torch.zeros(1), torch.tensor([4.0])
-    found = line_search(quadratic, x, step, limit=10.0, shrink=0.5, tries=5)
+    found = line_search(quadratic, x, step, limit=10.0, loss=1.0, shrink=0.5, tries=5)
     assert (found.accepted, float(found.x), found.backtracks) == (True, 1.0, 2)  # 4 and 2 do not lower the loss
-    bound = line_search(quadratic, x, step, limit=0.3, shrink=0.5, tries=5)
+    bound = line_search(quadratic, x, step, limit=0.3, loss=1.0, shrink=0.5, tries=5)
     assert (bound.accepted, float(bound.x), bound.constraint) == (True, 0.5, 0.25)
 
 
 def test_line_search_stays_where_nothing_helps() -> None:
     x = torch.ones(1)
-    found = line_search(quadratic, x, torch.tensor([1.0]), limit=10.0, tries=3)
+    found = line_search(quadratic, x, torch.tensor([1.0]), limit=10.0, loss=0.0, tries=3)
     assert not found.accepted and found.backtracks == 3
     torch.testing.assert_close(found.x, x)
 
@@ -57,7 +57,7 @@ def test_line_search_refuses_nan() -> None:
     def broken(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.where(x == 0, 1.0, float("nan")).sum(), x.sum()
 
-    assert not line_search(broken, torch.zeros(1), torch.ones(1), limit=1.0, tries=4).accepted
+    assert not line_search(broken, torch.zeros(1), torch.ones(1), limit=1.0, loss=1.0, tries=4).accepted
 
 
 def test_adam_equals_pytorchs_over_many_steps_and_through_a_pause() -> None:
