@@ -123,18 +123,10 @@ def record(
         raise ValueError(f"need rounds, episodes and every >= 1, got {schedule} and every={every}")
     before = agent.start(state, 1)
     after = _adapted(before, task, schedule, seed, sampler or Sampler(dist, device=device_of(state)))
-    captions = (
-        _Caption("before adaptation", "episode 1", _LIGHT),
-        _Caption(
-            f"after adaptation ({_spent(schedule, round_name or agent.round_name)})",
-            f"episode {schedule.rounds * schedule.episodes + 1}",
-            _ACCENT,
-        ),
-    )
+    captions = _captions(schedule, round_name or agent.round_name)
     # The evaluation's seed of the last point of its first trial: no adaptation has used it.
     shown_seed = collection_seed(seed, 0, schedule.rounds)
     size = 2 * width, _TITLE + height + _CAPTION + height % 2  # yuv420p needs even sizes
-    title = f"{dist.id} · {task}"
     with contextlib.ExitStack() as stack:
         envs = [stack.enter_context(contextlib.closing(dist.env(task, "rgb_array", width, height))) for _ in captions]
         fps = float(envs[0].metadata["render_fps"]) / every
@@ -143,20 +135,25 @@ def record(
             _play(actor, env, shown_seed, every, device_of(state))
             for actor, env in zip((before, after), envs, strict=True)
         ]
-        frames, moments = 0, tuple(next(side) for side in sides)
+        moments, pictures = tuple(next(side) for side in sides), 0
         while True:
-            picture = _compose(title, captions, moments, size)
-            write(picture)
-            frames += 1
+            picture = _compose(f"{dist.id} · {task}", captions, moments, size)
+            held = all(moment.ended for moment in moments)
+            for _ in range(1 + held * round(_HOLD * fps)):
+                write(picture)
+                pictures += 1
             if on_progress is not None:
                 on_progress(max(moment.step for moment in moments), dist.horizon)
-            if all(moment.ended for moment in moments):
-                break
+            if held:
+                return Recording(path, moments[0].score, moments[1].score, pictures)
             moments = tuple(next(side) for side in sides)
-        for _ in range(round(_HOLD * fps)):
-            write(picture)
-            frames += 1
-    return Recording(path, moments[0].score, moments[1].score, frames)
+
+
+def _captions(schedule: Schedule, round_name: str) -> tuple[_Caption, _Caption]:
+    """Of the left and the right side."""
+    number = schedule.rounds * schedule.episodes + 1
+    after = f"after adaptation ({_spent(schedule, round_name)})"
+    return _Caption("before adaptation", "episode 1", _LIGHT), _Caption(after, f"episode {number}", _ACCENT)
 
 
 def _adapted(actor: Adapted, task: Task, schedule: Schedule, seed: int, sampler: Collector) -> Adapted:
