@@ -70,7 +70,7 @@ class MamlTrpoConfig:
     """Conjugate-gradient iterations for the natural gradient."""
     cg_damping: float = 1e-5
     """Added to the curvature's diagonal."""
-    curvature_fraction: float = 0.5
+    curvature_fraction: float = 0.2
     """Share of each task's episodes that the curvature is measured on; the line search checks the KL on all."""
     line_search_tries: int = 15
     """Step lengths that the line search tries."""
