@@ -61,6 +61,8 @@ class Training(Generic[Batch]):
     """Figures on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
     shown: tuple[str, ...]
     """The figures that the progress shows."""
+    start: Callable[[int], State] | None = None
+    """The state before the first outer step, from the run's seed; the learner's `init` if None."""
 
 
 def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
@@ -75,7 +77,7 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
     checkpoints.clean_up(run.checkpoints)
     saved = checkpoints.latest(run.checkpoints)
     seed = run.config.experiment.seed
-    state = saved.state if saved else training.learner.init(seed)
+    state = saved.state if saved else (training.start or training.learner.init)(seed)
     start = saved.step if saved else 0
     env_steps = _counter(saved)
     title = run.folder.name

@@ -4,7 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import metarl
 from metarl import runs
@@ -147,3 +149,39 @@ def test_the_sinusoids_are_trained_evaluated_and_resumed(tmp_path: Path, capsys:
     assert call("fewshot", *command, "--steps", "30") == 0
     with pytest.raises(UsageError, match="not of an agent"):
         metarl.load(tmp_path / "sinusoid")
+
+
+def test_a_run_can_begin_with_what_another_one_learned(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = metarl.load(run)
+    options = [*AGENTS[trained.source.agent], "--run", tmp_path / "next", "--steps", "1", "--seed", "5"]
+    origin = run / "checkpoints" / "2"
+    assert call("train", *options, "--start-from", origin) == 0
+    rng = np.random.default_rng([5, 0])
+    tasks = trained.dist.sample("train", trained.agent.meta_batch, rng)
+    wanted, _ = trained.agent.meta_step(trained.state, tasks, rng)
+    found = metarl.load(tmp_path / "next").state
+    for there, here in ((wanted.parameters, found.parameters), (wanted.optimizer, found.optimizer)):
+        assert there.keys() == here.keys()
+        assert all(torch.equal(value, here[name]) for name, value in there.items())
+    capsys.readouterr()
+    assert call("train", *options) == 2
+    assert str(origin) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "message"),
+    [
+        (".", [], "names a checkpoint's folder"),
+        ("checkpoints/7", [], "no checkpoint of step 7; there are: 2"),
+        ("checkpoints/2", ["--hidden", "9"], "is of another learner"),
+    ],
+)
+def test_a_run_refuses_to_begin_with_what_does_not_fit(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, options: list[str], message: str
+) -> None:
+    arguments = [*AGENTS[metarl.load(run).source.agent], *options, "--run", tmp_path / "next", "--steps", "1"]
+    capsys.readouterr()
+    assert call("train", *arguments, "--start-from", run / place) == 2
+    assert message in capsys.readouterr().err

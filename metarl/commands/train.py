@@ -1,14 +1,17 @@
 """Trains an agent: `train.py maml --env cheetah-direction --run runs/dir`. The same command again resumes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import Tensor
 
-from metarl import agents, provenance, runs
+from metarl import agents, checkpoints, provenance, runs
 from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, parse, usage
+from metarl.errors import UsageError
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
 from metarl.rollout import Sampler
@@ -30,6 +33,9 @@ class TrainOptions:
     loop: LoopConfig = LoopConfig(steps=500)
     validation_tasks: int = 20
     """Validation tasks that the score is the mean over; all where there are fewer."""
+    start_from: Path | None = None
+    """Begin with what another run had learned: one of its checkpoints, runs/other/checkpoints/500. Options may differ,
+    the sizes of networks may not. Steps count from 0 again."""
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
@@ -59,11 +65,40 @@ def train_agent(options: TrainOptions) -> None:
         curve = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler).curve()
         return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
 
+    def start(seed: int) -> State:
+        fresh = agent.init(seed)
+        return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
+
     environment = provenance.environment(machine.threads)
     with runs.claim(place.run, experiment, steps=options.loop.steps, environment=environment) as run:
         shown = ("env_steps", *agent.shown, "validation")
-        finished = train(Training(agent, dist, validate, shown), run, options.loop)
+        finished = train(Training(agent, dist, validate, shown, start), run, options.loop)
         print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")
+
+
+def taken_over(checkpoint: Path, fresh: State, device: str) -> State:
+    """What a checkpoint holds, for a learner that would begin with `fresh`.
+
+    Raises:
+        UsageError: it is not a checkpoint's folder, or of a learner of another kind or size.
+        BrokenCheckpointError: it is damaged.
+    """
+    if not checkpoint.name.isdecimal():
+        raise UsageError(f"--start-from names a checkpoint's folder, runs/other/checkpoints/500; got {checkpoint}")
+    saved = checkpoints.load(checkpoint.parent, int(checkpoint.name)).state
+    for there, here in ((saved.parameters, fresh.parameters), (saved.optimizer, fresh.optimizer)):
+        if different := _different(there, here):
+            raise UsageError(f"--start-from {checkpoint} is of another learner: {different}")
+    return State(*({name: x.to(device) for name, x in part.items()} for part in (saved.parameters, saved.optimizer)))
+
+
+def _different(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
+    """The first tensor that only one of them has, or that has another shape; empty if there is none."""
+    for name in (*here, *there):
+        shapes = [tuple(part[name].shape) if name in part else "missing" for part in (there, here)]
+        if shapes[0] != shapes[1]:
+            return f"{name} is {shapes[0]} there and {shapes[1]} here"
+    return ""
 
 
 def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experiment:
@@ -74,6 +109,7 @@ def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experimen
         options={
             "agent": dataclasses.asdict(options.agent),
             "loop": loop | {"validation_tasks": options.validation_tasks},
+            **({} if options.start_from is None else {"start": {"from": str(options.start_from)}}),
         },
         distribution=options.env,
         distribution_hash=distribution_hash,
