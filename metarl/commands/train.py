@@ -9,6 +9,7 @@ import tyro
 from metarl import agents, provenance, runs
 from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, parse, usage
+from metarl.envs import EnvDistribution
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
 from metarl.rollout import Sampler
@@ -49,15 +50,19 @@ def train_agent(options: TrainOptions) -> None:
     dist = distribution(options.env)
     with usage():
         agent = agents.make(options.agent, dist, machine.threads, machine.device)
-    experiment = _experiment(options, dist.hash)
+    experiment = _experiment(options, dist)
     sampler = Sampler(dist, machine.threads, machine.device)
     source = Source(experiment.learner, place.run.name, place.seed, "last", 0)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
 
     def validate(state: State) -> Figures:
         candidate = Candidate(agent, state, source, dist.hash)
-        curve = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler).curve()
-        return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
+        found = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler)
+        curve = found.curve()
+        figures = {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
+        if found.returns is not None:
+            figures["validation_return"] = found.of_returns().curve()[-1].mean.value
+        return figures
 
     environment = provenance.environment(machine.threads)
     with runs.claim(place.run, experiment, steps=options.loop.steps, environment=environment) as run:
@@ -66,7 +71,7 @@ def train_agent(options: TrainOptions) -> None:
         print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")
 
 
-def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experiment:
+def _experiment(options: TrainOptions, dist: EnvDistribution) -> runs.Experiment:
     """What decides the results."""
     loop = {name: value for name, value in dataclasses.asdict(options.loop).items() if name != "steps"}
     return runs.Experiment(
@@ -75,8 +80,8 @@ def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experimen
             "agent": dataclasses.asdict(options.agent),
             "loop": loop | {"validation_tasks": options.validation_tasks},
         },
-        distribution=options.env,
-        distribution_hash=distribution_hash,
+        distribution=dist.id,
+        distribution_hash=dist.hash,
         seed=options.place.seed,
         device=options.machine.device,
     )
