@@ -278,14 +278,14 @@ class TaskSpace:
             every = tuple(sorted(draws, key=lambda task: (task.family, task.parameters)))
             return dict.fromkeys(SPLITS, every)
         lists: dict[Split, tuple[Task, ...]] = {}
-        taken: dict[Task, None] = {}
+        taken: set[Task] = set()
         for split, count in reversed(tuple(zip(SPLITS, self.listed, strict=True))):
             rng = np.random.default_rng(_list_seed(self.lists_of or self.id, split))
-            families, drawn = self.families(split), dict[Task, None]()
+            families, drawn = self.families(split), list[Task]()
             for index in range(count):
-                drawn[_draw_outside(families[index % len(families)], taken | drawn, rng)] = None
+                drawn.append(_draw_outside(families[index % len(families)], taken, rng))
+                taken.add(drawn[-1])
             lists[split] = tuple(drawn)
-            taken |= drawn
         return lists
 
     @functools.cached_property

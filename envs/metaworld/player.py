@@ -85,6 +85,7 @@ class Player:
         self._placed = self._positions()
         self._loaded: Start | None = None
         self._state_size = mujoco.mj_stateSize(env.model, _STATE)
+        self._renderer: mujoco.Renderer | None = None
         self._start = functools.lru_cache(maxsize=_KEPT_STARTS)(self._reset)
 
     def reset(self, rand_vec: tuple[float, ...]) -> Situation:
@@ -106,13 +107,21 @@ class Player:
         rendering.use()
         with self._lock:
             self._load(situation)
-            model, data = self._model, self._data
-            mujoco.mj_forward(model, data)
-            model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-            model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-            with mujoco.Renderer(model, height, width) as renderer:
-                renderer.update_scene(data, "corner2")
-                return renderer.render()
+            mujoco.mj_forward(self._model, self._data)
+            renderer = self._renderer_of(width, height)
+            renderer.update_scene(self._data, _camera())
+            return renderer.render()
+
+    def _renderer_of(self, width: int, height: int) -> mujoco.Renderer:
+        """The drawing context, kept as long as the size stays."""
+        held = self._renderer
+        if held is None or (held.width, held.height) != (width, height):
+            if held is not None:
+                held.close()
+            limits = self._model.vis.global_
+            limits.offwidth, limits.offheight = max(limits.offwidth, width), max(limits.offheight, height)
+            held = self._renderer = mujoco.Renderer(self._model, height, width)
+        return held
 
     def _positions(self) -> tuple[ndarray, ndarray]:
         return self._model.body_pos.copy(), self._model.site_pos.copy()
@@ -171,6 +180,14 @@ class Player:
     def _diverged(self, situation: Situation) -> Moment:
         mujoco.mj_resetData(self._model, self._data)
         return Moment(situation.start.observation, 0.0, (0.0,) * len(stock.TERMS), True)
+
+
+def _camera() -> mujoco.MjvCamera:
+    """A view from beside the robot over the table; the cameras in metaworld's models stand on their heads."""
+    camera = mujoco.MjvCamera()
+    camera.lookat[:] = (0.0, 0.65, 0.12)
+    camera.distance, camera.azimuth, camera.elevation = 1.3, 125.0, -28.0
+    return camera
 
 
 @functools.cache

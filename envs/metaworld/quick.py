@@ -21,8 +21,8 @@ def tolerance(original: Tolerance) -> Tolerance:
 
     def quick(
         x: float,
-        bounds: tuple[float, float] = (0.0, 0.0),
-        margin: float = 0.0,
+        bounds: tuple[float | int, float | int] = (0.0, 0.0),
+        margin: float | int = 0.0,
         sigmoid: str = "gaussian",
         value_at_margin: float = 0.1,
     ) -> float:
@@ -40,7 +40,7 @@ def tolerance(original: Tolerance) -> Tolerance:
     return quick
 
 
-def norm(x: ndarray, *rest: object, **named: object) -> np.floating:
+def norm(x: ndarray | np.floating | float, *rest: object, **named: object) -> np.floating:
     """`np.linalg.norm`, quicker for vectors of doubles: √(x · x)."""
     if not rest and not named and type(x) is ndarray and x.strides == (8,) and x.dtype == np.float64:
         return np.sqrt(x.dot(x))
