@@ -7,8 +7,7 @@ A model with its data takes 20 MB, and building it a quarter of a second. A sub-
 back, which takes a hundredth of a step. And as a reset depends on the random vector alone, the situation after it is
 kept for the next time: metaworld's reset simulates 500 steps of MuJoCo.
 
-A reset is that of a freshly built metaworld environment, exactly. Metaworld's own later resets are not all like its
-first: some classes leave the model as the last episode had it, and basketball's goal wanders off from reset to reset.
+A reset is that of a newly built metaworld environment, exactly: nothing that was played before is left.
 """
 
 import dataclasses

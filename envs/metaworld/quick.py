@@ -40,7 +40,7 @@ def tolerance(original: Tolerance) -> Tolerance:
     return quick
 
 
-def norm(x: ndarray | np.floating | float, *rest: object, **named: object) -> np.floating:
+def norm(x: ndarray | np.floating | float, *rest: object, **named: object) -> np.floating | ndarray:
     """`np.linalg.norm`, quicker for vectors of doubles: √(x · x)."""
     if not rest and not named and type(x) is ndarray and x.strides == (8,) and x.dtype == np.float64:
         return np.sqrt(x.dot(x))
