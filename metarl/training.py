@@ -89,24 +89,24 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
             began = time.perf_counter()
             # The figures of step n + 1 are those after n + 1 outer steps, the checkpoint `n + 1` too.
             rng = np.random.default_rng([seed, step])
-            batch = training.source.sample("train", training.learner.meta_batch, rng)
+            done = step + 1
+            final_step = done == config.steps
+            validated = final_step or (config.validate_every and done % config.validate_every == 0)
             try:
-                state, figures = training.learner.meta_step(state, batch, rng)
+                batch = training.source.sample("train", training.learner.meta_batch, rng)
+                following, figures = training.learner.meta_step(state, batch, rng)
+                _need_finite(following, done)
+                seconds = time.perf_counter() - began
+                judged = training.validate(following) if validated else {}
             except WorkerLostError:
                 if step > saved_at:  # nothing of the steps before is lost
                     recorder.sync()
                     checkpoints.save(run.checkpoints, step, state, _extra(env_steps, seed, step), keep_last=config.keep)
                 raise
-            _need_finite(state, step + 1)
-            env_steps += int(figures.get("env_steps", 0))
-            seconds = time.perf_counter() - began
+            state, env_steps = following, env_steps + int(figures.get("env_steps", 0))
             figures = {**figures, "env_steps": env_steps, "time/outer_step": seconds}
-            figures = {name: float(value) for name, value in figures.items()}
-            done, stopping = step + 1, stop()
-            final_step = done == config.steps
-            validated = final_step or (config.validate_every and done % config.validate_every == 0)
-            if validated:
-                figures |= training.validate(state)
+            figures = {name: float(value) for name, value in figures.items()} | dict(judged)
+            stopping = stop()
             recorder.log(done, figures)
             if final_step or stopping or validated or done % config.checkpoint_every == 0:
                 recorder.sync()

@@ -63,6 +63,35 @@ class Variant:
         return ("+reward-v1" if self.reward == "v1" else "") + ("+goal-shown" if self.goal_shown else "") + goals
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What metaworld itself calls a distribution."""
+
+    name: str
+    """`ML10`, or a class's name."""
+    classes: int
+    """In its test."""
+    reward: str
+    """Which of its reward functions."""
+
+
+def benchmark(id: str) -> Benchmark:
+    """Metaworld's counterpart of a distribution.
+
+    Raises:
+        ValueError: it has none.
+    """
+    name, *options = id.split("+")
+    variant, classes = _variant(id, options), _classes(id, name)
+    if name.startswith(CUSTOM) or variant.goal_shown:
+        raise ValueError(f"metaworld's own evaluation knows ML1, ML10, ML25 and ML45 with hidden goals; got {id!r}")
+    single = name.startswith(f"{PREFIX}ml1-")
+    return Benchmark(
+        classes.test[0] if single else name.removeprefix(PREFIX).upper(), len(classes.test), variant.reward
+    )
+
+
 def metaworld(id: str) -> EnvDistribution:
     """The distribution of an id.
 

@@ -14,9 +14,11 @@ import types
 from collections.abc import Callable
 from typing import cast, final
 
+import metaworld
 import mujoco
 import numpy as np
-from metaworld import sawyer_xyz_env
+from gymnasium.vector import SyncVectorEnv
+from metaworld import evaluation, sawyer_xyz_env
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
@@ -49,6 +51,38 @@ def stock_task(name: str, rand_vec: ndarray, *, goal_shown: bool) -> StockTask:
 def expert(name: str) -> Callable[[ndarray], ndarray]:
     """Metaworld's scripted policy of a class: an action for an observation that shows the goal."""
     return cast(Callable[[ndarray], ndarray], ENV_POLICY_MAP[name]().get_action)
+
+
+def their_test_envs(name: str, reward: str, seed: int, num_envs: int) -> SyncVectorEnv:
+    """Metaworld's own test environments of a benchmark (`ML10`) or a class, which add the last action, reward and done
+    to their observations.
+    """
+    envs = metaworld.make_ml_envs_test(
+        name,
+        seed=seed,
+        meta_batch_size=num_envs,
+        recurrent_info_in_obs=True,
+        normalize_reward_in_recurrent_info=False,
+        reward_function_version=reward,
+    )
+    assert isinstance(envs, SyncVectorEnv)
+    return envs
+
+
+def evaluate_as_metaworld(
+    agent: evaluation.MetaLearningAgent, envs: SyncVectorEnv, trials: int, rounds: int, episodes: int, judged: int
+) -> tuple[float, float, dict[str, float]]:
+    """`metaworld.evaluation.metalearning_evaluation`: success rate, mean return, success rate by class.
+
+    Args:
+        agent: any that follows metaworld's protocol.
+        envs: of `their_test_envs`.
+        trials: goals that each environment is given.
+        rounds: adaptations.
+        episodes: in each of them.
+        judged: episodes a class and trial that the figures are made of: the first to end, of whichever environment.
+    """
+    return evaluation.metalearning_evaluation(agent, envs, trials, rounds, episodes, judged)
 
 
 @final

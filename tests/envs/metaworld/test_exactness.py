@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Every number equals the installed metaworld's: observations, rewards, info and truncation, of all 50 classes.
 
 The default is a part of it, for everyday use. `--exhaustive` plays whole episodes of all classes, with both reward
