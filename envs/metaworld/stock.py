@@ -12,12 +12,12 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
-from typing import cast, final
+from typing import Protocol, cast, final, runtime_checkable
 
 import metaworld
 import mujoco
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from metaworld import evaluation, sawyer_xyz_env
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
@@ -69,8 +69,29 @@ def their_test_envs(name: str, reward: str, seed: int, num_envs: int) -> SyncVec
     return envs
 
 
+def their_train_envs(name: str, num_envs: int, seed: int) -> AsyncVectorEnv:
+    """Metaworld's own training environments of a benchmark, a process each, on their first goals."""
+    envs = metaworld.make_ml_envs_train(name, seed=seed, meta_batch_size=num_envs, vector_strategy="async")
+    assert isinstance(envs, AsyncVectorEnv)
+    envs.call("sample_tasks")  # without it the reset raises
+    envs.reset()
+    return envs
+
+
+@runtime_checkable
+class MetaLearningAgent(Protocol):
+    """What metaworld's evaluation asks of an agent: its own protocol, in a form that can be checked."""
+
+    def init(self) -> None: ...
+    def adapt_action(self, observations: ndarray) -> tuple[ndarray, dict[str, ndarray]]: ...
+    def step(self, timestep: evaluation.Timestep) -> None: ...
+    def adapt(self) -> None: ...
+    def eval_action(self, observations: ndarray) -> ndarray: ...
+    def reset(self, env_mask: ndarray) -> None: ...
+
+
 def evaluate_as_metaworld(
-    agent: evaluation.MetaLearningAgent, envs: SyncVectorEnv, trials: int, rounds: int, episodes: int, judged: int
+    agent: MetaLearningAgent, envs: SyncVectorEnv, trials: int, rounds: int, episodes: int, judged: int
 ) -> tuple[float, float, dict[str, float]]:
     """`metaworld.evaluation.metalearning_evaluation`: success rate, mean return, success rate by class.
 
