@@ -134,7 +134,7 @@ class MamlTrpo:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        return ("return_before", "return_after", "kl")
+        return ("return_before", "return_after", "success_after", "kl")
 
     @property
     def round_name(self) -> str:
@@ -175,11 +175,10 @@ class MamlTrpo:
         stages = self._collect(state, batch, rng)
         *supports, query = (self.advantages(episodes) for episodes in stages)
         parameters, figures = self._outer_step(state.parameters, supports, query, rng)
-        scores = [float(episodes.scores.mean()) for episodes in stages]
         return State(parameters, {}), {
             "env_steps": sum(episodes.num_steps for episodes in stages),
-            "return_before": scores[0],
-            "return_after": scores[-1],
+            **stages[0].figures("before"),
+            **stages[-1].figures("after"),
             **figures,
             "diverged": sum(int(episodes.diverged.sum()) for episodes in stages),
         }

@@ -158,7 +158,7 @@ class Rl2Ppo:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        return ("return_first", "return_last", "approx_kl")
+        return ("return_first", "return_last", "success_last", "approx_kl")
 
     @property
     def round_name(self) -> str:
@@ -211,8 +211,8 @@ class Rl2Ppo:
         return State({**learned.parameters, **statistics}, learned.optimizer), {
             "env_steps": float(sum(episodes.num_steps for episodes in rounds)),
             "episodes": float(sum(episodes.lengths.numel() for episodes in rounds)),
-            "return_first": float(rounds[0].scores.mean()),
-            "return_last": float(rounds[-1].scores.mean()),
+            **rounds[0].figures("first"),
+            **rounds[-1].figures("last"),
             **losses,
             "explained_variance": explained,
             "policy_std": float(learned.parameters["log_std"].exp().mean()),

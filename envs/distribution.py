@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from metarl.envs.simulator import Simulator
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv
-from metarl.tasks import SPLITS, Json, Split, Task, TaskSpace, content_hash
+from metarl.tasks import SPLITS, Json, Score, Split, Task, TaskSpace, content_hash
 
 
 @final
@@ -31,6 +31,8 @@ class EnvDistribution:
     """Of one environment."""
     action_space: Box
     """Of one environment."""
+    score: Score = "return"
+    """What an episode is judged by."""
 
     @property
     def id(self) -> str:
@@ -55,7 +57,8 @@ class EnvDistribution:
 
     def spec(self) -> dict[str, Json]:
         """Everything that decides what a score means, as JSON."""
-        return {"tasks": self.space.spec(), "horizon": self.horizon, "physics": dict(self.physics)}
+        spec: dict[str, Json] = {"tasks": self.space.spec(), "horizon": self.horizon, "physics": dict(self.physics)}
+        return spec if self.score == "return" else spec | {"score": self.score}
 
     @property
     def hash(self) -> str:

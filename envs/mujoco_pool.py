@@ -27,7 +27,7 @@ from metarl import rendering
 _LOG = logging.getLogger(__name__)
 
 
-def _quiet_warnings() -> None:
+def quiet_warnings() -> None:
     """MuJoCo would append every warning to MUJOCO_LOG.TXT in the working directory; the pool counts them instead."""
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: _LOG.debug("%s", message))
@@ -57,7 +57,7 @@ class MujocoPool:
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, frame_skip: int, threads: int) -> None:
         """All start with `model`; a `step` is `frame_skip` steps of MuJoCo, spread over `threads` threads."""
-        _quiet_warnings()
+        quiet_warnings()
         self.num_envs = num_envs
         self._frame_skip = frame_skip
         self._models = [model] * num_envs

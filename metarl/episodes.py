@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metarl.tasks import Score
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Episodes:
     """The simulation blew up or was given a NaN: the episode ended there (and counts as terminated)."""
     lengths: Int[Tensor, "task episode"]
     """Steps taken."""
+    success: Bool[Tensor, "task episode"] | None = None
+    """Whether the task was solved at any step; None where the environment does not say."""
 
     @property
     def mask(self) -> Bool[Tensor, "task episode step"]:
@@ -42,8 +46,26 @@ class Episodes:
         """Environment steps in all."""
         return int(self.lengths.sum())
 
+    def judged(self, score: Score) -> Float[Tensor, "task episode"]:
+        """Each episode by what the distribution judges it by.
+
+        Raises:
+            ValueError: by success, where the environment says nothing of it.
+        """
+        if score == "return":
+            return self.scores
+        if self.success is None:
+            raise ValueError("episodes are to be judged by success, but the environment does not tell it")
+        return self.success.to(self.rewards.dtype)
+
+    def figures(self, when: str) -> dict[str, float]:
+        """`return_<when>`, the mean return; `success_<when>`, the share of successes where the environment tells."""
+        figures = {f"return_{when}": float(self.scores.mean())}
+        return figures if self.success is None else figures | {f"success_{when}": float(self.success.double().mean())}
+
     def tensors(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
     def to(self, device: torch.device | str) -> "Episodes":
         return Episodes(**{name: tensor.to(device) for name, tensor in self.tensors().items()})

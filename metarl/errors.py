@@ -15,6 +15,10 @@ class RunError(Exception):
     """What was asked for went wrong on the way: a full disk, no whole checkpoint. Exit status 1."""
 
 
+class WorkerLostError(RunError):
+    """A worker process was killed or hangs. Nothing but its current work is lost: start anew and repeat that."""
+
+
 class DiskFullError(RunError):
     """There was no room for a file. What had been written before is still there, and nothing half-written is left."""
 

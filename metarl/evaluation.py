@@ -16,7 +16,7 @@ import torch
 from metarl.learner import Agent, Schedule, State
 from metarl.rollout import Collector, EnvSource, Sampler
 from metarl.scores import Evaluation, Point, Setting, Source
-from metarl.tasks import Split, Task, TaskDistribution
+from metarl.tasks import Score, Split, Task, TaskDistribution
 
 __all__ = ["Candidate", "Evaluation", "Point", "Setting", "Source", "Trained", "aggregate", "evaluate"]
 
@@ -57,6 +57,11 @@ class Candidate:
 @runtime_checkable
 class EvaluationSource(TaskDistribution, EnvSource, Protocol):
     """Tasks and the environments that pose them: an `EnvDistribution`."""
+
+    @property
+    def score(self) -> Score:
+        """What an episode is judged by."""
+        ...
 
 
 def evaluate(
@@ -102,7 +107,7 @@ def evaluate(
     _warn_if_other_distribution(trained, dist)
     sampler = sampler or Sampler(dist, threads, device_of(trained.state))
     points = schedule.rounds + 1
-    scores = np.zeros((trials, points, len(tasks)))
+    scores, returns = np.zeros((trials, points, len(tasks))), np.zeros((trials, points, len(tasks)))
     diverged = np.zeros((trials, points, len(tasks)), dtype=np.int64)
     env_steps = np.zeros_like(diverged)
     for trial in range(trials):
@@ -110,7 +115,8 @@ def evaluate(
         for point in range(points):
             support = sampler.collect(adapted, tasks, schedule.episodes, collection_seed(seed, trial, point))
             assert support.scores.shape == (len(tasks), schedule.episodes), "a sampler must keep to the quota"
-            scores[trial, point] = support.scores.double().mean(1).cpu().numpy()
+            scores[trial, point] = support.judged(dist.score).double().mean(1).cpu().numpy()
+            returns[trial, point] = support.scores.double().mean(1).cpu().numpy()
             diverged[trial, point] = support.diverged.sum(1).cpu().numpy()
             env_steps[trial, point] = support.lengths.sum(1).cpu().numpy()
             if point < schedule.rounds:
@@ -126,8 +132,11 @@ def evaluate(
         episodes=schedule.episodes,
         trials=trials,
         seed=seed,
+        score=dist.score,
     )
-    return Evaluation(setting, tasks, (trained.source,), scores[None], diverged.sum(0)[None], env_steps.sum(0)[None])
+    beside = None if dist.score == "return" else returns[None]
+    counts = diverged.sum(0)[None], env_steps.sum(0)[None]
+    return Evaluation(setting, tasks, (trained.source,), scores[None], *counts, beside)
 
 
 def device_of(state: State) -> torch.device:
@@ -158,12 +167,14 @@ def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
     twice = sorted({source.run for source in sources if sources.count(source) > 1})
     if twice:
         raise ValueError(f"each run counts once; given twice: {', '.join(twice)}")
+    returns = [evaluation.returns for evaluation in evaluations if evaluation.returns is not None]
     return dataclasses.replace(
         first,
         sources=sources,
         scores=np.concatenate([evaluation.scores for evaluation in evaluations]),
         diverged=np.concatenate([evaluation.diverged for evaluation in evaluations]),
         env_steps=np.concatenate([evaluation.env_steps for evaluation in evaluations]),
+        returns=None if not returns else np.concatenate(returns),
     )
 
 

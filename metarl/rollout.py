@@ -5,7 +5,7 @@ a result depends on. So the same call could run on another machine.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, final, runtime_checkable
 
 import gymnasium as gym
@@ -15,6 +15,7 @@ from gymnasium.spaces import Box
 
 from metarl.envs.vector import TaskVectorEnv
 from metarl.episodes import Episodes
+from metarl.errors import WorkerLostError, warn
 from metarl.learner import Actor
 from metarl.tasks import Task
 
@@ -64,7 +65,7 @@ class Sampler:
 
     Args:
         source: where the environments come from.
-        threads: threads that step the physics; no result depends on it.
+        threads: threads or processes that step the physics; no result depends on it.
         device: where the actor computes and the episodes are put.
     """
 
@@ -80,13 +81,23 @@ class Sampler:
     def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
         """Runs exactly `episodes` episodes on each task, all side by side.
 
-        The episodes depend on the actor, the tasks and the seed alone.
+        The episodes depend on the actor, the tasks and the seed alone. So where a worker process is lost on the way,
+        they are run again, by new ones, and come out as they would have.
 
         Raises:
             ValueError: no tasks, or fewer than one episode.
+            WorkerLostError: a worker process was lost a second time.
         """
         if not tasks or episodes < 1:
             raise ValueError(f"need at least one task and one episode, got {len(tasks)} tasks and {episodes} episodes")
+        try:
+            return self._collect(actor, tasks, episodes, seed)
+        except WorkerLostError as error:
+            warn(f"{error}; starting new workers and running these episodes again")
+            self.close()
+            return self._collect(actor, tasks, episodes, seed)
+
+    def _collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
         shape = (len(tasks), episodes)
         venv = self._venv(len(tasks) * episodes)
         venv.set_tasks([task for task in tasks for _ in range(episodes)])
@@ -104,7 +115,7 @@ class Sampler:
             drawn = actions.to("cpu").numpy().reshape(venv.num_envs, -1)
             executed = np.clip(drawn, -1.0, 1.0)
             following, rewards, terminated, truncated, infos = venv.step(to_action_space(space, executed))
-            record.add(observations, drawn, rewards, terminated, truncated, infos["diverged"], following)
+            record.add(observations, drawn, rewards, terminated, truncated, infos, following)
             observations = following
             memory = actor.feedback(
                 memory,
@@ -115,7 +126,7 @@ class Sampler:
         return record.episodes().to(self._device)
 
     def close(self) -> None:
-        """Forgets the environments; their threads end with them."""
+        """Forgets the environments; their threads and processes end with them."""
         self._venv.cache_clear()
 
 
@@ -132,6 +143,7 @@ class _Record:
         self._terminated = np.zeros(count, dtype=bool)
         self._diverged = np.zeros(count, dtype=bool)
         self._lengths = np.zeros(count, dtype=np.int64)
+        self._success: np.ndarray | None = None
         self.done = np.zeros(count, dtype=bool)
 
     def add(
@@ -141,7 +153,7 @@ class _Record:
         rewards: np.ndarray,
         terminated: np.ndarray,
         truncated: np.ndarray,
-        diverged: np.ndarray,
+        infos: Mapping[str, np.ndarray],
         following: np.ndarray,
     ) -> None:
         running = ~self.done
@@ -152,7 +164,11 @@ class _Record:
         ended = running & (terminated | truncated)
         self._final[ended] = following[ended]
         self._terminated[ended] = terminated[ended]
-        self._diverged[ended] = diverged[ended]
+        self._diverged[ended] = infos["diverged"][ended]
+        if "success" in infos:
+            if self._success is None:
+                self._success = np.zeros(len(running), dtype=bool)
+            self._success |= running & (infos["success"] > 0)
         self.done = self.done | ended
         self._step += 1
 
@@ -168,4 +184,5 @@ class _Record:
             terminated=shaped(self._terminated),
             diverged=shaped(self._diverged),
             lengths=shaped(self._lengths),
+            success=None if self._success is None else shaped(self._success),
         )

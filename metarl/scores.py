@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from metarl import statistics
 from metarl.statistics import Estimate, Resampling, Statistic
-from metarl.tasks import Json, Split, Task
+from metarl.tasks import Json, Score, Split, Task
 
 FORMAT = 1
 
@@ -54,6 +54,8 @@ class Setting:
     """Whole trials on each task, averaged: they make one episode a point less noisy."""
     seed: int
     """The evaluation's own seed."""
+    score: Score = "return"
+    """What an episode is judged by."""
 
 
 @final
@@ -81,11 +83,13 @@ class Evaluation:
     sources: tuple[Source, ...]
     """One for each seed."""
     scores: Float[np.ndarray, "seed trial point task"]
-    """Undiscounted return, the mean of the point's episodes."""
+    """The mean of the point's episodes: of their undiscounted returns, or the share of them that succeeded."""
     diverged: Int[np.ndarray, "seed point task"]
     """Episodes whose simulation blew up, all trials together. Their return counts as far as it got."""
     env_steps: Int[np.ndarray, "seed point task"]
     """Environment steps, all trials together."""
+    returns: Float[np.ndarray, "seed trial point task"] | None = None
+    """Where the scores are something else, the undiscounted returns beside them."""
 
     def __post_init__(self) -> None:
         setting, num_seeds, num_tasks = self.setting, len(self.sources), len(self.tasks)
@@ -99,6 +103,10 @@ class Evaluation:
             found = getattr(self, name).shape
             if found != shape or 0 in shape:
                 raise ValueError(f"{name} must have the shape {shape} (none of it 0), got {found}")
+        if (self.returns is None) != (setting.score == "return"):
+            raise ValueError(f"returns go with scores of another kind; the scores are of the kind {setting.score!r}")
+        if self.returns is not None and self.returns.shape != self.scores.shape:
+            raise ValueError(f"returns must have the shape {self.scores.shape}, got {self.returns.shape}")
         if not np.isfinite(self.scores).all():
             raise ValueError(f"{int((~np.isfinite(self.scores)).sum())} of {self.scores.size} scores are not finite")
 
@@ -118,7 +126,15 @@ class Evaluation:
             scores=self.scores[..., chosen],
             diverged=self.diverged[..., chosen],
             env_steps=self.env_steps[..., chosen],
+            returns=None if self.returns is None else self.returns[..., chosen],
         )
+
+    def of_returns(self) -> "Evaluation":
+        """The same evaluation judged by the returns."""
+        if self.returns is None:
+            return self
+        setting = dataclasses.replace(self.setting, score="return")
+        return dataclasses.replace(self, setting=setting, scores=self.returns, returns=None)
 
     @property
     def resampled(self) -> str:
@@ -177,7 +193,9 @@ class Evaluation:
     def to_json(self) -> dict[str, Json]:
         """What `evaluation.json` holds: the raw scores, and the figures for whoever reads it."""
         parts = {"all": self} | {family: self.only(family) for family in self.families}
-        return {
+        if self.returns is not None:
+            parts["all, returns"] = self.of_returns()
+        value: dict[str, Json] = {
             "format": FORMAT,
             "setting": dataclasses.asdict(self.setting),
             "sources": [dataclasses.asdict(source) for source in self.sources],
@@ -187,6 +205,7 @@ class Evaluation:
             "diverged": self.diverged.tolist(),
             "env_steps": self.env_steps.tolist(),
         }
+        return value if self.returns is None else value | {"returns": self.returns.tolist()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> "Evaluation":
@@ -201,9 +220,13 @@ class Evaluation:
                 scores=np.asarray(value["scores"], dtype=np.float64),
                 diverged=np.asarray(value["diverged"], dtype=np.int64),
                 env_steps=np.asarray(value["env_steps"], dtype=np.int64),
+                returns=np.asarray(value["returns"], dtype=np.float64) if "returns" in value else None,
             )
         except KeyError as missing:
             raise ValueError(f"the evaluation has no {missing}: the file is not whole; evaluate again") from missing
+
+
+_MEANING: Mapping[Score, str] = {"return": "undiscounted return", "success": "share of episodes with success"}
 
 
 def _table(evaluation: Evaluation) -> str:
@@ -214,11 +237,16 @@ def _table(evaluation: Evaluation) -> str:
     lines = [
         f"{setting.distribution} ({setting.distribution_hash}) · {_label(setting)}",
         _sources_line(evaluation.sources),
-        f"score before adaptation and after {_spent(curve[-1])} of it: undiscounted return [95 % interval]",
+        f"score before adaptation and after {_spent(curve[-1])} of it: {_MEANING[setting.score]} [95 % interval]",
         "",
         *_aligned(_headline(evaluation, number)),
         "",
     ]
+    if evaluation.returns is not None:
+        returns = evaluation.of_returns()
+        ends = (returns.curve()[0].mean, returns.curve()[-1].mean)
+        places = f".{_decimals(max(abs(end.value) for end in ends))}f"
+        lines += [f"undiscounted return: {ends[0]:{places}} before, {ends[1]:{places}} after", ""]
     if len(curve) > 2:
         points = [["adaptation episodes", *(str(point.episodes) for point in curve)]]
         points.append(["mean score", *(f"{point.mean.value:{number}}" for point in curve)])
@@ -333,11 +361,14 @@ def _mapping(value: Json) -> dict[str, Json]:
 
 def _record(kind: type[Record], value: Json) -> Record:
     """A record from its JSON, every field there and of its type."""
-    given, fields = _mapping(value), dataclasses.fields(kind)
+    fields = dataclasses.fields(kind)
+    # A field that came later has a default: files from before are read as what they are.
+    given = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    given |= _mapping(value)
     if set(given) != {field.name for field in fields}:
         raise ValueError(f"{kind.__name__} has the fields {', '.join(field.name for field in fields)}; got {given}")
     for field in fields:
-        expected = str if field.type is Split else field.type
+        expected = str if field.type in (Score, Split) else field.type
         assert isinstance(expected, type | types.UnionType), "records of JSON have plain types"
         if not isinstance(given[field.name], expected):
             raise ValueError(f"{kind.__name__}'s {field.name} must be {expected}, got {given[field.name]!r}")

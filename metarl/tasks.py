@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Literal, Protocol, final, get_args, runtime_checkable
 
@@ -15,6 +16,9 @@ import numpy as np
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+Score = Literal["return", "success"]
+"""What an episode is judged by: its undiscounted return, or whether it succeeded."""
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -121,23 +125,47 @@ class Choice:
 
 @final
 @dataclasses.dataclass(frozen=True)
+class Apart:
+    """Two points of a task that are at least some distance apart; tasks where they are not are drawn again."""
+
+    one: tuple[str, ...]
+    """The parameters that are the one point's coordinates."""
+    other: tuple[str | float, ...]
+    """The other point's: parameters, or numbers."""
+    distance: float
+    unit: str
+
+    def holds(self, task: Task) -> bool:
+        one = [task[name] for name in self.one]
+        other = [task[x] if isinstance(x, str) else x for x in self.other]
+        return math.dist(one, other) >= self.distance
+
+
+@final
+@dataclasses.dataclass(frozen=True)
 class Family:
     """Tasks of one kind: a name, and where each parameter is drawn from."""
 
     name: str
     parameters: Mapping[str, Uniform | Choice]
+    apart: Apart | None = None
 
     def draw(self, rng: np.random.Generator) -> Task:
-        return Task.of(self.name, **{name: source.draw(rng) for name, source in sorted(self.parameters.items())})
+        for _ in range(1000):
+            task = Task.of(self.name, **{name: source.draw(rng) for name, source in sorted(self.parameters.items())})
+            if self.apart is None or self.apart.holds(task):
+                return task
+        raise ValueError(f"no task of family {self.name!r} with {self.apart} in 1000 draws")
 
     def spec(self) -> dict[str, Json]:
-        return {
+        spec: dict[str, Json] = {
             "name": self.name,
             "parameters": {
                 name: {"kind": type(source).__name__} | json.loads(json.dumps(dataclasses.asdict(source)))
                 for name, source in self.parameters.items()
             },
         }
+        return spec if self.apart is None else spec | {"apart": json.loads(json.dumps(dataclasses.asdict(self.apart)))}
 
 
 @runtime_checkable
@@ -182,6 +210,11 @@ class TaskSpace:
     held_out: bool = True
     listed: tuple[int, int, int] = (40, 20, 40)
     """Tasks in the frozen train, validation and test lists."""
+    train_listed: bool = False
+    """Training too draws from its frozen list, instead of afresh: the published protocol of some benchmarks."""
+    lists_of: str | None = None
+    """What the frozen lists are drawn for; the id if None. Distributions that share it, and their families, share
+    their lists."""
 
     def families(self, split: Split) -> tuple[Family, ...]:
         table = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -191,15 +224,23 @@ class TaskSpace:
 
     def spec(self) -> dict[str, Json]:
         """Everything that decides which tasks are drawn, as JSON."""
-        return {
+        spec: dict[str, Json] = {
             "id": self.id,
             "held_out": self.held_out,
             "listed": list(self.listed),
             "families": {split: [family.spec() for family in self.families(split)] for split in SPLITS},
         }
+        # What a distribution does not use is not in its spec: the hashes of runs made before it existed still hold.
+        if self.train_listed:
+            spec["train_listed"] = True
+        if self.lists_of is not None:
+            spec["lists_of"] = self.lists_of
+        return spec
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         """Draws `count` tasks: afresh for `train`, without repetition from the frozen list for the other splits.
+
+        Where training is on a list too (`train_listed`), each of its tasks comes about equally often.
 
         Families take turns in random order, so that a small batch has each about equally often; so do the tasks
         themselves where there are only a few and nothing is held out. Chance in that would only add noise.
@@ -215,6 +256,10 @@ class TaskSpace:
             return tuple(listed[int(index)] for index in rng.permutation(len(listed))[:count])
         families = self.families(split)
         turns = _turns(len(families), count, rng)
+        if self.train_listed:
+            goals = [[task for task in listed if task.family == family.name] for family in families]
+            queues = [iter(_turns(len(each), turns.count(index), rng)) for index, each in enumerate(goals)]
+            return tuple(goals[index][next(queues[index])] for index in turns)
         return tuple(_draw_outside(families[index], self._reserved, rng) for index in turns)
 
     def tasks(self, split: Split) -> tuple[Task, ...]:
@@ -228,19 +273,19 @@ class TaskSpace:
     @functools.cached_property
     def _lists(self) -> dict[Split, tuple[Task, ...]]:
         if not self.held_out:
-            rng = np.random.default_rng(_list_seed(self.id, "train"))
+            rng = np.random.default_rng(_list_seed(self.lists_of or self.id, "train"))
             draws = {family.draw(rng) for family in self.train for _ in range(64 * self.listed[0])}
             every = tuple(sorted(draws, key=lambda task: (task.family, task.parameters)))
             return dict.fromkeys(SPLITS, every)
         lists: dict[Split, tuple[Task, ...]] = {}
-        taken: dict[Task, None] = {}
+        taken: set[Task] = set()
         for split, count in reversed(tuple(zip(SPLITS, self.listed, strict=True))):
-            rng = np.random.default_rng(_list_seed(self.id, split))
-            families, drawn = self.families(split), dict[Task, None]()
+            rng = np.random.default_rng(_list_seed(self.lists_of or self.id, split))
+            families, drawn = self.families(split), list[Task]()
             for index in range(count):
-                drawn[_draw_outside(families[index % len(families)], taken | drawn, rng)] = None
+                drawn.append(_draw_outside(families[index % len(families)], taken, rng))
+                taken.add(drawn[-1])
             lists[split] = tuple(drawn)
-            taken |= drawn
         return lists
 
     @functools.cached_property

@@ -54,13 +54,16 @@ def load(folder: Path | str, which: Which = "last", threads: int = 1, device: st
     """
     run = runs.read(Path(folder))
     experiment = run.config.experiment
-    if experiment.learner not in agents.CONFIGS or experiment.distribution not in envs.list():
+    if experiment.learner not in agents.CONFIGS:
         raise UsageError(f"{folder} is a run of {experiment.learner} on {experiment.distribution}, not of an agent")
+    try:
+        dist = envs.make(experiment.distribution)
+    except ValueError as error:
+        raise UsageError(f"{folder} was trained on what is not there any more: {error}") from error
     find = checkpoints.latest if which == "last" else checkpoints.best
     saved = find(run.checkpoints)
     if saved is None:
         raise UsageError(f"{folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
-    dist = envs.make(experiment.distribution)
     agent = agents.make(config_from_json(experiment.learner, experiment.options, folder), dist, threads, device)
     label = "last" if which == "last" else "best on validation"
     source = Source(experiment.learner, run.folder.name, experiment.seed, label, saved.step)

@@ -13,12 +13,12 @@ from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 import numpy as np
 
 from metarl import checkpoints, checks, metrics
-from metarl.errors import RunError
+from metarl.errors import RunError, WorkerLostError
 from metarl.interrupt import stop_requested
 from metarl.learner import Figures, Learner, State
 from metarl.progress import progress
 from metarl.runs import Run
-from metarl.tasks import Split
+from metarl.tasks import Json, Split
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -73,12 +73,13 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
 
     Raises:
         RunError: the parameters are no longer finite, or a file could not be written.
+        WorkerLostError: the environments' workers were lost again and again; all steps before are saved.
     """
     checkpoints.clean_up(run.checkpoints)
     saved = checkpoints.latest(run.checkpoints)
     seed = run.config.experiment.seed
     state = saved.state if saved else (training.start or training.learner.init)(seed)
-    start = saved.step if saved else 0
+    start = saved_at = saved.step if saved else 0
     env_steps = _counter(saved)
     title = run.folder.name
     with (
@@ -90,28 +91,39 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
             began = time.perf_counter()
             # The figures of step n + 1 are those after n + 1 outer steps, the checkpoint `n + 1` too.
             rng = np.random.default_rng([seed, step])
-            batch = training.source.sample("train", training.learner.meta_batch, rng)
-            state, figures = training.learner.meta_step(state, batch, rng)
-            _need_finite(state, step + 1)
-            env_steps += int(figures.get("env_steps", 0))
-            seconds = time.perf_counter() - began
-            figures = {**figures, "env_steps": env_steps, "time/outer_step": seconds}
-            figures = {name: float(value) for name, value in figures.items()}
-            done, stopping = step + 1, stop()
+            done = step + 1
             final_step = done == config.steps
             validated = final_step or (config.validate_every and done % config.validate_every == 0)
-            if validated:
-                figures |= training.validate(state)
+            try:
+                batch = training.source.sample("train", training.learner.meta_batch, rng)
+                following, figures = training.learner.meta_step(state, batch, rng)
+                _need_finite(following, done)
+                seconds = time.perf_counter() - began
+                judged = training.validate(following) if validated else {}
+            except WorkerLostError:
+                if step > saved_at:  # nothing of the steps before is lost
+                    recorder.sync()
+                    checkpoints.save(run.checkpoints, step, state, _extra(env_steps, seed, step), keep_last=config.keep)
+                raise
+            state, env_steps = following, env_steps + int(figures.get("env_steps", 0))
+            figures = {**figures, "env_steps": env_steps, "time/outer_step": seconds}
+            figures = {name: float(value) for name, value in figures.items()} | dict(judged)
+            stopping = stop()
             recorder.log(done, figures)
             if final_step or stopping or validated or done % config.checkpoint_every == 0:
                 recorder.sync()
-                extra = {"env_steps": env_steps, "rng": {"bit_generator": "PCG64", "next_seed": [seed, done]}}
-                score = figures.get("validation")
+                extra, score = _extra(env_steps, seed, done), figures.get("validation")
                 checkpoints.save(run.checkpoints, done, state, extra, score=score, keep_last=config.keep)
+                saved_at = done
             shown.update(done, {name: figures[name] for name in training.shown if name in figures})
             if stopping and not final_step:
                 return False
     return True
+
+
+def _extra(env_steps: int, seed: int, done: int) -> dict[str, Json]:
+    """What a checkpoint holds besides the learner's state."""
+    return {"env_steps": env_steps, "rng": {"bit_generator": "PCG64", "next_seed": [seed, done]}}
 
 
 def _counter(saved: checkpoints.Checkpoint | None) -> int:

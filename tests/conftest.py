@@ -11,6 +11,10 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true", help="every class of Meta-World over whole episodes: minutes")
+
+
 @pytest.fixture(scope="session")
 def drawing() -> str:
     """The backend that draws here. Skips where none does, unless METARL_MUST_DRAW is set (CI sets it)."""

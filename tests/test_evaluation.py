@@ -17,7 +17,7 @@ from metarl.evaluation import Candidate, Evaluation, Source, aggregate, evaluate
 from metarl.learner import Actor, Figures, Memory, Schedule, State
 from metarl.rollout import Sampler
 from metarl.scores import Setting
-from metarl.tasks import Split, Task
+from metarl.tasks import Score, Split, Task
 
 FAMILIES = ("ice", "icy-slope", "rough")
 TASKS = tuple(Task.of(FAMILIES[index % 3], value=float(index)) for index in range(12))
@@ -33,6 +33,7 @@ class FakeDistribution:
     hash: str = "0123456789abcdef"
     id: str = "fake-terrain"
     horizon: int = 4
+    score: Score = "return"
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         raise AssertionError("an evaluation is on the frozen list, not on a draw")
@@ -95,6 +96,8 @@ class ScriptedSampler:
     gain: float = 5.0
     noise: float = 0.0
     diverging: int = 0
+    solved_from: float | None = None
+    """The return from which on an episode is a success; None where there is no such thing."""
     calls: list[tuple[Actor, tuple[Task, ...], int, int]] = dataclasses.field(default_factory=list)
     given: list[Episodes] = dataclasses.field(default_factory=list)
 
@@ -115,6 +118,7 @@ class ScriptedSampler:
                 terminated=ended,
                 diverged=ended,
                 lengths=torch.full(shape, 3),
+                success=None if self.solved_from is None else scores >= self.solved_from,
             )
         )
         return self.given[-1]
@@ -425,3 +429,44 @@ def test_every_kind_of_agent_goes_through_the_same_function(kind: str) -> None:
     assert (found.env_steps == schedule.episodes * dist.horizon).all()
     assert found.diverged.sum() == 0
     assert [point.episodes for point in found.curve()] == [0, schedule.episodes, 2 * schedule.episodes]
+
+
+def test_success_is_the_score_where_the_distribution_says_so() -> None:
+    dist, sampler = FakeDistribution(score="success"), ScriptedSampler(noise=1.0, solved_from=8.0)
+    found = evaluate(_candidate(), dist, sampler=sampler)
+    solved = torch.stack([episodes.scores.double() >= 8.0 for episodes in sampler.given]).double().mean(-1)
+    np.testing.assert_allclose(found.scores[0, 0], solved)
+    assert found.setting.score == "success"
+    assert found.returns is not None
+    plain = evaluate(_candidate(), FakeDistribution(), sampler=ScriptedSampler(noise=1.0))
+    np.testing.assert_array_equal(found.returns, plain.scores)
+    assert found.of_returns().curve() == plain.curve()
+    assert plain.returns is None
+    assert plain.of_returns() is plain
+
+    table = found.table()
+    assert "share of episodes with success" in table
+    assert "undiscounted return: 5" in table
+    value = json.loads(json.dumps(found.to_json()))
+    again = Evaluation.from_json(value)
+    assert again.table() == table
+    assert value["figures"]["all, returns"]["curve"][0]["mean"]["value"] == plain.curve()[0].mean.value
+    assert again.only(found.families[0]).returns is not None
+    both = aggregate([found, dataclasses.replace(again, sources=(dataclasses.replace(found.sources[0], run="b"),))])
+    assert both.returns is not None
+    assert both.returns.shape == both.scores.shape
+
+
+def test_success_has_to_be_told_by_the_environment() -> None:
+    with pytest.raises(ValueError, match="does not tell it"):
+        evaluate(_candidate(), FakeDistribution(score="success"), sampler=ScriptedSampler())
+    found = _evaluated()
+    with pytest.raises(ValueError, match="returns go with scores of another kind"):
+        dataclasses.replace(found, returns=found.scores)
+
+
+def test_files_from_before_there_was_success_are_read() -> None:
+    found = _evaluated()
+    value = json.loads(json.dumps(found.to_json()))
+    del value["setting"]["score"]
+    assert Evaluation.from_json(value).table() == found.table()

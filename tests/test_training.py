@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metarl import checkpoints, metrics, provenance, runs
-from metarl.errors import RunError
+from metarl.errors import RunError, WorkerLostError
 from metarl.learner import Figures, State
 from metarl.tasks import Split, Task
 from metarl.training import LoopConfig, Training, train
@@ -26,6 +26,8 @@ class Counter:
     """The parameter's value from which on it is not a number."""
     stop_at: int = -1
     """The step count at which somebody presses Ctrl-C."""
+    lost_at: int = -1
+    """The step count at which the environments' workers are lost for good."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -38,6 +40,8 @@ class Counter:
         assert len(batch) == self.meta_batch
         calls = state.optimizer["calls"] + 1
         value = state.parameters["value"] + torch.tensor([rng.uniform(), 0.0])
+        if int(calls) == self.lost_at:
+            raise WorkerLostError("worker 1 of 2 was killed")
         if int(calls) == self.stop_at:
             os.kill(os.getpid(), signal.SIGINT)
         value = torch.where(value > self.spoil_at, torch.nan, value)
@@ -97,6 +101,19 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_end(tmp_path: Pat
         for each in (whole.folder, run.folder)
     ]
     assert without_clock[0] == without_clock[1]
+
+
+def test_lost_workers_end_the_run_with_all_steps_before_saved(tmp_path: Path) -> None:
+    _, whole = run_loop(tmp_path / "whole", 12)
+    for lost_at, saved_at in ((7, 6), (9, 8)):  # between checkpoints, and right after one
+        with pytest.raises(WorkerLostError, match="worker 1 of 2"):
+            run_loop(tmp_path / "run", 12, Counter(lost_at=lost_at))
+        saved = checkpoints.latest(tmp_path / "run" / "checkpoints")
+        assert saved is not None and saved.step == saved_at
+    _, run = run_loop(tmp_path / "run", 12)
+    one, other = ((each.checkpoints / "12" / "params.safetensors").read_bytes() for each in (whole, run))
+    assert one == other
+    assert [row["step"] for row in metrics.read(run.folder)] == list(range(1, 13))
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:

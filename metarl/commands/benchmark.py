@@ -2,19 +2,18 @@
 
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with a new random action at every step and the same 1000 steps an episode, on the same number of threads
-or processes. Rounds of all of them alternate; the ratio is taken round by round, and its median is printed with its
-range.
+or processes; for Meta-World they are its own vector environment, EnvPool, and MuJoCo alone. Rounds of all of them
+alternate; the ratio is taken round by round, and its median is printed with its range.
 """
 
 import contextlib
 import dataclasses
 import importlib.util
 import platform
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import gymnasium as gym
 import numpy as np
@@ -25,21 +24,23 @@ from numpy import ndarray
 from metarl import agents, envs, provenance
 from metarl.agents import MamlTrpoConfig
 from metarl.commands.options import Machine, parse
+from metarl.commands.timing import Stepper, in_turns, line
 from metarl.envs import Outcome, Simulator
 from metarl.files import encode_json, write_atomically
 from metarl.tasks import Json, Task
 
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
-Stepper = Callable[[int], float]
-"""Takes so many vector steps; gives environment steps a second."""
+_MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions:
-    """How thoroughly to measure."""
+    """What to measure, and how thoroughly."""
 
+    subjects: tuple[Literal["cheetah", "maml", "metaworld"], ...] = ("cheetah", "maml", "metaworld")
+    """Sampling of HalfCheetah-v5, the share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10."""
     num_envs: int = 256
-    """Sub-environments of ours."""
+    """Sub-environments of ours, of HalfCheetah-v5."""
     rounds: int = 5
     """Rounds; each measures every peer once."""
     seconds: float = 2.0
@@ -60,57 +61,50 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(BenchmarkOptions, arguments, name, __doc__)
     options.machine.use()
     threads = options.machine.threads
-    rates = sampling_rates(options)
-    print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
-    for peer, values in rates.items():
-        print(f"  {peer:16} {statistics.median(values):10,.0f}" + _against(peer, rates))
-    if _ENVPOOL not in rates:
-        print("  envpool          not measured: it is not installed (pip install envpool)")
-    share, seconds = physics_share(threads)
-    print(f"MAML-TRPO on cheetah-direction: {100 * share:.0f} % of an outer step's {seconds:.2f} s is physics")
+    raw: dict[str, Json] = {
+        "command": f"benchmark.py --num-envs {options.num_envs} --rounds {options.rounds} --threads {threads}",
+        "environment": provenance.environment(threads).to_json(),
+        "machine": platform.machine(),
+    }
+    if "cheetah" in options.subjects:
+        raw["steps_per_second"] = _cheetah(options)
+    if "maml" in options.subjects:
+        share, seconds = physics_share(threads)
+        print(f"MAML-TRPO on cheetah-direction: {100 * share:.0f} % of an outer step's {seconds:.2f} s is physics")
+        raw["maml_trpo"] = {"physics_share": share, "outer_step_seconds": seconds}
+    if "metaworld" in options.subjects:
+        raw["metaworld_steps_per_second"] = _metaworld(options)
     if options.output is not None:
-        raw: dict[str, Json] = {
-            "command": f"benchmark.py --num-envs {options.num_envs} --rounds {options.rounds} --threads {threads}",
-            "environment": provenance.environment(threads).to_json(),
-            "machine": platform.machine(),
-            "steps_per_second": {peer: list(values) for peer, values in rates.items()},
-            "maml_trpo": {"physics_share": share, "outer_step_seconds": seconds},
-        }
         write_atomically(options.output, encode_json(raw))
         print(f"written to {options.output}")
 
 
-def _against(peer: str, rates: dict[str, list[float]]) -> str:
-    """How many times faster ours is, round by round."""
-    if peer == _OURS:
-        return ""
-    ratios = [ours / theirs for ours, theirs in zip(rates[_OURS], rates[peer], strict=True)]
-    return f"   ours is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def sampling_rates(options: BenchmarkOptions) -> dict[str, list[float]]:
-    """Environment steps a second of each peer in each round."""
+def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
     threads = options.machine.threads
     peers = {_OURS: _ours(options.num_envs, threads), _GYMNASIUM: _gymnasium(threads)}
     if importlib.util.find_spec("envpool") is not None:
         peers[_ENVPOOL] = _envpool(threads)
-    rates: dict[str, list[float]] = {peer: [] for peer in peers}
-    with contextlib.ExitStack() as stack:
-        steppers = {peer: stack.enter_context(opened) for peer, opened in peers.items()}
-        for step in steppers.values():
-            step(10)  # warm up
-        for _ in range(options.rounds):
-            for peer, step in steppers.items():
-                rates[peer].append(_rate(step, options.seconds))
-    return rates
+    rates = in_turns(peers, options.rounds, options.seconds)
+    print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
+    print("\n".join(line(peer, rates, _OURS) for peer in rates))
+    if _ENVPOOL not in rates:
+        print(_MISSING)
+    return {peer: list(values) for peer, values in rates.items()}
 
 
-def _rate(step: Stepper, seconds: float) -> float:
-    """The mean rate over at least so many seconds."""
-    began, rates = time.perf_counter(), []
-    while time.perf_counter() - began < seconds:
-        rates.append(step(50))
-    return statistics.harmonic_mean(rates)
+def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
+    from metarl.commands import benchmark_metaworld as peers
+
+    threads = options.machine.threads
+    rates = peers.metaworld_rates(threads, options.rounds, options.seconds)
+    print(f"Meta-World ML10, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
+    print(
+        "\n".join(line(peer, rates, peers.OURS) for peer in (peers.OURS, peers.STOCK, peers.ENVPOOL) if peer in rates)
+    )
+    if peers.ENVPOOL not in rates:
+        print(_MISSING)
+    print("\n".join(line(peer, rates, peers.ONE) for peer in (peers.ONE, peers.PHYSICS)))
+    return {peer: list(values) for peer, values in rates.items()}
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from metarl import agents, checkpoints, provenance, runs
 from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, parse, usage
+from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
@@ -55,15 +56,19 @@ def train_agent(options: TrainOptions) -> None:
     dist = distribution(options.env)
     with usage():
         agent = agents.make(options.agent, dist, machine.threads, machine.device)
-    experiment = _experiment(options, dist.hash)
+    experiment = _experiment(options, dist)
     sampler = Sampler(dist, machine.threads, machine.device)
     source = Source(experiment.learner, place.run.name, place.seed, "last", 0)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
 
     def validate(state: State) -> Figures:
         candidate = Candidate(agent, state, source, dist.hash)
-        curve = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler).curve()
-        return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
+        found = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler)
+        curve = found.curve()
+        figures = {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
+        if found.returns is not None:
+            figures["validation_return"] = found.of_returns().curve()[-1].mean.value
+        return figures
 
     def start(seed: int) -> State:
         fresh = agent.init(seed)
@@ -101,7 +106,7 @@ def _different(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experiment:
+def _experiment(options: TrainOptions, dist: EnvDistribution) -> runs.Experiment:
     """What decides the results."""
     loop = {name: value for name, value in dataclasses.asdict(options.loop).items() if name != "steps"}
     return runs.Experiment(
@@ -111,8 +116,8 @@ def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experimen
             "loop": loop | {"validation_tasks": options.validation_tasks},
             **({} if options.start_from is None else {"start": {"from": str(options.start_from)}}),
         },
-        distribution=options.env,
-        distribution_hash=distribution_hash,
+        distribution=dist.id,
+        distribution_hash=dist.hash,
         seed=options.place.seed,
         device=options.machine.device,
     )

@@ -14,8 +14,11 @@ from metarl import envs
 from metarl.envs import EnvDistribution
 from metarl.tasks import SPLITS, Split, Task, Uniform
 
+# Meta-World's many distributions differ in their tasks alone, so two of them stand for all.
+CHECKED = [id for id in envs.list() if not id.startswith("metaworld")] + ["metaworld-ml1-reach-v3", "metaworld-ml10"]
 
-@pytest.fixture(params=envs.list())
+
+@pytest.fixture(params=CHECKED)
 def dist(request: pytest.FixtureRequest) -> EnvDistribution:
     return envs.make(request.param)
 
@@ -123,14 +126,14 @@ def test_seeds_decide_everything(dist: EnvDistribution) -> None:
     tasks = some_tasks(dist)
     first, again, other = (play(dist, tasks, 5, seed) for seed in (3, 3, 4))
     assert equal(first, again)
-    if not dist.id.startswith("point"):  # a point always starts at the origin
+    if not dist.id.startswith(("point", "metaworld")):  # these start where their task says
         assert not np.array_equal(first[0], other[0])
 
 
 def test_threads_change_nothing(dist: EnvDistribution) -> None:
     tasks = some_tasks(dist) * 3
-    one, four = (play(dist, tasks, 20, 0, threads) for threads in (1, 4))
-    assert equal(one, four)
+    one, more = (play(dist, tasks, 20, 0, threads) for threads in (1, 3))
+    assert equal(one, more)
 
 
 def test_neighbours_change_nothing(dist: EnvDistribution) -> None:
@@ -148,7 +151,7 @@ def test_neighbours_change_nothing(dist: EnvDistribution) -> None:
 
 
 def test_single_env_is_the_vector_env(dist: EnvDistribution) -> None:
-    tasks = some_tasks(dist)
+    tasks = some_tasks(dist)[-6:]
     together = play(dist, tasks, dist.horizon, 5)
     actions = random_actions(dist, dist.horizon, len(tasks))
     for index, task in enumerate(tasks):
@@ -311,14 +314,15 @@ def test_actions_that_are_no_numbers_end_one_episode(dist: EnvDistribution) -> N
     assert not infos["diverged"].any()
 
 
-# The spaces are HalfCheetah-v5's own, and Gymnasium warns of its own spaces.
+# The spaces are HalfCheetah-v5's and Meta-World's own (a hidden goal is three zeros); Gymnasium warns of them.
+@pytest.mark.filterwarnings("ignore:.*A Box observation space maximum and minimum values are equal.*")
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (m..imum) value is -?infinity.*")
 def test_gymnasium_checks_the_single_env(dist: EnvDistribution) -> None:
     check_env(dist.env(), skip_render_check=True)
 
 
 def test_draws_pictures(dist: EnvDistribution, drawing: str) -> None:
-    for task in some_tasks(dist):
+    for task in some_tasks(dist)[-6:]:
         env = dist.env(task, render_mode="rgb_array", width=160, height=120)
         env.reset(seed=0)
         first = env.render()

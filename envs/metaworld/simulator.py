@@ -1,0 +1,130 @@
+"""Sub-environments of Meta-World in this process."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import final
+
+import numpy as np
+from gymnasium.spaces import Box
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from metarl.envs.metaworld.player import Player, Situation, player
+from metarl.envs.metaworld.stock import TERMS
+from metarl.envs.simulator import Outcome
+from metarl.tasks import Task
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """What goes in and out of every step: memory of a process, or shared by several."""
+
+    actions: Float[ndarray, "env action"]
+    active: Bool[ndarray, "env"]
+    observations: Float[ndarray, "env observation"]
+    rewards: Float[ndarray, "env"]
+    diverged: Bool[ndarray, "env"]
+    terms: Float[ndarray, "env term"]
+    """In the order of `stock.TERMS`."""
+
+
+def layout(num_envs: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of each of the `Arrays`, those with the largest numbers first."""
+    return {
+        "actions": ((num_envs, 4), np.float64),
+        "observations": ((num_envs, 39), np.float64),
+        "rewards": ((num_envs,), np.float64),
+        "terms": ((num_envs, len(TERMS)), np.float64),
+        "active": ((num_envs,), np.bool_),
+        "diverged": ((num_envs,), np.bool_),
+    }
+
+
+@final
+class Crew:
+    """Some of the sub-environments, played one after the other.
+
+    Whatever is about to be played is announced first, so that somebody else can tell where it got stuck.
+    """
+
+    def __init__(
+        self, arrays: Arrays, reward: str, goal_shown: bool, announce: Callable[[int], None] = lambda index: None
+    ) -> None:
+        self._arrays = arrays
+        self._variant = (reward, goal_shown)
+        self._announce = announce
+        self._players: dict[int, Player] = {}
+        self._situations: dict[int, Situation] = {}
+
+    def reset(self, index: int, task: Task) -> None:
+        self._announce(index)
+        self._players[index] = player(task.family, *self._variant)
+        situation = self._players[index].reset(rand_vec(task))
+        self._situations[index] = situation
+        self._arrays.observations[index] = situation.start.observation
+
+    def step(self, indices: range, single_precision: bool) -> None:
+        """Steps those of them that are active."""
+        arrays = self._arrays
+        # Metaworld computes in the precision of its actions.
+        actions = arrays.actions.astype(np.float32) if single_precision else arrays.actions
+        for index in indices:
+            if not arrays.active[index]:
+                continue
+            self._announce(index)
+            moment = self._players[index].step(self._situations[index], actions[index])
+            arrays.observations[index] = moment.observation
+            arrays.rewards[index] = moment.reward
+            arrays.diverged[index] = moment.diverged
+            arrays.terms[index] = moment.terms
+
+    def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
+        return self._players[index].render(self._situations[index], width, height)
+
+
+def rand_vec(task: Task) -> tuple[float, ...]:
+    """The random vector of metaworld's reset."""
+    return tuple(task[f"rand_{index}"] for index in range(len(task.parameters)))
+
+
+def outcome(arrays: Arrays) -> Outcome:
+    """What the arrays say of the last step."""
+    terms = {name: arrays.terms[:, index].copy() for index, name in enumerate(TERMS)}
+    never = np.zeros(len(arrays.rewards), bool)
+    return Outcome(arrays.rewards.copy(), never, arrays.diverged.copy(), terms)
+
+
+@final
+class LocalSimulator:
+    """A batch of Meta-World simulations, one after the other."""
+
+    def __init__(self, num_envs: int, observation_space: Box, action_space: Box, reward: str, goal_shown: bool) -> None:
+        self.num_envs = num_envs
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self._arrays = Arrays(**{name: np.zeros(shape, kind) for name, (shape, kind) in layout(num_envs).items()})
+        self._crew = Crew(self._arrays, reward, goal_shown)
+        self._tasks: dict[int, Task] = {}
+
+    def set_task(self, index: int, task: Task) -> None:
+        self._tasks[index] = task
+
+    def reset(self, index: int, rng: np.random.Generator) -> None:
+        """There is no chance in it: the task holds the random vector."""
+        self._crew.reset(index, self._tasks[index])
+
+    def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
+        self._arrays.actions[:], self._arrays.active[:] = actions, active
+        self._arrays.diverged[:] = False
+        self._crew.step(range(self.num_envs), actions.dtype == np.float32)
+        return outcome(self._arrays)
+
+    def observe(self, out: Float[ndarray, "env observation"]) -> None:
+        out[:] = self._arrays.observations
+
+    def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
+        return self._crew.render(index, width, height)
+
+    def close(self) -> None:
+        """Its players belong to the process."""

@@ -1,0 +1,130 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
+"""Meta-World's peers for the benchmark, each stepping ML10's ten training classes with random actions.
+
+Ours and metaworld's own vector environment play two goals of each class, EnvPool (which cannot choose goals) its own,
+pool by pool, one for each class. All rates include resets. The limit of what Python could reach is MuJoCo alone: the
+five steps of an environment step, nothing read and nothing computed.
+"""
+
+import contextlib
+import importlib.util
+import time
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from metarl import envs
+from metarl.commands.timing import Rates, Stepper, in_turns
+
+OURS, STOCK, ENVPOOL = "metarl", "metaworld async", "envpool"
+ONE, PHYSICS = "metarl, one process", "mj_step alone, one thread"
+NUM_ENVS = 20
+"""Of ours and of metaworld's: two of each class."""
+_ENVPOOL_ENVS = 4  # of each class, for each thread
+
+
+def metaworld_rates(threads: int, rounds: int, seconds: float) -> Rates:
+    """Environment steps a second of each peer in each round."""
+    peers = {OURS: _ours(threads), STOCK: _stock(), ONE: _ours(1), PHYSICS: _physics()}
+    if importlib.util.find_spec("envpool") is not None:
+        peers[ENVPOOL] = _envpool(threads)
+    return in_turns(peers, rounds, seconds, steps=10)
+
+
+@contextlib.contextmanager
+def _ours(threads: int) -> Iterator[Stepper]:
+    """Every episode is on a goal drawn anew, as in training."""
+    dist, rng = envs.make("metaworld-ml10"), np.random.default_rng(0)
+    venv = dist.vector_env(NUM_ENVS, threads)
+    venv.set_tasks(dist.sample("train", NUM_ENVS, rng))
+    venv.reset(seed=0)
+
+    def step(count: int) -> float:
+        actions = rng.uniform(-1.0, 1.0, (count, NUM_ENVS, 4)).astype(np.float32)
+        began = time.perf_counter()
+        for each in actions:
+            _, _, _, truncated, _ = venv.step(each)
+            if truncated.any():
+                venv.set_tasks(dist.sample("train", NUM_ENVS, rng))
+                venv.reset()
+        return count * NUM_ENVS / (time.perf_counter() - began)
+
+    try:
+        yield step
+    finally:
+        venv.close()
+
+
+@contextlib.contextmanager
+def _stock() -> Iterator[Stepper]:
+    from metarl.envs.metaworld import stock
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        venv = stock.their_train_envs("ML10", NUM_ENVS, seed=0)
+    rng = np.random.default_rng(0)
+
+    def step(count: int) -> float:
+        actions = rng.uniform(-1.0, 1.0, (count, NUM_ENVS, 4)).astype(np.float32)
+        began = time.perf_counter()
+        for each in actions:
+            venv.step(each)
+        return count * NUM_ENVS / (time.perf_counter() - began)
+
+    try:
+        yield step
+    finally:
+        venv.close()
+
+
+@contextlib.contextmanager
+def _envpool(threads: int) -> Iterator[Stepper]:
+    import envpool  # pyright: ignore[reportMissingImports]  # a peer, not a dependency
+
+    from metarl.envs.metaworld.goals import BENCHMARKS
+
+    num_envs, pools = _ENVPOOL_ENVS * threads, []
+    for name in BENCHMARKS["ml10"].train:
+        id = "".join(word.capitalize() for word in name.removesuffix("-v3").split("-"))
+        pool = envpool.make(f"MetaWorld/{id}-v3", env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
+        pool.reset()
+        pools.append(pool)
+    rng = np.random.default_rng(0)
+
+    def step(count: int) -> float:
+        actions = rng.uniform(-1.0, 1.0, (count, num_envs, 4)).astype(np.float32)
+        began = time.perf_counter()
+        for pool in pools:
+            for each in actions:
+                pool.step(each)
+        return count * num_envs * len(pools) / (time.perf_counter() - began)
+
+    try:
+        yield step
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+@contextlib.contextmanager
+def _physics() -> Iterator[Stepper]:
+    import mujoco
+
+    from metarl.envs.metaworld import stock
+    from metarl.envs.metaworld.goals import BENCHMARKS
+
+    made = [stock.make(name, "v2") for name in BENCHMARKS["ml10"].train]
+    rng = np.random.default_rng(0)
+
+    def step(count: int) -> float:
+        began = time.perf_counter()
+        for env in made:
+            mujoco.mj_resetData(env.model, env.data)
+            for _ in range(count):
+                env.data.ctrl[:] = rng.uniform(-1.0, 1.0)
+                mujoco.mj_step(env.model, env.data, 5)
+        return count * len(made) / (time.perf_counter() - began)
+
+    yield step

@@ -1,0 +1,49 @@
+"""Rates of several peers, measured in turns: machines differ and drift, ratios of the same minute carry over."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+Stepper = Callable[[int], float]
+"""Takes so many vector steps; gives environment steps a second."""
+Rates = dict[str, list[float]]
+"""Environment steps a second of each peer in each round."""
+
+
+def in_turns(
+    peers: Mapping[str, AbstractContextManager[Stepper]], rounds: int, seconds: float, steps: int = 50
+) -> Rates:
+    """Each peer is stepped for at least so many seconds in each round, `steps` vector steps at a time."""
+    rates: Rates = {peer: [] for peer in peers}
+    with contextlib.ExitStack() as stack:
+        steppers = {peer: stack.enter_context(opened) for peer, opened in peers.items()}
+        for step in steppers.values():
+            step(10)  # warm up
+        for _ in range(rounds):
+            for peer, step in steppers.items():
+                rates[peer].append(_rate(step, seconds, steps))
+    return rates
+
+
+def _rate(step: Stepper, seconds: float, steps: int) -> float:
+    """The mean rate over at least so many seconds."""
+    began, rates = time.perf_counter(), []
+    while time.perf_counter() - began < seconds:
+        rates.append(step(steps))
+    return statistics.harmonic_mean(rates)
+
+
+def line(peer: str, rates: Rates, ours: str) -> str:
+    """A peer's median rate, and how many times faster ours is, round by round."""
+    text = f"  {peer:24} {statistics.median(rates[peer]):10,.0f}"
+    if peer == ours:
+        return text
+    ratios = [one / other for one, other in zip(rates[ours], rates[peer], strict=True)]
+    return f"{text}   ours is {ratio(ratios)} times as fast"
+
+
+def ratio(ratios: Sequence[float]) -> str:
+    """The median and the range."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
