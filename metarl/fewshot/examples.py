@@ -1,6 +1,7 @@
 """What a few-shot learner is given: examples of several tasks, as plain tensors."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple, final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -21,3 +22,20 @@ class Batch(NamedTuple):
 
     support: Examples
     query: Examples
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TaskSignature:
+    """The shapes of a data set's tasks: what a learner has to know to build its network."""
+
+    kind: Literal["classification", "regression"]
+    """Whether targets are the numbers of ways or real values."""
+    shape: tuple[int, ...]
+    """Of one input: (features,) or (channels, height, width)."""
+    ways: int
+    """Classes in a task that is evaluated; 0 for regression."""
+    shots: int
+    """Examples in a support: of each class, or, for regression, in all."""
+    outputs: int
+    """Numbers that a prediction has: the ways, or the values of a regression."""
