@@ -82,7 +82,7 @@ class FewShotDataset:
 
     def signature(self, ways: int, shots: int) -> TaskSignature:
         """What a learner must know of tasks with so many classes and examples of each."""
-        return TaskSignature("classification", self.shape, ways, shots, ways)
+        return TaskSignature("classification", self.shape, ways, shots, ways, len(self.splits["train"]))
 
     def on(self, device: str) -> "FewShotDataset":
         """The same, with the examples on this device."""

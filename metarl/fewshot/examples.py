@@ -39,3 +39,22 @@ class TaskSignature:
     """Examples in a support: of each class, or, for regression, in all."""
     outputs: int
     """Numbers that a prediction has: the ways, or the values of a regression."""
+    classes: int = 0
+    """Classes of the training split in all; 0 for regression."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TrainingTasks:
+    """What a learner is best trained on, where its user does not say otherwise."""
+
+    ways: int | None = None
+    """Classes of a training task; None: as many as in a task that is evaluated."""
+    queries: int | None = None
+    """Query examples in training: of each class, or, for regression, in all; None: as many as are evaluated."""
+    any_ways: bool = False
+    """Whether training tasks may have another number of classes than evaluated ones; learners whose last layer has an
+    output for each way cannot."""
+    by_class: bool = False
+    """Not on episodes, but on examples of all training classes under the classes' own numbers (0 … signature.classes
+    − 1): a `Batch` of one task, its `query` these examples and its `support` none."""

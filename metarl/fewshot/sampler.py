@@ -91,7 +91,7 @@ class EpisodeSampler:
             raise ValueError(f"need at least one task, got {count}")
         self.check(split)
         data, queries = self.data, self.shape.queries
-        ways, shots = _pick(self.shape.ways, rng), _pick(self.shape.shots, rng)
+        ways, shots = pick(self.shape.ways, rng), pick(self.shape.shots, rng)
         pool = np.array(data.splits[split])
         classes = pool[distinct(np.full(count, len(pool)), ways, rng)]  # [task, way]
         within = distinct(data.counts[classes].reshape(-1), shots + queries, rng).reshape(count, ways, -1)
@@ -146,7 +146,8 @@ def distinct(
     return rng.permuted(chosen, axis=1)
 
 
-def _pick(value: Range, rng: np.random.Generator) -> int:
+def pick(value: Range, rng: np.random.Generator) -> int:
+    """The number, or one of the range by chance."""
     low, high = bounds(value)
     return low if low == high else int(rng.integers(low, high, endpoint=True))
 

@@ -7,7 +7,8 @@ from typing import final
 import numpy as np
 import torch
 
-from metarl.fewshot.examples import Examples
+from metarl.fewshot.examples import Batch, Examples, TaskSignature
+from metarl.fewshot.sampler import Range, pick
 from metarl.tasks import Family, Json, Split, Task, TaskSpace, Uniform, content_hash
 
 _INPUT_LIMIT = 5.0
@@ -33,6 +34,10 @@ class Sinusoids:
     def hash(self) -> str:
         return content_hash(self.spec())
 
+    def signature(self, shots: int) -> TaskSignature:
+        """What a learner must know of tasks with so many examples in the support."""
+        return TaskSignature("regression", (1,), ways=0, shots=shots, outputs=1)
+
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         return self.space.sample(split, count, rng)
 
@@ -49,6 +54,28 @@ class Sinusoids:
         )
         y = amplitude * np.sin(x - phase)
         return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.float32)))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class SinusoidSource:
+    """Meta-batches of sinusoids; a `metarl.training.BatchSource`."""
+
+    data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
+    shots: Range = 10
+    """Examples in a support."""
+    queries: int = 10
+    """Examples in a query."""
+    device: str = "cpu"
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
+        """`count` tasks of a split."""
+        tasks, shots = self.data.sample(split, count, rng), pick(self.shots, rng)
+        support, query = (
+            Examples(*(tensor.to(self.device) for tensor in self.data.examples(tasks, number, rng)))
+            for number in (shots, self.queries)
+        )
+        return Batch(support, query)
 
 
 _FAMILIES = (
