@@ -8,7 +8,7 @@ import tyro
 
 from metarl import agents, provenance, runs
 from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
-from metarl.commands.options import Machine, Place, distribution, parse, usage
+from metarl.commands.options import Machine, Place, distribution, experiment, parse, usage
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
 from metarl.rollout import Sampler
@@ -49,9 +49,10 @@ def train_agent(options: TrainOptions) -> None:
     dist = distribution(options.env)
     with usage():
         agent = agents.make(options.agent, dist, machine.threads, machine.device)
-    experiment = _experiment(options, dist.hash)
+    name = agents.name_of(options.agent)
+    decided = {"agent": dataclasses.asdict(options.agent), "loop": {"validation_tasks": options.validation_tasks}}
     sampler = Sampler(dist, machine.threads, machine.device)
-    source = Source(experiment.learner, place.run.name, place.seed, "last", 0)
+    source = Source(name, place.run.name, place.seed, "last", 0)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
 
     def validate(state: State) -> Figures:
@@ -59,24 +60,9 @@ def train_agent(options: TrainOptions) -> None:
         curve = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler).curve()
         return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
 
+    decides = experiment(name, decided, options.loop, dist, place, machine)
     environment = provenance.environment(machine.threads)
-    with runs.claim(place.run, experiment, steps=options.loop.steps, environment=environment) as run:
+    with runs.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
         shown = ("env_steps", *agent.shown, "validation")
         finished = train(Training(agent, dist, validate, shown), run, options.loop)
         print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")
-
-
-def _experiment(options: TrainOptions, distribution_hash: str) -> runs.Experiment:
-    """What decides the results."""
-    loop = {name: value for name, value in dataclasses.asdict(options.loop).items() if name != "steps"}
-    return runs.Experiment(
-        learner=agents.name_of(options.agent),
-        options={
-            "agent": dataclasses.asdict(options.agent),
-            "loop": loop | {"validation_tasks": options.validation_tasks},
-        },
-        distribution=options.env,
-        distribution_hash=distribution_hash,
-        seed=options.place.seed,
-        device=options.machine.device,
-    )

@@ -1,4 +1,4 @@
-"""Examples of classes, in three splits of classes that share none: what episodes of a few-shot classifier are drawn from."""
+"""Examples of classes, and splits of the classes that share none: what a few-shot classifier's tasks are drawn from."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ class FewShotDataset:
     examples: Shaped[Tensor, "example ..."]
     """uint8 images [example, channel, height, width], or float32 vectors [example, feature]. It stays where it is, on
     the CPU or a GPU; episodes are drawn as numbers into it."""
-    labels: Shaped[np.ndarray, " example"]
+    labels: Shaped[np.ndarray, " label"]
     """The number of each example's class, an integer."""
     classes: tuple[str, ...]
     """The names of the classes by number."""
@@ -109,16 +109,16 @@ class FewShotDataset:
         return f"{self.id} ({self.hash}): {len(self.labels)} examples of {kind}; classes: {parts}"
 
 
-def split_by_chance(
-    classes: int, fractions: tuple[float, float, float], seed: int
-) -> Mapping[Split, tuple[int, ...]]:
+def split_by_chance(classes: int, fractions: tuple[float, float, float], seed: int) -> Mapping[Split, tuple[int, ...]]:
     """Classes shared out among the splits by chance: near the fractions, and at least one each.
 
     Raises:
         ValueError: fewer than three classes, or fractions that are not positive or do not add up to 1.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"the fractions of train, validation and test must be positive and add up to 1, got {fractions}")
+        raise ValueError(
+            f"the shares of train, validation and test must be positive and add up to 1, got {fractions}"
+        )
     if classes < len(SPLITS):
         raise ValueError(f"three splits need at least 3 classes, got {classes}")
     held_out = [max(1, round(fraction * classes)) for fraction in fractions[1:]]
@@ -133,7 +133,7 @@ def split_by_chance(
 def from_arrays(
     id: str,
     examples: Shaped[np.ndarray, "example ..."],
-    labels: Shaped[np.ndarray, " example"],
+    labels: Shaped[np.ndarray, " label"],
     *,
     classes: Sequence[str] = (),
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
@@ -196,7 +196,7 @@ def _check_labels(data: FewShotDataset) -> None:
         raise ValueError(f"{data.id}: two classes are called {twice!r}")
 
 
-def _not_integers(labels: Shaped[np.ndarray, " example"]) -> str:
+def _not_integers(labels: Shaped[np.ndarray, " label"]) -> str:
     shown = ", ".join(map(str, labels[:3].tolist()))
     return f"labels must be integers, the numbers of the classes; they are {labels.dtype} ({shown}, ...)"
 

@@ -161,6 +161,7 @@ def by_turn(right: Float[np.ndarray, "task example"], targets: Int[np.ndarray, "
 
 
 def estimate_to_json(found: Estimate) -> dict[str, Json]:
+    """A mean and its 95 % interval."""
     return {"mean": found.value, "interval": [found.low, found.high]}
 
 

@@ -11,14 +11,13 @@ from metarl import checks
 from metarl.fewshot import evaluation, regression
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.evaluation import Scores, Turns
-from metarl.fewshot.examples import Batch, TaskSignature
+from metarl.fewshot.examples import Batch, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.regression import Regressor
-from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape, Range, bounds
+from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, bounds
 from metarl.fewshot.sinusoid import Sinusoids, SinusoidSource
 from metarl.learner import Figures, State
-from metarl.statistics import t_interval
-from metarl.tasks import SPLITS, Json, Split
+from metarl.tasks import Json, Split
 from metarl.training import BatchSource
 
 TURNS = 10
@@ -55,15 +54,21 @@ class Episodes:
         """Of the tasks of validation and test."""
         return EpisodeShape(_or(self.ways, 5), _or(self.shots, 1), _or(self.queries, 15))
 
-    @property
-    def trained(self) -> EpisodeShape:
-        """Of the tasks of training."""
+    def trained(self, training: TrainingTasks) -> EpisodeShape:
+        """Of the tasks of training: as asked for, or as is best for the learner.
+
+        Raises:
+            ValueError: the learner cannot be trained on tasks of other ways than it is evaluated on.
+        """
         shape = self.evaluated
-        return EpisodeShape(
-            _range(self.train_ways, shape.ways),
-            _range(self.train_shots, shape.shots),
-            _or(self.train_queries, shape.queries),
-        )
+        ways = _range(self.train_ways, shape.ways if training.ways is None else training.ways)
+        if bounds(ways) != bounds(shape.ways) and not training.any_ways:
+            raise ValueError(
+                f"this learner has an output for each of its {shape.ways} ways, so --train-ways must be the same, "
+                f"got {' to '.join(map(str, self.train_ways))}"
+            )
+        queries = shape.queries if training.queries is None else training.queries
+        return EpisodeShape(ways, _range(self.train_shots, shape.shots), _or(self.train_queries, queries))
 
 
 @runtime_checkable
@@ -94,9 +99,12 @@ class Problem(Protocol):
     @property
     def signature(self) -> TaskSignature: ...
 
-    @property
-    def source(self) -> BatchSource[Batch]:
-        """Meta-batches of training."""
+    def source(self, training: TrainingTasks) -> BatchSource[Batch]:
+        """Meta-batches of training, for a learner that is best trained on such tasks.
+
+        Raises:
+            ValueError: there are too few classes or examples, or options that the learner cannot honour.
+        """
         ...
 
     def validate(self, learner: FewShotLearner, state: State, tasks: int) -> Figures:
@@ -115,8 +123,8 @@ class Classification:
     episodes: Episodes
 
     def __post_init__(self) -> None:
-        for split in SPLITS:
-            (self.source if split == "train" else self.held_out).check(split)
+        self.held_out.check("validation")
+        self.held_out.check("test")
 
     @property
     def id(self) -> str:
@@ -131,9 +139,15 @@ class Classification:
         shape = self.episodes.evaluated
         return self.data.signature(bounds(shape.ways)[1], bounds(shape.shots)[1])
 
-    @property
-    def source(self) -> EpisodeSampler:
-        return EpisodeSampler(self.data, self.episodes.trained)
+    def source(self, training: TrainingTasks) -> EpisodeSampler | ClassSampler:
+        given = self.episodes
+        if training.by_class:
+            if given.train_ways or given.train_shots or given.train_queries is not None:
+                raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
+            return ClassSampler(self.data)
+        sampler = EpisodeSampler(self.data, given.trained(training))
+        sampler.check("train")
+        return sampler
 
     @property
     def held_out(self) -> EpisodeSampler:
@@ -192,7 +206,9 @@ class Accuracies:
             "seed": evaluation.SEED,
             "batch_norms": {each.batch_norm: each.to_json() for each in self.scores},
         }
-        return written | ({"by_turn": self.turns.to_json()} if self.turns else {})
+        if self.turns:
+            written["by_turn"] = self.turns.to_json()
+        return written
 
 
 @final
@@ -207,7 +223,8 @@ class SinusoidRegression:
     def __post_init__(self) -> None:
         if self.episodes.ways is not None or self.episodes.train_ways:
             raise ValueError(f"{self.id} has no classes: leave --ways and --train-ways out")
-        checks.at_least(1, shots=bounds(self.source.shots)[0], queries=self.source.queries)
+        source = self.source(TrainingTasks())
+        checks.at_least(1, shots=min(self.shots, bounds(source.shots)[0]), queries=source.queries)
 
     @property
     def id(self) -> str:
@@ -225,9 +242,8 @@ class SinusoidRegression:
     def signature(self) -> TaskSignature:
         return self.data.signature(self.shots)
 
-    @property
-    def source(self) -> SinusoidSource:
-        queries = _or(self.episodes.train_queries, _or(self.episodes.queries, 10))
+    def source(self, training: TrainingTasks) -> SinusoidSource:
+        queries = _or(self.episodes.train_queries, _or(self.episodes.queries, _or(training.queries, 10)))
         return SinusoidSource(self.data, _range(self.episodes.train_shots, self.shots), queries, self.device)
 
     def validate(self, learner: FewShotLearner, state: State, tasks: int) -> Figures:
@@ -236,30 +252,29 @@ class SinusoidRegression:
 
     def evaluate(self, learner: FewShotLearner, state: State, split: Split, tasks: int) -> Report:
         shots = sorted({*_SINUSOID_SHOTS, self.shots})
-        if isinstance(learner, Regressor):
-            return Errors(
-                {
-                    count: regression.errors_by_step(learner, self.data, state, split, count, _INNER_STEPS)
-                    for count in shots
-                }
-            )
-        errors = {count: regression.errors_adapted(learner, self.data, state, split, count) for count in shots}
-        return Errors({}, errors)
+        return Errors({count: self._errors(learner, state, split, count) for count in shots})
+
+    def _errors(
+        self, learner: FewShotLearner, state: State, split: Split, shots: int
+    ) -> Mapping[str, Float[np.ndarray, " task"]]:
+        if not isinstance(learner, Regressor):
+            return {"adapted": regression.errors_adapted(learner, self.data, state, split, shots)}
+        found = regression.errors_by_step(learner, self.data, state, split, shots, _INNER_STEPS)
+        return {str(steps): errors for steps, errors in found.items()}
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Mean squared errors by shots: after so many inner steps, or once adapted."""
+    """Mean squared errors of a regression."""
 
-    by_step: Mapping[int, Mapping[int, Float[np.ndarray, " task"]]]
-    adapted: Mapping[int, Float[np.ndarray, " task"]] = dataclasses.field(default_factory=dict)
+    found: regression.Found
 
     def table(self) -> str:
-        return regression.table(self.by_step)
+        return regression.table(self.found)
 
     def to_json(self) -> dict[str, Json]:
-        return regression.to_json(self.by_step)
+        return regression.to_json(self.found)
 
 
 def _or(value: int | None, otherwise: int) -> int:

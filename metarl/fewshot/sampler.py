@@ -103,34 +103,56 @@ class EpisodeSampler:
     def batch(self, draw: Draw) -> Batch:
         """The examples themselves, float32, on the data set's device."""
         return Batch(
-            Examples(self.inputs(draw.support), self._targets(draw.support_targets)),
-            Examples(self.inputs(draw.query), self._targets(draw.query_targets)),
+            Examples(inputs(self.data, draw.support), targets(self.data, draw.support_targets)),
+            Examples(inputs(self.data, draw.query), targets(self.data, draw.query_targets)),
         )
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
         """`count` tasks of a split."""
         return self.batch(self.draw(split, count, rng))
 
-    def inputs(self, numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example ..."]:
-        """The normalised examples of these numbers."""
-        data = self.data
-        index = torch.from_numpy(numbers.reshape(-1)).to(data.examples.device)
-        found = data.examples.index_select(0, index)
-        if found.dtype == torch.uint8:
-            found = found.float().mul_(1 / 255)
-        if data.mean:
-            ones = (1,) * (found.ndim - 2)
-            mean, std = (torch.tensor(each, device=found.device).reshape(-1, *ones) for each in (data.mean, data.std))
-            found = found.sub_(mean).div_(std)
-        return found.reshape(*numbers.shape, *data.shape)
 
-    def _targets(self, labels: Int[np.ndarray, "task example"]) -> Int[Tensor, "task example"]:
-        return torch.from_numpy(labels).to(self.data.examples.device)
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassSampler:
+    """Examples of all classes of a split under the classes' own numbers there: for a learner that is pretrained."""
+
+    data: FewShotDataset
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
+        """One task, whose query is `count` examples drawn with replacement; its support is empty."""
+        classes = np.array(self.data.splits[split])
+        places = np.full(len(self.data.classes), -1)
+        places[classes] = np.arange(len(classes))
+        members = np.flatnonzero(places[self.data.labels] >= 0)
+        numbers = members[rng.integers(len(members), size=(1, count))]
+        labels = places[self.data.labels[numbers]]
+        empty = numbers[:, :0]
+        return Batch(
+            Examples(inputs(self.data, empty), targets(self.data, empty)),
+            Examples(inputs(self.data, numbers), targets(self.data, labels)),
+        )
 
 
-def distinct(
-    sizes: Int[np.ndarray, " row"], count: int, rng: np.random.Generator
-) -> Int[np.ndarray, "row {count}"]:
+def inputs(data: FewShotDataset, numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example ..."]:
+    """The examples of these numbers, normalised."""
+    index = torch.from_numpy(numbers.reshape(-1)).to(data.examples.device)
+    found = data.examples.index_select(0, index)
+    if found.dtype == torch.uint8:
+        found = found.float().mul_(1 / 255)
+    if data.mean:
+        ones = (1,) * (found.ndim - 2)
+        mean, std = (torch.tensor(each, device=found.device).reshape(-1, *ones) for each in (data.mean, data.std))
+        found = found.sub_(mean).div_(std)
+    return found.reshape(*numbers.shape, *data.shape)
+
+
+def targets(data: FewShotDataset, labels: Int[np.ndarray, "task example"]) -> Int[Tensor, "task example"]:
+    """Labels, where the examples are."""
+    return torch.from_numpy(labels).to(data.examples.device)
+
+
+def distinct(sizes: Int[np.ndarray, " row"], count: int, rng: np.random.Generator) -> Int[np.ndarray, "row {count}"]:
     """In each row `count` distinct numbers below the row's size, every sequence of them as likely.
 
     Floyd's algorithm (Bentley and Floyd 1987, "A sample of brilliance", CACM 30(9)): for j = n − count, …, n − 1 take

@@ -11,7 +11,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,18 @@ LISTS: Mapping[Which, Mapping[Split, SourceFile]] = {
 }
 
 
+class Records(NamedTuple):
+    """What the archive holds."""
+
+    images: UInt8[np.ndarray, "example 3 32 32"]
+    labels: Int[np.ndarray, " example"]
+    """The number of each image's class."""
+    classes: list[str]
+    superclasses: list[str]
+    home: Mapping[int, int]
+    """The superclass of each class."""
+
+
 def load(
     root: Path,
     which: Which,
@@ -77,41 +89,37 @@ def load(
     """
     sources = LISTS[which] if lists is None else lists
     paths = {split: source.find(root, download=False) for split, source in sources.items()}
-    images, coarse, fine, superclasses, classes = read(archive.find(root, download=download))
-    home = dict(zip(fine.tolist(), coarse.tolist(), strict=True))
-    splits = {
-        split: _members(json.loads(path.read_text(encoding="utf-8")), superclasses, classes, home)
-        for split, path in paths.items()
+    records = read(archive.find(root, download=download))
+    splits: dict[Split, tuple[int, ...]] = {
+        split: _members(json.loads(path.read_text(encoding="utf-8")), records) for split, path in paths.items()
     }
-    return FewShotDataset(which, torch.from_numpy(images), fine, tuple(classes), splits).standardised()
+    images = torch.from_numpy(records.images)
+    return FewShotDataset(which, images, records.labels, tuple(records.classes), splits).standardised()
 
 
-def _members(
-    names: list[str | list[str]], superclasses: list[str], classes: list[str], home: Mapping[int, int]
-) -> tuple[int, ...]:
+def _members(names: list[str | list[str]], records: Records) -> tuple[int, ...]:
     """The classes that a list names: a name stands for a superclass, a pair for one class of it."""
     found: list[int] = []
     for name in names:
         if isinstance(name, str):
-            number = superclasses.index(name)
-            found += [each for each in sorted(home) if home[each] == number]
+            number = records.superclasses.index(name)
+            found += [each for each in sorted(records.home) if records.home[each] == number]
         else:
-            found.append(classes.index(name[1]))
+            found.append(records.classes.index(name[1]))
     return tuple(found)
 
 
-def read(
-    path: Path,
-) -> tuple[UInt8[np.ndarray, "example 3 32 32"], Int[np.ndarray, " example"], Int[np.ndarray, " example"], list[str], list[str]]:
-    """Images, the numbers of their superclasses and classes, and the names of both."""
+def read(path: Path) -> Records:
+    """All images of the archive, training part first."""
     try:
         with tarfile.open(path) as archive:
             parts = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
             content = {name: part.read() for name, part in parts.items() if part is not None}
         raw = content["train.bin"] + content["test.bin"]
-        names = [content[f"{kind}_label_names.txt"].decode().split() for kind in ("coarse", "fine")]
+        superclasses, classes = (content[f"{kind}_label_names.txt"].decode().split() for kind in ("coarse", "fine"))
     except (OSError, tarfile.TarError, KeyError, EOFError) as error:
         raise UsageError(f"{path} is not CIFAR-100's binary archive ({error})") from error
     records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, _RECORD)
     images = np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32)
-    return images, records[:, 0].astype(np.int64), records[:, 1].astype(np.int64), names[0], names[1]
+    home = dict(zip(records[:, 1].tolist(), records[:, 0].tolist(), strict=True))
+    return Records(images, records[:, 1].astype(np.int64), classes, superclasses, home)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset, from_arrays, split_by_chance
-from metarl.fewshot.datasets.storage import Arrays, cached
+from metarl.fewshot.datasets.storage import Arrays, cached, read_arrays
 from metarl.tasks import SPLITS, Split
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -111,10 +111,13 @@ def _splits(
         return split_by_chance(len(numbers), splitting.fractions, splitting.seed)
     if missing := [split for split in SPLITS if split not in there]:
         raise ValueError(f"{source} has folders for {', '.join(sorted(there))} but none for {', '.join(missing)}")
-    return {split: tuple(sorted({numbers[name] for where, name in homes.values() if where == split})) for split in SPLITS}
+    found = set(homes.values())
+    return {split: tuple(numbers[name] for name in sorted(numbers) if (split, name) in found) for split in SPLITS}
 
 
-def decode_all(files: Files, names: Iterable[str], size: int | None) -> UInt8[np.ndarray, "example channel height width"]:
+def decode_all(
+    files: Files, names: Iterable[str], size: int | None
+) -> UInt8[np.ndarray, "example channel height width"]:
     """All images as one array: one channel where all are grey, else three.
 
     Raises:
@@ -203,7 +206,6 @@ def _from_npz(path: Path, splitting: Splitting) -> FewShotDataset:
 
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_arrays(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not an .npz file that can be read without pickle ({error})") from error

@@ -65,7 +65,9 @@ def load(root: Path, *, lists: Mapping[Split, SourceFile] = LISTS) -> FewShotDat
 
 def _assemble(rows: Mapping[str, tuple[Split, str]], found: Files, place: Path) -> FewShotDataset:
     if missing := [name for name in rows if name not in found]:
-        raise UsageError(f"{place} lacks {len(missing)} of the {len(rows)} images that the lists name: {missing[0]}, ...")
+        raise UsageError(
+            f"{place} lacks {len(missing)} of the {len(rows)} images in the lists: {missing[0]}, ..."
+        )
     names = sorted(rows)
     files = {name: found[name] for name in names}
     key = {"decoder": _DECODER, "size": SIZE, "files": digest(files)}
@@ -75,6 +77,6 @@ def _assemble(rows: Mapping[str, tuple[Split, str]], found: Files, place: Path) 
     members: dict[Split, set[int]] = {"train": set(), "validation": set(), "test": set()}
     for split, label in rows.values():
         members[split].add(numbers[label])
-    splits = {split: tuple(sorted(found)) for split, found in members.items()}
+    splits: dict[Split, tuple[int, ...]] = {split: tuple(sorted(found)) for split, found in members.items()}
     labels = np.array([numbers[rows[name][1]] for name in names])
     return FewShotDataset("mini-imagenet", torch.from_numpy(images), labels, classes, splits).standardised()

@@ -1,10 +1,11 @@
 """Omniglot (Lake et al. 2015): handwritten characters of 50 alphabets, 20 drawings of each.
 
 The split is that of Vinyals et al. (2016, "Matching networks for one shot learning"): 1028, 172 and 423 characters,
-where a character turned by 90°, 180° or 270° is a class of its own. Images are scaled from 105×105 to 28×28 by area
-(Pillow's box filter): a pixel is the share of ink in its square, 1 where all of it is ink.
+where a character turned by 90°, 180° or 270° is a class of its own. Images are scaled from 105×105 to 28×28 by area: a
+pixel is the share of ink in its square, 1 where all of it is ink.
 """
 
+import functools
 import io
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from metarl.errors import UsageError
@@ -39,13 +40,16 @@ ARCHIVES = (
         f"{_HOME}/images_evaluation.zip",
     ),
 )
+
+
+def _list(name: str, checksum: str) -> SourceFile:
+    return SourceFile(f"omniglot/splits_vinyals/{name}.txt", (f"sha256:{checksum}",), f"{_LISTS}/{name}.txt")
+
+
 LISTS: Mapping[Split, SourceFile] = {
-    split: SourceFile(f"omniglot/splits_vinyals/{name}.txt", (f"sha256:{checksum}",), f"{_LISTS}/{name}.txt")
-    for split, name, checksum in (
-        ("train", "train", "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0"),
-        ("validation", "val", "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a"),
-        ("test", "test", "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204"),
-    )
+    "train": _list("train", "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0"),
+    "validation": _list("val", "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a"),
+    "test": _list("test", "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204"),
 }
 
 
@@ -60,12 +64,12 @@ def load(root: Path, *, download: bool = False, rotations: bool = True) -> FewSh
         RunError: a file could not be fetched.
     """
     archives = [file.find(root, download=download) for file in ARCHIVES]
-    lists = {split: LISTS[split].find(root, download=download) for split in SPLITS}
+    lists: dict[Split, Path] = {split: LISTS[split].find(root, download=download) for split in SPLITS}
     key = {"decoder": _DECODER, "size": SIZE, "archives": [list(file.checksums) for file in ARCHIVES]}
     arrays = cached("omniglot", key, lambda: decode(archives))
     names = [str(name) for name in arrays["classes"]]
     images, labels = arrays["images"], arrays["labels"]
-    lines = {split: path.read_text(encoding="utf-8").split() for split, path in lists.items()}
+    lines: dict[Split, list[str]] = {split: path.read_text(encoding="utf-8").split() for split, path in lists.items()}
     if rotations:
         images, labels = with_rotations(images, labels)
     return assemble("omniglot" if rotations else "omniglot-upright", images, labels, names, lines, rotations=rotations)
@@ -121,5 +125,15 @@ def decode(archives: list[Path]) -> Arrays:
 def shrink(content: bytes) -> UInt8[np.ndarray, "28 28"]:
     """A drawing, black on white, as the share of ink in each pixel, 255 for all."""
     with Image.open(io.BytesIO(content)) as image:
-        scaled = image.convert("L").resize((SIZE, SIZE), Image.Resampling.BOX)
-    return 255 - np.asarray(scaled)
+        ink = 1 - np.asarray(image.convert("1"), dtype=np.float32)
+    height, width = ink.shape
+    return np.rint(255 * (_overlaps(height) @ ink @ _overlaps(width).T)).astype(np.uint8)
+
+
+@functools.cache
+def _overlaps(length: int) -> Float[np.ndarray, "28 length"]:
+    """How much of each of `length` equal parts of a side lies in each of 28, as a share of the latter."""
+    ends, scale = np.arange(SIZE + 1) * length / SIZE, SIZE / length
+    low, high = ends[:-1, None], ends[1:, None]
+    parts = np.arange(length)
+    return (scale * np.clip(np.minimum(high, parts + 1) - np.maximum(low, parts), 0, None)).astype(np.float32)

@@ -118,9 +118,8 @@ def cached(name: str, key: Json, make: Callable[[], Arrays]) -> Arrays:
     """
     path = cache_folder() / f"{name}-{content_hash(key)}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {member: stored[member] for member in stored.files}
-    except FileNotFoundError:
+        return read_arrays(path)
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         warn(f"{path} is damaged ({error}); decoding the images again")
@@ -134,3 +133,13 @@ def cached(name: str, key: Json, make: Callable[[], Arrays]) -> Arrays:
     except RunError as error:  # the next start decodes again
         warn(str(error))
     return arrays
+
+
+def read_arrays(path: Path) -> Arrays:
+    """All arrays of an .npz file.
+
+    Raises:
+        OSError, ValueError, EOFError, zipfile.BadZipFile: it cannot be read, or not without pickle.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

@@ -49,7 +49,7 @@ def load(root: Path, *, archive: SourceFile = ARCHIVE, classes: SourceFile = CLA
         rows = list(csv.DictReader(file))
     numbers = {row["wnid"]: number for number, row in enumerate(rows)}
     labels = np.array([numbers[PurePosixPath(name).name.partition("_")[0]] for name in names])
-    splits = {
+    splits: dict[Split, tuple[int, ...]] = {
         split: tuple(numbers[row["wnid"]] for row in rows if row["split"] == name)
         for name, split in SPLIT_NAMES.items()
     }
