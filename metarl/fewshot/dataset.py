@@ -67,13 +67,11 @@ class FewShotDataset:
     @functools.cached_property
     def hash(self) -> str:
         """The content hash of everything that decides what an accuracy means: every example, class and split."""
-        content = np.ascontiguousarray(self.examples.cpu().numpy())
-        labels = np.ascontiguousarray(self.labels, dtype=np.int64)
         spec: dict[str, Json] = {
             "id": self.id,
             "shape": list(self.shape),
-            "examples": hashlib.sha256(content.reshape(-1).view(np.uint8)).hexdigest(),
-            "labels": hashlib.sha256(labels).hexdigest(),
+            "examples": _digest(self.examples.cpu().numpy()),
+            "labels": _digest(self.labels.astype(np.int64)),
             "classes": list(self.classes),
             "splits": {split: list(self.splits[split]) for split in SPLITS},
             "normalisation": [list(self.mean), list(self.std)],
@@ -116,9 +114,7 @@ def split_by_chance(classes: int, fractions: tuple[float, float, float], seed: i
         ValueError: fewer than three classes, or fractions that are not positive or do not add up to 1.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"the shares of train, validation and test must be positive and add up to 1, got {fractions}"
-        )
+        raise ValueError(f"the shares of train, validation and test must be positive and add up to 1, got {fractions}")
     if classes < len(SPLITS):
         raise ValueError(f"three splits need at least 3 classes, got {classes}")
     held_out = [max(1, round(fraction * classes)) for fraction in fractions[1:]]
@@ -165,6 +161,10 @@ def from_arrays(
     channels = examples[..., None] if examples.ndim == 3 else examples
     images = torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
     return FewShotDataset(id, images, labels, names, splits).standardised()
+
+
+def _digest(array: Shaped[np.ndarray, "..."]) -> str:
+    return hashlib.sha256(memoryview(np.ascontiguousarray(array))).hexdigest()
 
 
 def _check_examples(data: FewShotDataset) -> None:

@@ -344,10 +344,12 @@ def test_each_class_has_its_own_rotation() -> None:
         for image in upright:
             expected = np.asarray(Image.fromarray(image).rotate(int(degrees)))
             assert (own == expected).all((1, 2)).sum() == 1
-    upright = omniglot.assemble("omniglot", drawings, labels, names, lines | {"validation": []}, rotations=False)
+    lines["validation"] = []
+    upright = omniglot.assemble("omniglot", drawings, labels, names, lines, rotations=False)
     assert upright.splits == {"train": (0,), "validation": (), "test": (2,)}
+    lines["test"] = ["D/character01/rot000"]
     with pytest.raises(UsageError, match="the test list names D/character01/rot000, which is not in the archives"):
-        omniglot.assemble("x", turned, numbers, names, lines | {"test": ["D/character01/rot000"]}, rotations=True)
+        omniglot.assemble("x", turned, numbers, names, lines, rotations=True)
 
 
 def test_tiny_imagenet_in_small(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def load(
         UsageError: a file is missing or another one.
     """
     sources = LISTS[which] if lists is None else lists
-    paths = {split: source.find(root, download=False) for split, source in sources.items()}
+    paths: dict[Split, Path] = {split: source.find(root, download=False) for split, source in sources.items()}
     records = read(archive.find(root, download=download))
     splits: dict[Split, tuple[int, ...]] = {
         split: _members(json.loads(path.read_text(encoding="utf-8")), records) for split, path in paths.items()

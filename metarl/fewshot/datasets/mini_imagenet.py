@@ -65,9 +65,7 @@ def load(root: Path, *, lists: Mapping[Split, SourceFile] = LISTS) -> FewShotDat
 
 def _assemble(rows: Mapping[str, tuple[Split, str]], found: Files, place: Path) -> FewShotDataset:
     if missing := [name for name in rows if name not in found]:
-        raise UsageError(
-            f"{place} lacks {len(missing)} of the {len(rows)} images in the lists: {missing[0]}, ..."
-        )
+        raise UsageError(f"{place} lacks {len(missing)} of the {len(rows)} images in the lists: {missing[0]}, ...")
     names = sorted(rows)
     files = {name: found[name] for name in names}
     key = {"decoder": _DECODER, "size": SIZE, "files": digest(files)}
