@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot.dataset import FewShotDataset
+from metarl.fewshot.dataset import FewShotDataset, normalised
 from metarl.fewshot.examples import Batch, Examples
 from metarl.tasks import Split
 
@@ -137,13 +137,7 @@ class ClassSampler:
 def inputs(data: FewShotDataset, numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example ..."]:
     """The examples of these numbers, normalised."""
     index = torch.from_numpy(numbers.reshape(-1)).to(data.examples.device)
-    found = data.examples.index_select(0, index)
-    if found.dtype == torch.uint8:
-        found = found.float().mul_(1 / 255)
-    if data.mean:
-        ones = (1,) * (found.ndim - 2)
-        mean, std = (torch.tensor(each, device=found.device).reshape(-1, *ones) for each in (data.mean, data.std))
-        found = found.sub_(mean).div_(std)
+    found = normalised(data.examples.index_select(0, index), data.mean, data.std)
     return found.reshape(*numbers.shape, *data.shape)
 
 
