@@ -88,7 +88,9 @@ class _Patches(Function):
         return unpatches(gradients[0], ctx.size, ctx.stride), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, None], x: Tensor, stride: int) -> tuple[Tensor, int]:  # noqa: ANN401
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:  # noqa: ANN401
+        x, stride = args
+        assert in_dims[0] is not None
         x = x.movedim(in_dims[0], 0)
         return patches(x.flatten(0, 1), stride).unflatten(0, x.shape[:2]), 0
 
@@ -108,12 +110,8 @@ class _Unpatches(Function):
         return patches(gradients[0], ctx.stride), None, None
 
     @staticmethod
-    def vmap(
-        info: Any,  # noqa: ANN401
-        in_dims: tuple[int, None, None],
-        columns: Tensor,
-        size: tuple[int, int],
-        stride: int,
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:  # noqa: ANN401
+        columns, size, stride = args
+        assert in_dims[0] is not None
         columns = columns.movedim(in_dims[0], 0)
         return unpatches(columns.flatten(0, 1), size, stride).unflatten(0, columns.shape[:2]), 0

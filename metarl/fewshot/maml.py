@@ -22,10 +22,10 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.adapt import adapt, adapt_tasks
-from metarl.fewshot import metric, networks, updates
+from metarl.fewshot import losses, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm
-from metarl.fewshot.networks import HEAD, Network, NetworkConfig
+from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Tuned
 from metarl.learner import Figures, Parameters, State
 
 Strategy = Literal["stacked", "vmap", "loop"]
@@ -152,25 +152,25 @@ class Maml:
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         def objective(parameters: Parameters) -> tuple[Tensor, Tensor]:
-            total, last = torch.zeros((), device=self.device), Adapted(self, parameters, shared=True, support=None)
+            total, last = torch.zeros((), device=self.device), Tuned(self.network, parameters)
             weights = self._step_weights(int(state.optimizer["step"]))
             predicted = torch.empty(0)
             for step, weight in enumerate(weights):
                 last = self._stepped(last, parameters, batch.support, step)
                 if weight:
                     predicted = last.values(batch.query.inputs)
-                    total = total + weight * self.losses(predicted, batch.query).mean()
+                    total = total + weight * losses.by_task(predicted, batch.query).mean()
             return total, predicted.detach()
 
         found, predicted = updates.gradients(objective, state.parameters)
         return updates.step(state, found, self.config), self._figures(state, batch, predicted)
 
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> "Adapted":
+    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
         """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
         if batch_norm not in self.batch_norms:
             raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
         with torch.no_grad():
-            adapted = Adapted(self, state.parameters, shared=True, support=None)
+            adapted = Tuned(self.network, state.parameters)
             for step in range(self.recipe.test_steps if steps is None else steps):
                 adapted = self._stepped(adapted, state.parameters, support, step)
             return dataclasses.replace(adapted, support=support.inputs if batch_norm == "support" else None)
@@ -178,27 +178,20 @@ class Maml:
     def errors(self, state: State, support: Examples, query: Examples, steps: int) -> Float[Tensor, " task"]:
         """Each task's mean squared error (or cross-entropy) on its query after `steps` inner steps on its support."""
         predicted = self.adapt(state, support, self.batch_norms[0], steps).predict(query.inputs)
-        return self.losses(predicted, query)
+        return losses.by_task(predicted, query)
 
     def loss(self, parameters: Parameters, examples: Examples) -> Tensor:
         """L(θ) of one task, or, with a task axis in the parameters and examples, its sum over the tasks."""
         predicted = self.network(parameters, examples.inputs).values
-        return self.losses(predicted, examples).sum()
+        return losses.by_task(predicted, examples).sum()
 
-    def losses(self, predicted: Float[Tensor, "*task example output"], examples: Examples) -> Float[Tensor, "*task"]:
-        """The mean squared error or cross-entropy over the examples."""
-        if self.signature.kind == "regression":
-            return ((predicted - examples.targets) ** 2).mean((-2, -1))
-        log_p = torch.log_softmax(predicted, -1)
-        return -log_p.gather(-1, examples.targets[..., None]).mean((-2, -1))
-
-    def _stepped(self, before: "Adapted", shared: Parameters, support: Examples, step: int) -> "Adapted":
+    def _stepped(self, before: Tuned, shared: Parameters, support: Examples, step: int) -> Tuned:
         """One inner step further."""
         parameters = {name: value for name, value in before.parameters.items() if not name.startswith(_RATES)}
         names = HEAD if self.config.anil else tuple(parameters)
         rates, first_order = self._rates(shared, step), self.config.first_order
         if self.strategy == "stacked":  # the gradient of a sum over tasks, in each task's own parameters, is the task's
-            if before.shared:
+            if step == 0:
                 tasks = len(support.inputs)
                 parameters |= {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
             adapted = adapt(self.loss, parameters, [support], rates, first_order=first_order, only=names)
@@ -210,10 +203,10 @@ class Maml:
                 rates,
                 first_order=first_order,
                 only=names,
-                shared=before.shared,
+                shared=step == 0,
                 strategy=self.strategy,
             )
-        return Adapted(self, adapted, shared=False, support=None)
+        return Tuned(self.network, adapted, loop=self.strategy == "loop")
 
     def _rates(self, shared: Parameters, step: int) -> float | dict[str, Tensor]:
         """α of a step; steps beyond the learned ones take the last one's."""
@@ -237,47 +230,9 @@ class Maml:
         return [(1 - share) / count + share * (step == count - 1) for step in range(count)]
 
     def _figures(self, state: State, batch: Batch, predicted: Tensor) -> Figures:
-        loss = float(self.losses(predicted, batch.query).mean())
+        loss = float(losses.by_task(predicted, batch.query).mean())
         if self.signature.kind == "classification":
-            return {"loss": loss, "accuracy": metric.accuracy(predicted, batch.query.targets)}
+            return {"loss": loss, "accuracy": losses.accuracy(predicted, batch.query.targets)}
         with torch.no_grad():
             before = self.network(state.parameters, batch.query.inputs).values
-        return {"error_before": float(self.losses(before, batch.query).mean()), "error_after": loss}
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Adapted:
-    """The parameters of every task."""
-
-    learner: Maml
-    parameters: Parameters
-    """With a task axis where tasks have their own."""
-    shared: bool
-    """Whether no task has made a step yet."""
-    support: Float[Tensor, "..."] | None
-    """The inputs whose statistics normalise the queries; None for the queries' own."""
-
-    def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
-        with torch.no_grad():
-            return self.values(inputs)
-
-    def values(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
-        """`predict`, differentiable."""
-        if self.shared or self.learner.strategy != "loop":
-            return self._of(self.parameters, self.support, inputs)
-        return torch.stack(
-            [
-                self._of(
-                    {name: value[task] for name, value in self.parameters.items()},
-                    None if self.support is None else self.support[task],
-                    inputs[task],
-                )
-                for task in range(len(inputs))
-            ]
-        )
-
-    def _of(self, parameters: Parameters, support: Tensor | None, inputs: Tensor) -> Tensor:
-        network = self.learner.network
-        statistics = None if support is None else network(parameters, support).statistics
-        return network(parameters, inputs, statistics).values
+        return {"error_before": float(losses.by_task(before, batch.query).mean()), "error_after": loss}

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.fewshot import updates
+from metarl.fewshot import losses, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm
 from metarl.fewshot.networks import Network, Statistics
@@ -51,9 +51,10 @@ def cross_entropy(logits: Float[Tensor, "task query way"], targets: Int[Tensor, 
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def accuracy(logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> float:
-    """The share of the queries whose largest logit is the right one."""
-    return float((logits.argmax(-1) == targets).float().mean())
+def cosine(x: Float[Tensor, "task query feature"], y: Float[Tensor, "task other feature"]) -> Tensor:
+    """x · y / ‖x‖ ‖y‖ of every pair, [task, query, other]."""
+    normalize = torch.nn.functional.normalize
+    return normalize(x, dim=-1) @ normalize(y, dim=-1).mT
 
 
 def need_classification(signature: TaskSignature, learner: str) -> None:
@@ -94,7 +95,7 @@ class Comparing:
             return loss, (loss.detach(), logits.detach(), outputs.statistics)
 
         found, (loss, logits, statistics) = updates.gradients(objective, updates.learned(state))
-        figures = {"loss": float(loss), "accuracy": accuracy(logits, batch.query.targets)}
+        figures = {"loss": float(loss), "accuracy": losses.accuracy(logits, batch.query.targets)}
         return updates.step(state, found, options, statistics), figures
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Compared":

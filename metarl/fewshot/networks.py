@@ -51,6 +51,11 @@ class Network(Protocol):
         """Whether it has batch norm."""
         ...
 
+    @property
+    def features(self) -> int:
+        """Width of what goes into the head, or comes out where there is none."""
+        ...
+
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Parameters before any learning."""
         ...
@@ -145,10 +150,10 @@ class Dense:
     ) -> Outputs:
         x = inputs
         for index in range(len(self.hidden)):
-            x = _affine(parameters, f"hidden.{index}", x)
+            x = affine(parameters, f"hidden.{index}", x)
             if self.outputs or index < len(self.hidden) - 1:
                 x = torch.relu(x)
-        return Outputs(_affine(parameters, "head", x) if self.outputs else x, {})
+        return Outputs(affine(parameters, "head", x) if self.outputs else x, {})
 
 
 @final
@@ -208,7 +213,43 @@ class Conv4:
             if self.downsample == "pool":
                 x = _halved(x)
         x = x.flatten(-3)
-        return Outputs(_affine(parameters, "head", x) if self.outputs else x, found)
+        return Outputs(affine(parameters, "head", x) if self.outputs else x, found)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A network whose parameters were tuned to each task: a `metarl.fewshot.learner.Predictor`."""
+
+    network: Network
+    parameters: Parameters
+    """With a task axis where tasks have their own."""
+    support: Float[Tensor, "..."] | None = None
+    """The inputs whose statistics normalise the queries; None for the queries' own."""
+    loop: bool = False
+    """Whether to go through the tasks one by one; the parameters then all have a task axis."""
+
+    def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
+        with torch.no_grad():
+            return self.values(inputs)
+
+    def values(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
+        """`predict`, differentiable."""
+        if not self.loop:
+            return self._values(self.parameters, self.support, inputs)
+        one_by_one = (
+            self._values(
+                {name: value[task] for name, value in self.parameters.items()},
+                None if self.support is None else self.support[task],
+                inputs[task],
+            )
+            for task in range(len(inputs))
+        )
+        return torch.stack(list(one_by_one))
+
+    def _values(self, parameters: Parameters, support: Tensor | None, inputs: Tensor) -> Tensor:
+        statistics = None if support is None else self.network(parameters, support).statistics
+        return self.network(parameters, inputs, statistics).values
 
 
 def linear(name: str, width_in: int, width_out: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -217,7 +258,8 @@ def linear(name: str, width_in: int, width_out: int, generator: torch.Generator)
     return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(width_out)}
 
 
-def _affine(parameters: Parameters, name: str, x: Tensor) -> Tensor:
+def affine(parameters: Parameters, name: str, x: Float[Tensor, "*example feature"]) -> Float[Tensor, "*example output"]:
+    """x W + b; with a task axis in W and b, each task's own."""
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     if weight.ndim == 3:
         return torch.baddbmm(bias[:, None], x, weight)
