@@ -153,7 +153,7 @@ class Classification:
         if training.by_class:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
-            return ClassSampler(self.data)
+            return ClassSampler(self.data, training.queries or self.episodes.evaluated.queries)
         sampler = EpisodeSampler(self.data, given.trained(training))
         sampler.check("train")
         return sampler

@@ -118,14 +118,16 @@ class ClassSampler:
     """Examples of all classes of a split under the classes' own numbers there: for a learner that is pretrained."""
 
     data: FewShotDataset
+    size: int = 128
+    """Examples of a task."""
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
-        """One task, whose query is `count` examples drawn with replacement; its support is empty."""
+        """`count` tasks, whose queries are examples drawn with replacement; their supports are empty."""
         classes = np.array(self.data.splits[split])
         places = np.full(len(self.data.classes), -1)
         places[classes] = np.arange(len(classes))
         members = np.flatnonzero(places[self.data.labels] >= 0)
-        numbers = members[rng.integers(len(members), size=(1, count))]
+        numbers = members[rng.integers(len(members), size=(count, self.size))]
         labels = places[self.data.labels[numbers]]
         empty = numbers[:, :0]
         return Batch(

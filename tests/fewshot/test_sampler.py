@@ -151,8 +151,8 @@ def test_channels_are_normalised() -> None:
 
 
 def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
-    sampler = ClassSampler(DATA)
-    batch = sampler.sample("train", 500, np.random.default_rng(0))
+    sampler = ClassSampler(DATA, 500)
+    batch = sampler.sample("train", 1, np.random.default_rng(0))
     assert batch.support.targets.shape == (1, 0) and batch.support.inputs.shape == (1, 0, 1, 1, 2)
     pixels = batch.query.inputs.mul(255).round().long()[0, :, 0, 0]
     classes = DATA.labels[(256 * pixels[:, 0] + pixels[:, 1]).numpy()]
