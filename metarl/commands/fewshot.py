@@ -151,7 +151,7 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
     }
     path = run.write_evaluation("test", about | report.to_json(), best=options.checkpoint == "best")
     print(f"written to {path}")
-    print(f"{run.folder.name}: {options.checkpoint} checkpoint, {saved.step} outer steps in {seconds:,.0f} s")
+    print(f"{run.folder.name}: {options.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
     print(report.table())
 
 
