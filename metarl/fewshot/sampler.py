@@ -180,7 +180,9 @@ def _shuffled(
 
 
 def sampler_rate(seconds: float = 1.0) -> float:
-    """Images a second, drawn, gathered and normalised: 5-way 1-shot tasks of a data set as large as Omniglot's."""
+    """Images a second of one core: drawn, gathered and normalised, 32 5-way 1-shot tasks with 15 queries a class at
+    once, from a data set as large as Omniglot with its rotations. Processor time, so that neighbours do not count.
+    """
     rng, classes, each = np.random.default_rng(0), 4112, 20
     examples = torch.from_numpy(rng.integers(256, size=(classes * each, 1, 28, 28), dtype=np.uint8))
     labels, names = np.repeat(np.arange(classes), each), tuple(map(str, range(classes)))
@@ -191,8 +193,8 @@ def sampler_rate(seconds: float = 1.0) -> float:
     }
     sampler = EpisodeSampler(FewShotDataset("as large as Omniglot", examples, labels, names, splits))
     sampler.sample("train", 32, rng)  # warm up
-    images, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    images, began = 0, time.process_time()
+    while time.process_time() - began < seconds:
         batch = sampler.sample("train", 32, rng)
         images += batch.support.targets.numel() + batch.query.targets.numel()
-    return images / (time.perf_counter() - began)
+    return images / (time.process_time() - began)

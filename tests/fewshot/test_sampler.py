@@ -161,5 +161,5 @@ def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
 
 
 def test_the_sampler_is_fast() -> None:
-    """Far above 100,000 images a second on a core of its own; tests share theirs, and check every annotation."""
-    assert sampler_rate(0.3) > 20_000
+    """Three to six times so on a 2-core machine; here every annotation is checked, too."""
+    assert sampler_rate(0.1) > 100_000
