@@ -75,7 +75,7 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
     checkpoints.clean_up(run.checkpoints)
     saved = checkpoints.latest(run.checkpoints)
     seed = run.config.experiment.seed
-    state = saved.state if saved else training.learner.init(seed)
+    state = saved.state.to(run.config.experiment.device) if saved else training.learner.init(seed)
     start = saved.step if saved else 0
     env_steps = _counter(saved)
     title = run.folder.name

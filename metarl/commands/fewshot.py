@@ -20,6 +20,7 @@ from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.learners import CONFIGS, LearnerConfig
 from metarl.fewshot.problems import Classification, Episodes, Problem, SinusoidRegression
+from metarl.fewshot.trained import LEARNER, described
 from metarl.learner import Figures, State
 from metarl.tasks import Json
 from metarl.trained import Which
@@ -111,10 +112,11 @@ def program(arguments: Sequence[str], name: str) -> None:
 
     environment = provenance.environment(options.machine.threads)
     decides = experiment(
-        f"fewshot-{name_of(options.learner)}",
+        f"{LEARNER}{name_of(options.learner)}",
         {
             "agent": dataclasses.asdict(options.learner),
             "episodes": dataclasses.asdict(options.episodes),
+            "tasks": described(problem),
             "loop": {"validation_tasks": options.validation_tasks},
         },
         options.loop,
@@ -137,12 +139,7 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
     saved = find(run.checkpoints)
     if saved is None:
         raise RunError(f"{run.folder} has no checkpoint; train it again")
-    state = State(
-        *(
-            {key: value.to(options.machine.device) for key, value in part.items()}
-            for part in (saved.state.parameters, saved.state.optimizer)
-        )
-    )
+    state = saved.state.to(options.machine.device)
     report = problem.evaluate(learner, state, "test", options.tasks)
     before = (row for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step)
     seconds = sum(row.get("time/outer_step") or 0.0 for row in before)
@@ -150,11 +147,11 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
         "learner": run.config.experiment.learner,
         "checkpoint": options.checkpoint,
         "step": saved.step,
-        "training_seconds": round(seconds, 1),
+        "training_seconds": round(seconds, 3),
     }
     path = run.write_evaluation("test", about | report.to_json(), best=options.checkpoint == "best")
     print(f"written to {path}")
-    print(f"{run.folder.name}: {options.checkpoint} checkpoint, {saved.step} outer steps in {seconds:,.0f} s")
+    print(f"{run.folder.name}: {options.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
     print(report.table())
 
 

@@ -150,21 +150,41 @@ def from_arrays(
         raise ValueError(_not_integers(labels))
     names = tuple(classes) or tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
     splits = split_by_chance(len(names), fractions, seed)
-    if examples.ndim == 2:
-        found: Float[Tensor, "example feature"] = torch.from_numpy(examples.astype(np.float32))
-        return FewShotDataset(id, found, labels, names, splits)
-    if examples.dtype != np.uint8 or examples.ndim not in (3, 4):
+    data = FewShotDataset(id, as_examples(examples), labels, names, splits)
+    return data.standardised() if data.examples.dtype == torch.uint8 else data
+
+
+def as_examples(array: Shaped[np.ndarray, "example ..."]) -> Shaped[Tensor, "example ..."]:
+    """Images [example, height, width] or [example, height, width, channel], or vectors, as a data set holds them.
+
+    Raises:
+        ValueError: the array is neither.
+    """
+    if array.ndim == 2 and (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        return torch.from_numpy(array.astype(np.float32))
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise ValueError(
-            f"{id}: images must be uint8 [example, height, width(, channel)], "
-            f"got {examples.dtype} with shape {list(examples.shape)}"
+            "images must be uint8 [example, height, width(, channel)], vectors [example, feature]; "
+            f"got {array.dtype} with shape {list(array.shape)}"
         )
-    channels = examples[..., None] if examples.ndim == 3 else examples
-    images = torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
-    return FewShotDataset(id, images, labels, names, splits).standardised()
+    channels = array[..., None] if array.ndim == 3 else array
+    return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
+
+
+def normalised(
+    examples: Shaped[Tensor, "example ..."], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "example ..."]:
+    """What a learner is given: bytes as numbers in [0, 1], less the mean, over the standard deviation."""
+    found = examples.float().mul_(1 / 255) if examples.dtype == torch.uint8 else examples.clone()
+    if mean:
+        ones = (1,) * (found.ndim - 2)
+        shift, scale = (torch.tensor(each, device=found.device).reshape(-1, *ones) for each in (mean, std))
+        found = found.sub_(shift).div_(scale)
+    return found
 
 
 def _digest(array: Shaped[np.ndarray, "..."]) -> str:
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array))).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _check_examples(data: FewShotDataset) -> None:

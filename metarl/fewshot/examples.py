@@ -57,4 +57,4 @@ class TrainingTasks:
     output for each way cannot."""
     by_class: bool = False
     """Not on episodes, but on examples of all training classes under the classes' own numbers (0 … signature.classes
-    − 1): a `Batch` of one task, its `query` as many of these examples as `meta_batch` says, its `support` none."""
+    − 1): in a `Batch` the `query` of a task is `queries` of these examples, its `support` none."""

@@ -99,6 +99,11 @@ class Problem(Protocol):
     @property
     def signature(self) -> TaskSignature: ...
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation by which inputs are normalised; empty where they are not."""
+        ...
+
     def source(self, training: TrainingTasks) -> BatchSource[Batch]:
         """Meta-batches of training, for a learner that is best trained on such tasks.
 
@@ -139,12 +144,16 @@ class Classification:
         shape = self.episodes.evaluated
         return self.data.signature(bounds(shape.ways)[1], bounds(shape.shots)[1])
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.data.mean, self.data.std
+
     def source(self, training: TrainingTasks) -> EpisodeSampler | ClassSampler:
         given = self.episodes
         if training.by_class:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
-            return ClassSampler(self.data)
+            return ClassSampler(self.data, training.queries or self.episodes.evaluated.queries)
         sampler = EpisodeSampler(self.data, given.trained(training))
         sampler.check("train")
         return sampler
@@ -241,6 +250,10 @@ class SinusoidRegression:
     @property
     def signature(self) -> TaskSignature:
         return self.data.signature(self.shots)
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (), ()
 
     def source(self, training: TrainingTasks) -> SinusoidSource:
         queries = _or(self.episodes.train_queries, _or(self.episodes.queries, _or(training.queries, 10)))

@@ -48,9 +48,9 @@ ADAPTERS = {
         60,
     ),
     "siamese": (SiameseConfig(meta_batch=4, outer_rate=5e-3, network=SMALL), 80),
-    "mann": (MannConfig(slots=16, width=16, hidden=64, heads=2, outer_rate=4e-3), 250),
+    "mann": (MannConfig(slots=16, width=16, controller=64, heads=2, outer_rate=4e-3), 250),
     "transfer": (TransferConfig(outer_rate=5e-3, network=SMALL), 60),
-    "finetune": (TransferConfig(outer_rate=5e-3, fit="finetune", steps=20, network=SMALL), 60),
+    "finetune": (TransferConfig(outer_rate=5e-3, fit="finetune", fit_steps=20, network=SMALL), 60),
 }
 KINDS = {name: config for name, (config, _) in ADAPTERS.items()} | {"centroid": CONFIGS["centroid"]()}
 
