@@ -105,7 +105,7 @@ class TransferConfig:
     fit_steps: int = 100
     """Gradient steps on a support."""
     rate: float | None = None
-    """Their rate; 10 for a probe's features of unit length, 0.1 for everything, 0.01 for a regression, if not
+    """Their rate; 2 for a probe's features of unit length, 0.1 for everything, 0.01 for a regression, if not
     given."""
     outer_rate: float = 1e-3
     """Adam's learning rate in pretraining."""
@@ -222,7 +222,7 @@ class Transfer:
             return self.config.rate
         if not self._classifies:
             return 0.01
-        return 10.0 if self.config.fit == "probe" else 0.1
+        return 2.0 if self.config.fit == "probe" else 0.1
 
 
 @final
