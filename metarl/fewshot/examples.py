@@ -16,6 +16,10 @@ class Examples(NamedTuple):
     """[task, example, ...]. For classification int64, the numbers of the ways (0 … ways − 1) and no further axis; for
     regression the float32 values."""
 
+    def to(self, device: str) -> "Examples":
+        """The same on another device."""
+        return Examples(self.inputs.to(device), self.targets.to(device))
+
 
 class Batch(NamedTuple):
     """The tasks of a meta-batch: what each is adapted to, and what it is judged on."""

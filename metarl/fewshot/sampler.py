@@ -30,6 +30,15 @@ def bounds(value: Range) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
+def check_range(minimum: int, **options: Range) -> None:
+    """Raises ValueError for the first option that is not a range, or begins below the minimum."""
+    for name, value in options.items():
+        low, high = bounds(value)
+        checks.at_least(minimum, **{name: low})
+        if low > high:
+            raise ValueError(f"the range of {name} must be from the least to the most, got {low} to {high}")
+
+
 @final
 @dataclasses.dataclass(frozen=True)
 class EpisodeShape:
@@ -43,11 +52,9 @@ class EpisodeShape:
     """Examples of each class in the query."""
 
     def __post_init__(self) -> None:
-        checks.at_least(2, ways=bounds(self.ways)[0])
-        checks.at_least(1, shots=bounds(self.shots)[0], queries=self.queries)
-        for name, (low, high) in {"ways": bounds(self.ways), "shots": bounds(self.shots)}.items():
-            if low > high:
-                raise ValueError(f"the range of {name} must be from the least to the most, got {low} to {high}")
+        check_range(2, ways=self.ways)
+        check_range(1, shots=self.shots)
+        checks.at_least(1, queries=self.queries)
 
 
 @final
