@@ -372,9 +372,7 @@ def _initial(name: str, like: Tensor, config: Rl2PpoConfig, generator: torch.Gen
     if like.ndim == 1:
         return nn.init.zeros_(like)
     if name.startswith("cell."):
-        for gate in like.split(config.hidden):
-            nn.init.orthogonal_(gate, generator=generator)
-        return like
+        return networks.orthogonal_gates(like, config.hidden, generator)
     return nn.init.orthogonal_(like, gain=0.01 if name == "mean.weight" else 1.0, generator=generator)
 
 

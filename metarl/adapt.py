@@ -49,14 +49,16 @@ def adapt(
     names = _adapted_names(parameters, rates, only)
     adapted = dict(parameters)
     for support in supports:
+        # A gradient at constants is one: nothing is recorded that a second derivative would need.
+        here = {name: value.detach() for name, value in adapted.items()} if first_order else adapted
 
-        def inner(subset: Parameters, support: Support = support, rest: Parameters = adapted) -> Tensor:
+        def inner(subset: Parameters, support: Support = support, rest: Parameters = here) -> Tensor:
             return loss({**rest, **subset}, support)
 
-        gradients = torch.func.grad(inner)({name: adapted[name] for name in names})
+        gradients = torch.func.grad(inner)({name: here[name] for name in names})
         for name, gradient in gradients.items():
             rate = rates[name] if isinstance(rates, Mapping) else rates
-            adapted[name] = adapted[name] - rate * (gradient.detach() if first_order else gradient)
+            adapted[name] = adapted[name] - rate * gradient
     return adapted
 
 

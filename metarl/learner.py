@@ -34,6 +34,11 @@ class State:
     optimizer: Parameters
     """The optimiser's tensors by name; empty for an optimiser without state."""
 
+    def to(self, device: str) -> "State":
+        """The same on another device."""
+        parts = (self.parameters, self.optimizer)
+        return State(*({name: value.to(device) for name, value in part.items()} for part in parts))
+
 
 @runtime_checkable
 class Learner(Protocol[Batch_contra]):

@@ -32,6 +32,13 @@ def parameters_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
+def orthogonal_gates(weight: Tensor, hidden: int, generator: torch.Generator) -> Tensor:
+    """Fills a recurrent cell's weight [gates · hidden, in]: orthogonal for each gate (Saxe et al. 2014)."""
+    for gate in weight.split(hidden):
+        nn.init.orthogonal_(gate, generator=generator)
+    return weight
+
+
 @final
 class GaussianPolicy(nn.Module):
     """π(a | o) = N(tanh f(o), diag σ²): f a tanh MLP, and a log σ that does not depend on the observation.

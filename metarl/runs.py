@@ -13,20 +13,22 @@ import errno
 import fcntl
 import json
 import os
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from metarl.errors import RunError, UsageError, warn
 from metarl.files import TEMPORARY, encode_json, read_json, remove, write_atomically, writing
 from metarl.provenance import Environment
 from metarl.tasks import SPLITS, Json, Split
 
-__all__ = ["Config", "Experiment", "Run", "claim", "read", "write_atomically"]
+__all__ = ["Config", "Experiment", "Run", "claim", "options_from_json", "read", "write_atomically"]
 
 _CONFIG, _LOCK = "config.json", ".lock"
 _FORMAT = 1
 _ABSENT = object()
+Record = TypeVar("Record")
 
 
 @final
@@ -246,6 +248,32 @@ def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
         else:
             flat[f"{prefix}{name}"] = item
     return flat
+
+
+def options_from_json(kind: type[Record], written: object, folder: Path) -> Record:
+    """A frozen record of options as it stands in a run's `config.json`; records within it, too.
+
+    Raises:
+        RunError: it is not a record of this version's kind.
+    """
+    if not isinstance(written, dict):
+        raise RunError(f"{folder} was written by another version: its options have no {kind.__name__}")
+    types = typing.get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]  # a record
+    if different := sorted(names ^ set(written)):
+        raise RunError(f"{folder} was written by another version: the options {', '.join(different)} differ")
+    values = {
+        name: options_from_json(types[name], value, folder)
+        if dataclasses.is_dataclass(types[name])
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in written.items()
+    }
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{folder} has options that do not fit: {error}") from error
 
 
 def _experiment(value: Json) -> Experiment:

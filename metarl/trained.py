@@ -55,7 +55,10 @@ def load(folder: Path | str, which: Which = "last", threads: int = 1, device: st
     run = runs.read(Path(folder))
     experiment = run.config.experiment
     if experiment.learner not in agents.CONFIGS:
-        raise UsageError(f"{folder} is a run of {experiment.learner} on {experiment.distribution}, not of an agent")
+        raise UsageError(
+            f"{folder} is a run of {experiment.learner} on {experiment.distribution}, not of an agent; "
+            "metarl.fewshot.load takes few-shot learners"
+        )
     try:
         dist = envs.make(experiment.distribution)
     except ValueError as error:
@@ -70,11 +73,7 @@ def load(folder: Path | str, which: Which = "last", threads: int = 1, device: st
     env_steps = saved.extra.get("env_steps", 0)
     if not isinstance(env_steps, int):
         raise RunError(f"{folder}: the checkpoint of step {saved.step} counts {env_steps!r} environment steps")
-    parameters, optimizer = (
-        {name: value.to(device) for name, value in part.items()}
-        for part in (saved.state.parameters, saved.state.optimizer)
-    )
-    return Trained(run, dist, agent, State(parameters, optimizer), source, env_steps)
+    return Trained(run, dist, agent, saved.state.to(device), source, env_steps)
 
 
 def config_from_json(learner: str, options: Mapping[str, object], folder: Path | str) -> AgentConfig:
@@ -83,15 +82,4 @@ def config_from_json(learner: str, options: Mapping[str, object], folder: Path |
     Raises:
         RunError: they are not options of this version's agent.
     """
-    kind = agents.CONFIGS[learner]
-    written = options.get("agent")
-    if not isinstance(written, dict):
-        raise RunError(f"{folder} was written by another version: its options have no agent's")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
-    names = {field.name for field in dataclasses.fields(kind)}
-    if different := sorted(names ^ set(values)):
-        raise RunError(f"{folder} was written by another version: the options {', '.join(different)} differ")
-    try:
-        return kind(**values)  # pyright: ignore[reportArgumentType]  # checked by the config itself
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{folder} has options that do not fit: {error}") from error
+    return runs.options_from_json(agents.CONFIGS[learner], options.get("agent"), Path(folder))

@@ -78,7 +78,10 @@ def train(training: Training[Batch], run: Run, config: LoopConfig) -> bool:
     checkpoints.clean_up(run.checkpoints)
     saved = checkpoints.latest(run.checkpoints)
     seed = run.config.experiment.seed
-    state = saved.state if saved else (training.start or training.learner.init)(seed)
+    if saved is None:
+        state = (training.start or training.learner.init)(seed)
+    else:
+        state = saved.state.to(run.config.experiment.device)
     start = saved_at = saved.step if saved else 0
     env_steps = _counter(saved)
     title = run.folder.name

@@ -111,7 +111,7 @@ def test_a_video_of_an_adapted_agent(run: Path, drawing: str) -> None:
         ("evaluate", [], "at least one run"),
         ("record_video", ["FOLDER/nothing"], "is not a run"),
         ("record_video", ["FOLDER/nothing", "--width", "7"], "must be even"),
-        ("fewshot", ["maml", "--run", "FOLDER/a", "--shots", "0"], "got 0"),
+        ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--shots", "0"], "got 0"),
         ("benchmark", ["--rounds", "0"], "got 256, 0"),
     ],
 )

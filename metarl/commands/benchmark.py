@@ -3,7 +3,8 @@
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with a new random action at every step and the same 1000 steps an episode, on the same number of threads
 or processes; for Meta-World they are its own vector environment, EnvPool, and MuJoCo alone. Rounds of all of them
-alternate; the ratio is taken round by round, and its median is printed with its range.
+alternate; the ratio is taken round by round, and its median is printed with its range. MAML's meta-update has
+learn2learn as its peer, or a task loop that does the same (`benchmark_fewshot`).
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from numpy import ndarray
 
 from metarl import agents, envs, provenance
 from metarl.agents import MamlTrpoConfig
+from metarl.commands import benchmark_fewshot
 from metarl.commands.options import Machine, parse
 from metarl.commands.timing import Stepper, in_turns, line
 from metarl.envs import Outcome, Simulator
@@ -37,8 +39,14 @@ _MISSING = "  envpool                  not measured: it is not installed (pip in
 class BenchmarkOptions:
     """What to measure, and how thoroughly."""
 
-    subjects: tuple[Literal["cheetah", "maml", "metaworld"], ...] = ("cheetah", "maml", "metaworld")
-    """Sampling of HalfCheetah-v5, the share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10."""
+    subjects: tuple[Literal["cheetah", "maml", "metaworld", "fewshot"], ...] = (
+        "cheetah",
+        "maml",
+        "metaworld",
+        "fewshot",
+    )
+    """Sampling of HalfCheetah-v5, the share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10, and
+    few-shot MAML's meta-updates."""
     num_envs: int = 256
     """Sub-environments of ours, of HalfCheetah-v5."""
     rounds: int = 5
@@ -74,6 +82,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         raw["maml_trpo"] = {"physics_share": share, "outer_step_seconds": seconds}
     if "metaworld" in options.subjects:
         raw["metaworld_steps_per_second"] = _metaworld(options)
+    if "fewshot" in options.subjects:
+        raw["meta_update_seconds"] = benchmark_fewshot.measure(options.rounds)
     if options.output is not None:
         write_atomically(options.output, encode_json(raw))
         print(f"written to {options.output}")

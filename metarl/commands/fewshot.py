@@ -1,77 +1,194 @@
-"""Trains a few-shot learner, then evaluates it: `fewshot.py maml --data sinusoid --run runs/sinusoid`."""
+"""Trains a few-shot learner, then evaluates it on held-out tasks.
+
+`fewshot.py prototypical --data omniglot --ways 5 --shots 1 --run runs/omniglot`; the same command again resumes.
+`fewshot.py --list` names the learners and data sets. Own images: `--data folder`, with `folder/class/*.png`.
+"""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from metarl import checkpoints, provenance, runs
-from metarl.commands.options import Machine, Place, parse
+from metarl import checkpoints, metrics, provenance, runs
+from metarl.commands.options import Machine, Place, experiment, parse, usage
 from metarl.errors import RunError
-from metarl.fewshot import evaluation
-from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.sinusoid import Sinusoids
+from metarl.fewshot import datasets, learners, plot
+from metarl.fewshot.datasets import Splitting
+from metarl.fewshot.episodes import Episodes
+from metarl.fewshot.learner import FewShotLearner
+from metarl.fewshot.learners import CONFIGS, LearnerConfig
+from metarl.fewshot.problems import Classification, Problem, SinusoidRegression
+from metarl.fewshot.trained import LEARNER, described
 from metarl.learner import Figures, State
+from metarl.progress import progress
+from metarl.tasks import Json
+from metarl.trained import Which
 from metarl.training import LoopConfig, Training, train
 
-_SHOTS = (5, 10)
-_INNER_STEPS = (0, 1, 5, 10)
+_SINUSOID = "sinusoid"
+
+
+def _about(kind: type[LearnerConfig]) -> str:
+    """A learner and its paper: the first line of its file."""
+    return (sys.modules[kind.__module__].__doc__ or "").splitlines()[0].removesuffix(".")
+
+
+ABOUT = {name: _about(kind) for name, kind in CONFIGS.items()}
+"""What each learner is, by its name."""
+
+if TYPE_CHECKING:
+    Chosen = LearnerConfig
+else:  # a sub-command for each
+    Chosen = tyro.extras.subcommand_type_from_defaults({name: kind() for name, kind in CONFIGS.items()}, ABOUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Where tasks come from."""
+
+    data: str
+    """A data set's name (--list), or one's own images: a folder of folders of .png or .jpeg, one folder a class; a zip
+    of it; or an .npz file with `images` and integer `labels`."""
+    data_root: Path | None = None
+    """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
+    download: bool = False
+    """Fetch files of a published data set that are missing."""
+    image_size: int | None = None
+    """Scale own images to this height and width, px."""
+    split_fractions: tuple[float, float, float] | None = None
+    """Shares of own classes for train, validation and test, where the folder does not say it; 0.6 0.2 0.2 if not
+    given."""
+    split_seed: int | None = None
+    """Decides which of them go where; 0 if not given."""
+
+    @property
+    def splitting(self) -> Splitting | None:
+        """How own classes are shared out, if any of it was asked for."""
+        if self.split_fractions is None and self.split_seed is None:
+            return None
+        return Splitting(self.split_fractions or Splitting().fractions, self.split_seed or 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class FewshotOptions:
     """Which learner, on which data, and for how long."""
 
-    learner: Annotated[Literal["maml"], tyro.conf.Positional]
-    """Which learner."""
+    learner: Chosen
     place: Place
-    data: Literal["sinusoid"] = "sinusoid"
-    """The tasks."""
-    options: MamlConfig = MamlConfig()
+    data: DataOptions
+    episodes: Episodes = Episodes()
     loop: LoopConfig = LoopConfig(steps=20_000, checkpoint_every=1000, validate_every=1000)
+    validation_tasks: int | None = None
+    """Validation tasks that the score is the mean over: 200 if not given; of a regression, all in its list."""
+    tasks: int | None = None
+    """Test tasks of the evaluation: 1000 if not given; of a regression, all in its list."""
+    checkpoint: Which = "last"
+    """Which checkpoint is evaluated: the last, or the best on validation."""
     machine: Machine = Machine(threads=1)
 
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun, then evaluates on the held-out tasks."""
+    if "--list" in arguments:
+        print(listing())
+        return
     options = parse(FewshotOptions, arguments, name, __doc__)
     options.machine.use(linear_algebra_threads=options.machine.threads)
-    data = Sinusoids()
-    learner = Maml(options.options, data, options.machine.device)
+    with usage():
+        problem = open_problem(options)
+        learner = learners.make(options.learner, problem.signature, options.machine.device)
+        source = problem.source(learner.training)
 
     def validate(state: State) -> Figures:
-        steps = options.options.inner_steps
-        errors = evaluation.errors_by_step(learner, data, state, "validation", options.options.shots, [steps])
-        return {"validation": -float(errors[steps].mean())}
+        return problem.validate(learner, state)
 
     environment = provenance.environment(options.machine.threads)
-    with runs.claim(
-        options.place.run, _experiment(options, data), steps=options.loop.steps, environment=environment
-    ) as run:
-        finished = train(Training(learner, data, validate, (*learner.shown, "validation")), run, options.loop)
+    decides = experiment(
+        f"{LEARNER}{name_of(options.learner)}",
+        {
+            "agent": dataclasses.asdict(options.learner),
+            "episodes": dataclasses.asdict(options.episodes),
+            "tasks": described(problem),
+            "loop": {"validation_tasks": options.validation_tasks},
+        },
+        options.loop,
+        problem,
+        options.place,
+        options.machine,
+    )
+    with runs.claim(options.place.run, decides, steps=options.loop.steps, environment=environment) as run:
+        finished = train(Training(learner, source, validate, (*learner.shown, "validation")), run, options.loop)
+        plot.write_curve(run.folder, learner.shown, run.folder / "curve.png")
         if not finished:
             print(f"{run.folder}: stopped; the same command goes on from here")
             return
-        saved = checkpoints.latest(run.checkpoints)
-        if saved is None:
-            raise RunError(f"{run.folder} has no checkpoint; train it again")
-        found = {
-            shots: evaluation.errors_by_step(learner, data, saved.state, "test", shots, _INNER_STEPS)
-            for shots in _SHOTS
-        }
-        print(f"written to {run.write_evaluation('test', evaluation.to_json(found, saved.step))}")
-        print(evaluation.table(found))
+        evaluate(run, problem, learner, options)
 
 
-def _experiment(options: FewshotOptions, data: Sinusoids) -> runs.Experiment:
-    """What decides the results."""
-    loop = {name: value for name, value in dataclasses.asdict(options.loop).items() if name != "steps"}
-    return runs.Experiment(
-        learner=f"fewshot-{options.learner}",
-        options={"agent": dataclasses.asdict(options.options), "loop": loop},
-        distribution=data.id,
-        distribution_hash=data.hash,
-        seed=options.place.seed,
-        device=options.machine.device,
+def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: FewshotOptions) -> None:
+    """Writes `evaluations/test.json` (or `test-best.json`) and prints the table."""
+    find = checkpoints.latest if options.checkpoint == "last" else checkpoints.best
+    saved = find(run.checkpoints)
+    if saved is None:
+        raise RunError(f"{run.folder} has no checkpoint; train it again")
+    state = saved.state.to(options.machine.device)
+    with progress(f"evaluating {run.folder.name}", 100) as shown:
+        report = problem.evaluate(
+            learner, state, "test", on_progress=lambda share: shown.update(round(100 * share), {})
+        )
+    before = (row for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step)
+    seconds = sum(row.get("time/outer_step") or 0.0 for row in before)
+    about: dict[str, Json] = {
+        "learner": run.config.experiment.learner,
+        "checkpoint": options.checkpoint,
+        "step": saved.step,
+        "training_seconds": round(seconds, 3),
+    }
+    path = run.write_evaluation("test", about | report.to_json(), best=options.checkpoint == "best")
+    print(f"written to {path}")
+    print(f"{run.folder.name}: {options.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
+    print(report.table())
+
+
+def open_problem(options: FewshotOptions) -> Problem:
+    """The tasks that the options name.
+
+    Raises:
+        UsageError: files are missing or are others.
+        ValueError: options that do not fit the data, or data that contradict themselves.
+    """
+    given, device = options.data, options.machine.device
+    if given.data == _SINUSOID:
+        if given.download or given.image_size is not None or given.splitting or given.data_root:
+            raise ValueError(f"{_SINUSOID} is drawn, not read: leave the options of files out")
+        return SinusoidRegression(options.episodes, device, options.validation_tasks, options.tasks)
+    data = datasets.load(
+        given.data,
+        given.data_root,
+        download=given.download,
+        image_size=given.image_size,
+        splitting=given.splitting,
     )
+    counts = {"validation_tasks": options.validation_tasks, "tasks": options.tasks}
+    given_counts = {name: count for name, count in counts.items() if count is not None}
+    return Classification(data.on(device), options.episodes, **given_counts)
+
+
+def name_of(config: LearnerConfig) -> str:
+    """The name of the learner that these are options of."""
+    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+
+
+def listing() -> str:
+    """All learners and data sets, a line each."""
+    data = {_SINUSOID: "regression: amplitudes and phases, 600 test tasks"}
+    data |= {name: found.about for name, found in datasets.PUBLISHED.items()}
+    data |= {"a folder, .zip, .npz": "one's own images by class"}
+    parts: list[str] = []
+    for title, about in (("learners", ABOUT), ("data sets", data)):
+        width = max(map(len, about))
+        parts += [f"{title}:", *(f"  {name:{width}}  {line}" for name, line in about.items()), ""]
+    return "\n".join(parts[:-1])

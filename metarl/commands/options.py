@@ -3,17 +3,18 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import tyro
 
-from metarl import envs
+from metarl import envs, runs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.learner import Schedule
+from metarl.training import LoopConfig
 
 Options = TypeVar("Options")
 
@@ -76,6 +77,40 @@ class Place:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A task distribution, as far as a run's config names it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
+
+
+def experiment(
+    learner: str,
+    options: Mapping[str, Mapping[str, object]],
+    loop: LoopConfig,
+    tasks: Identified,
+    place: Place,
+    machine: Machine,
+) -> runs.Experiment:
+    """What decides a run's results: the options by group, and in the group `loop` also the loop's own.
+
+    The number of steps does not: it may grow.
+    """
+    lasting = {name: value for name, value in dataclasses.asdict(loop).items() if name != "steps"}
+    return runs.Experiment(
+        learner=learner,
+        options={**options, "loop": {**lasting, **options.get("loop", {})}},
+        distribution=tasks.id,
+        distribution_hash=tasks.hash,
+        seed=place.seed,
+        device=machine.device,
+    )
 
 
 @contextlib.contextmanager

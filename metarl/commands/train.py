@@ -10,8 +10,7 @@ from torch import Tensor
 
 from metarl import agents, checkpoints, provenance, runs
 from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
-from metarl.commands.options import Machine, Place, distribution, parse, usage
-from metarl.envs import EnvDistribution
+from metarl.commands.options import Machine, Place, distribution, experiment, parse, usage
 from metarl.errors import UsageError
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
@@ -56,9 +55,12 @@ def train_agent(options: TrainOptions) -> None:
     dist = distribution(options.env)
     with usage():
         agent = agents.make(options.agent, dist, machine.threads, machine.device)
-    experiment = _experiment(options, dist)
+    name = agents.name_of(options.agent)
+    decided = {"agent": dataclasses.asdict(options.agent), "loop": {"validation_tasks": options.validation_tasks}}
+    if options.start_from is not None:
+        decided["start"] = {"from": str(options.start_from)}
     sampler = Sampler(dist, machine.threads, machine.device)
-    source = Source(experiment.learner, place.run.name, place.seed, "last", 0)
+    source = Source(name, place.run.name, place.seed, "last", 0)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
 
     def validate(state: State) -> Figures:
@@ -74,8 +76,9 @@ def train_agent(options: TrainOptions) -> None:
         fresh = agent.init(seed)
         return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
 
+    decides = experiment(name, decided, options.loop, dist, place, machine)
     environment = provenance.environment(machine.threads)
-    with runs.claim(place.run, experiment, steps=options.loop.steps, environment=environment) as run:
+    with runs.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
         shown = ("env_steps", *agent.shown, "validation")
         finished = train(Training(agent, dist, validate, shown, start), run, options.loop)
         print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")
@@ -94,7 +97,7 @@ def taken_over(checkpoint: Path, fresh: State, device: str) -> State:
     for there, here in ((saved.parameters, fresh.parameters), (saved.optimizer, fresh.optimizer)):
         if different := _different(there, here):
             raise UsageError(f"--start-from {checkpoint} is of another learner: {different}")
-    return State(*({name: x.to(device) for name, x in part.items()} for part in (saved.parameters, saved.optimizer)))
+    return saved.to(device)
 
 
 def _different(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
@@ -104,20 +107,3 @@ def _different(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
         if shapes[0] != shapes[1]:
             return f"{name} is {shapes[0]} there and {shapes[1]} here"
     return ""
-
-
-def _experiment(options: TrainOptions, dist: EnvDistribution) -> runs.Experiment:
-    """What decides the results."""
-    loop = {name: value for name, value in dataclasses.asdict(options.loop).items() if name != "steps"}
-    return runs.Experiment(
-        learner=agents.name_of(options.agent),
-        options={
-            "agent": dataclasses.asdict(options.agent),
-            "loop": loop | {"validation_tasks": options.validation_tasks},
-            **({} if options.start_from is None else {"start": {"from": str(options.start_from)}}),
-        },
-        distribution=dist.id,
-        distribution_hash=dist.hash,
-        seed=options.place.seed,
-        device=options.machine.device,
-    )

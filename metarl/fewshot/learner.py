@@ -5,7 +5,7 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.fewshot.examples import Batch, Examples
+from metarl.fewshot.examples import Batch, Examples, TrainingTasks
 from metarl.learner import Learner, State
 
 BatchNorm = Literal["transductive", "support", "running", "none"]
@@ -30,6 +30,11 @@ class FewShotLearner(Learner[Batch], Protocol):
     @property
     def batch_norms(self) -> tuple[BatchNorm, ...]:
         """The kinds that the learner can be judged with; the first is the one it is trained with."""
+        ...
+
+    @property
+    def training(self) -> TrainingTasks:
+        """The tasks that it is best trained on, as its paper has them."""
         ...
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:

@@ -2,136 +2,241 @@
 
     minimise  E_𝓣 L(θ_𝓣; query)   with   θ_𝓣 = θ − α ∇_θ L(θ; support), repeated `inner_steps` times
 
+L is the mean squared error or the mean cross-entropy. First order takes the inner gradient as a constant (§5.2); ANIL
+adapts the last layer alone (Raghu et al. 2020). Of MAML++ (Antoniou et al. 2019) there are an α for each layer and
+step, learned with θ, and the loss of every step's parameters in the beginning:
+
+    Σ_i w_i L(θ_i; query),   w_i = (1 − p)/n + p [i = n],   p from 0 to 1 in the first outer steps       (eq. 3)
+
 The inner loop is `metarl.adapt`, the same that adapts policies; here every inner step uses the same support.
 """
 
 import dataclasses
 import functools
-from typing import Protocol, final, runtime_checkable
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from metarl import adam, checks, networks
-from metarl.adapt import adapt_tasks
-from metarl.fewshot.examples import Examples
+from metarl import checks
+from metarl.adapt import adapt, adapt_tasks
+from metarl.fewshot import losses, networks, updates
+from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
+from metarl.fewshot.learner import BatchNorm
+from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Tuned
 from metarl.learner import Figures, Parameters, State
-from metarl.tasks import Task
 
-
-@runtime_checkable
-class ExampleSource(Protocol):
-    """Gives examples of tasks."""
-
-    def examples(self, tasks: tuple[Task, ...], count: int, rng: np.random.Generator) -> Examples: ...
+Strategy = Literal["stacked", "vmap", "loop"]
+_RATES = "rates."
 
 
 @dataclasses.dataclass(frozen=True)
 class MamlConfig:
-    """Options of supervised MAML; the defaults are the paper's for sinusoids."""
+    """Options of supervised MAML. Where one is not given, it is the paper's for tasks of this kind: see `recipe`."""
 
-    meta_batch: int = 25
+    meta_batch: int | None = None
     """Tasks an outer step."""
-    shots: int = 10
-    """Examples in a support."""
-    queries: int = 10
-    """Examples in a query."""
-    inner_steps: int = 1
+    inner_steps: int | None = None
     """Inner steps in training."""
-    inner_rate: float = 0.01
-    """α, the inner steps' rate, for the mean squared error."""
+    test_steps: int | None = None
+    """Inner steps in evaluations."""
+    inner_rate: float | None = None
+    """α, the inner steps' rate, for the mean loss over the support."""
     outer_rate: float = 1e-3
     """Adam's learning rate."""
+    halve_every: int = 0
+    """Outer steps after which Adam's rate is halved, again and again; 0 for never."""
     first_order: bool = False
     """Take the inner gradients as constants: no second derivatives."""
     anil: bool = False
     """Adapt only the last layer."""
-    hidden: tuple[int, ...] = (40, 40)
-    """Widths of the hidden layers."""
+    learned_rates: bool = False
+    """Learn an inner rate for each layer and step, beginning with `inner_rate`."""
+    multi_step: int = 0
+    """Outer steps in which the loss moves from all inner steps' parameters to the last's alone; 0 for the last's."""
+    strategy: Literal["auto", "stacked", "vmap", "loop"] = "auto"
+    """How the tasks of a meta-batch are computed: stacked or by vmap as one program, or in a loop; no result depends on
+    it but by rounding. auto: loop for images of more than 32 pixels on a CPU, stacked for all else."""
+    network: NetworkConfig = NetworkConfig()
 
     def __post_init__(self) -> None:
-        checks.at_least(
-            1, meta_batch=self.meta_batch, shots=self.shots, queries=self.queries, inner_steps=self.inner_steps
-        )
-        checks.positive(inner_rate=self.inner_rate, outer_rate=self.outer_rate)
-        checks.layers(self.hidden)
+        given = {"meta_batch": self.meta_batch, "inner_steps": self.inner_steps, "test_steps": self.test_steps}
+        checks.at_least(1, **{name: value for name, value in given.items() if value is not None})
+        checks.at_least(0, halve_every=self.halve_every, multi_step=self.multi_step)
+        checks.positive(outer_rate=self.outer_rate, inner_rate=1.0 if self.inner_rate is None else self.inner_rate)
+
+
+class Recipe(NamedTuple):
+    """What the paper does for a kind of tasks (Finn et al. 2017, §5, app. A; rates for sums over classes there)."""
+
+    meta_batch: int
+    queries: int
+    inner_steps: int
+    test_steps: int
+    inner_rate: float
+
+
+def recipe(signature: TaskSignature) -> Recipe:
+    """The paper's options for tasks of this kind.
+
+    Its rates for classification are for the loss summed over classes, 0.4 at 5 ways and 0.1 at 20 for characters and
+    0.01 for photographs: 2 and 0.05 for the mean. Its queries are as many as its shots, 15 for photographs.
+    """
+    if signature.kind == "regression":
+        return Recipe(25, 10, 1, 1, 0.01)
+    if networks.small(signature):
+        few = signature.ways < 20
+        return Recipe(32 if few else 16, signature.shots, 1 if few else 5, 3 if few else 5, 2.0)
+    if len(signature.shape) == 3:
+        return Recipe(4 if signature.shots < 5 else 2, 15, 5, 10, 0.05)
+    return Recipe(32, 15, 1, 1, 0.1)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Maml:
-    """The learner: its options and where its examples come from."""
+    """The learner."""
 
     config: MamlConfig
-    source: ExampleSource
+    signature: TaskSignature
     device: str = "cpu"
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The options, given or the paper's."""
+        paper = recipe(self.signature)
+        config = self.config
+        given = {
+            "meta_batch": config.meta_batch,
+            "inner_steps": config.inner_steps,
+            "test_steps": config.test_steps,
+            "inner_rate": config.inner_rate,
+        }
+        return paper._replace(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def meta_batch(self) -> int:
-        return self.config.meta_batch
+        return self.recipe.meta_batch
 
     @property
     def shown(self) -> tuple[str, ...]:
-        return ("error_before", "error_after")
+        return ("loss", "accuracy") if self.signature.kind == "classification" else ("error_before", "error_after")
+
+    @property
+    def batch_norms(self) -> tuple[BatchNorm, ...]:
+        return ("transductive", "support") if self.network.normalises else ("none",)
+
+    @property
+    def training(self) -> TrainingTasks:
+        return TrainingTasks(queries=self.recipe.queries)
 
     @functools.cached_property
-    def network(self) -> nn.Sequential:
-        """The architecture; its own weights are never used."""
-        return self._build(torch.Generator())
+    def network(self) -> Network:
+        """f_θ."""
+        return networks.build(self.config.network, self.signature, self.signature.outputs)
 
-    def _build(self, generator: torch.Generator) -> nn.Sequential:
-        return networks.mlp([1, *self.config.hidden, 1], nn.ReLU, generator)
+    @property
+    def strategy(self) -> Strategy:
+        """How the tasks of a meta-batch are computed."""
+        if self.config.strategy != "auto":
+            return self.config.strategy
+        large = len(self.signature.shape) == 3 and not networks.small(self.signature)
+        return "loop" if large and torch.device(self.device).type == "cpu" else "stacked"
 
     def init(self, seed: int) -> State:
-        parameters = networks.parameters_of(self._build(torch.Generator().manual_seed(seed)))
-        parameters = {name: value.to(self.device) for name, value in parameters.items()}
-        return State(parameters, adam.start(parameters))
+        parameters = self.network.init(torch.Generator().manual_seed(seed))
+        state = updates.start(self.network, parameters | self._initial_rates(parameters), self.device)
+        return dataclasses.replace(state, parameters=updates.learned(state))  # it keeps no running averages
 
-    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
-        config = self.config
-        support = self._examples(batch, config.shots, rng)
-        query = self._examples(batch, config.queries, rng)
+    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
+        def objective(parameters: Parameters) -> tuple[Tensor, Tensor]:
+            total, last = torch.zeros((), device=self.device), self.unadapted(parameters)
+            weights = self._step_weights(int(state.optimizer["step"]))
+            predicted = torch.empty(0)
+            for step, weight in enumerate(weights):
+                last = self.inner_step(last, parameters, batch.support, step)
+                if weight:
+                    predicted = last.values(batch.query.inputs)
+                    total = total + weight * losses.by_task(predicted, batch.query).mean()
+            return total, predicted.detach()
 
-        def outer(parameters: Parameters) -> tuple[Tensor, Tensor]:
-            before = self._error(parameters, query, shared=True)
-            after = self._error(self.adapt(parameters, support, config.inner_steps), query, shared=False)
-            return after, before.detach()
+        found, predicted = updates.gradients(objective, state.parameters)
+        return updates.step(state, found, self.config), self._figures(state, batch, predicted)
 
-        gradients, (after, before) = torch.func.grad_and_value(outer, has_aux=True)(dict(state.parameters))
-        parameters, optimizer = adam.step(state.parameters, gradients, state.optimizer, config.outer_rate)
-        return State(parameters, optimizer), {"error_before": float(before), "error_after": float(after)}
-
-    def adapt(self, parameters: Parameters, support: Examples, steps: int) -> dict[str, Tensor]:
-        """Each task's parameters [task, ...] after `steps` inner steps on its support, from shared parameters."""
-        last = len(self.network) - 1
-        return adapt_tasks(
-            functools.partial(mean_squared_error, self.network),
-            parameters,
-            [support] * steps,
-            self.config.inner_rate,
-            first_order=self.config.first_order,
-            only=(f"{last}.weight", f"{last}.bias") if self.config.anil else None,
-        )
+    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
+        """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
+        if batch_norm not in self.batch_norms:
+            raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
+        with torch.no_grad():
+            adapted = self.unadapted(state.parameters)
+            for step in range(self.recipe.test_steps if steps is None else steps):
+                adapted = self.inner_step(adapted, state.parameters, support, step)
+            return dataclasses.replace(adapted, support=support.inputs if batch_norm == "support" else None)
 
     def errors(self, state: State, support: Examples, query: Examples, steps: int) -> Float[Tensor, " task"]:
-        """Each task's mean squared error on its query after `steps` inner steps on its support."""
-        loss = functools.partial(mean_squared_error, self.network)
+        """Each task's mean squared error (or cross-entropy) on its query after `steps` inner steps on its support."""
+        predicted = self.adapt(state, support, self.batch_norms[0], steps).predict(query.inputs)
+        return losses.by_task(predicted, query)
+
+    def loss(self, parameters: Parameters, examples: Examples) -> Tensor:
+        """L(θ) of one task, or, with a task axis in the parameters and examples, its sum over the tasks."""
+        predicted = self.network(parameters, examples.inputs).values
+        return losses.by_task(predicted, examples).sum()
+
+    def unadapted(self, parameters: Parameters) -> Tuned:
+        """θ⁰, the same for every task."""
+        return Tuned(self.network, parameters)
+
+    def inner_step(self, before: Tuned, shared: Parameters, support: Examples, step: int) -> Tuned:
+        """One inner step further, differentiable; `shared` are the parameters that the rates are among."""
+        parameters = {name: value for name, value in before.parameters.items() if not name.startswith(_RATES)}
+        names = HEAD if self.config.anil else tuple(parameters)
+        rates, first_order = self._rates(shared, step), self.config.first_order
+        if self.strategy == "stacked":  # the gradient of a sum over tasks, in each task's own parameters, is the task's
+            if step == 0:
+                tasks = len(support.inputs)
+                parameters |= {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
+            adapted = adapt(self.loss, parameters, [support], rates, first_order=first_order, only=names)
+        else:
+            adapted = adapt_tasks(
+                self.loss,
+                parameters,
+                [support],
+                rates,
+                first_order=first_order,
+                only=names,
+                shared=step == 0,
+                strategy=self.strategy,
+            )
+        return Tuned(self.network, adapted, loop=self.strategy == "loop")
+
+    def _rates(self, shared: Parameters, step: int) -> float | dict[str, Tensor]:
+        """α of a step; steps beyond the learned ones take the last one's."""
+        if not self.config.learned_rates:
+            return self.recipe.inner_rate
+        index = min(step, self.recipe.inner_steps - 1)
+        rates = {name.removeprefix(_RATES): value for name, value in shared.items() if name.startswith(_RATES)}
+        return {name: value[index] for name, value in rates.items()}
+
+    def _initial_rates(self, parameters: Parameters) -> dict[str, Tensor]:
+        if not self.config.learned_rates:
+            return {}
+        adapting = HEAD if self.config.anil else tuple(parameters)
+        steps, rate = self.recipe.inner_steps, self.recipe.inner_rate
+        return {f"{_RATES}{name}": torch.full((steps,), rate) for name in adapting}
+
+    def _step_weights(self, outer_step: int) -> list[float]:
+        """w_i, the weight of the loss after each inner step."""
+        count = self.recipe.inner_steps
+        share = min(1.0, outer_step / self.config.multi_step) if self.config.multi_step else 1.0
+        return [(1 - share) / count + share * (step == count - 1) for step in range(count)]
+
+    def _figures(self, state: State, batch: Batch, predicted: Tensor) -> Figures:
+        loss = float(losses.by_task(predicted, batch.query).mean())
+        if self.signature.kind == "classification":
+            return {"loss": loss, "accuracy": losses.accuracy(predicted, batch.query.targets)}
         with torch.no_grad():
-            if steps == 0:
-                return torch.func.vmap(loss, in_dims=(None, 0))(dict(state.parameters), query)
-            return torch.func.vmap(loss)(self.adapt(state.parameters, support, steps), query)
-
-    def _error(self, parameters: Parameters, query: Examples, *, shared: bool) -> Tensor:
-        loss = functools.partial(mean_squared_error, self.network)
-        return torch.func.vmap(loss, in_dims=(None if shared else 0, 0))(dict(parameters), query).mean()
-
-    def _examples(self, tasks: tuple[Task, ...], count: int, rng: np.random.Generator) -> Examples:
-        return Examples(*(tensor.to(self.device) for tensor in self.source.examples(tasks, count, rng)))
-
-
-def mean_squared_error(network: nn.Module, parameters: Parameters, examples: Examples) -> Tensor:
-    """L(θ) = E[(f_θ(x) − y)²]."""
-    predicted = torch.func.functional_call(network, dict(parameters), (examples.inputs,))
-    return ((predicted - examples.targets) ** 2).mean()
+            before = self.network(state.parameters, batch.query.inputs).values
+        return {"error_before": float(losses.by_task(before, batch.query).mean()), "error_after": loss}

@@ -7,7 +7,9 @@ from typing import final
 import numpy as np
 import torch
 
-from metarl.fewshot.examples import Examples
+from metarl import checks
+from metarl.fewshot.examples import Batch, Examples, TaskSignature
+from metarl.fewshot.sampler import Range, check_range, pick
 from metarl.tasks import Family, Json, Split, Task, TaskSpace, Uniform, content_hash
 
 _INPUT_LIMIT = 5.0
@@ -33,6 +35,10 @@ class Sinusoids:
     def hash(self) -> str:
         return content_hash(self.spec())
 
+    def signature(self, shots: int) -> TaskSignature:
+        """What a learner must know of tasks with so many examples in the support."""
+        return TaskSignature("regression", (1,), ways=0, shots=shots, outputs=1)
+
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         return self.space.sample(split, count, rng)
 
@@ -49,6 +55,29 @@ class Sinusoids:
         )
         y = amplitude * np.sin(x - phase)
         return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.float32)))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class SinusoidSource:
+    """Meta-batches of sinusoids; a `metarl.training.BatchSource`."""
+
+    data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
+    shots: Range = 10
+    """Examples in a support."""
+    queries: int = 10
+    """Examples in a query."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_range(1, shots=self.shots)
+        checks.at_least(1, queries=self.queries)
+
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
+        """`count` tasks of a split."""
+        tasks, shots = self.data.sample(split, count, rng), pick(self.shots, rng)
+        support, query = (self.data.examples(tasks, number, rng) for number in (shots, self.queries))
+        return Batch(support.to(self.device), query.to(self.device))
 
 
 _FAMILIES = (

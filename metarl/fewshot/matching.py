@@ -1,0 +1,158 @@
+"""Matching networks (Vinyals et al. 2016, "Matching Networks for One Shot Learning").
+
+    p(y | x) = Σ_i a(x, x_i) [y = y_i],   a(x, x_i) = softmax_i s(f(x), g(x_i))                (eq. 1, §2.1.1)
+
+s is τ times the cosine, τ learned (without it the softmax of cosines in [−1, 1] is too flat to train at many ways), or
+minus the squared Euclidean distance. With full-context embeddings (app. A.1, A.2) the support is read by a
+bidirectional LSTM, in the order in which it comes, and the query by `reads` steps of an LSTM with attention to it:
+
+    g(x_i) = →h_i + ←h_i + g'(x_i)
+    h_k = LSTM(f'(x), [h_{k−1}, r_{k−1}], c_{k−1}) + f'(x),   r_k = Σ_i softmax_i(h_k · g(x_i)) g(x_i),   f(x) = h_K
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl import checks
+from metarl.fewshot import lstm, metric, networks, updates
+from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
+from metarl.fewshot.learner import BatchNorm, Predictor
+from metarl.fewshot.metric import Comparing, Embedded
+from metarl.fewshot.networks import Network, NetworkConfig
+from metarl.fewshot.prototypical import squared_distances
+from metarl.learner import Figures, Parameters, State
+
+_FORWARDS, _BACKWARDS, _ATTENTION = "context.forwards", "context.backwards", "context.attention"
+_TEMPERATURE = "log_temperature"
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchingConfig:
+    """Options of matching networks."""
+
+    meta_batch: int = 2
+    """Tasks an outer step."""
+    similarity: Literal["cosine", "l2"] = "cosine"
+    """The cosine times a learned temperature, or minus the squared Euclidean distance."""
+    temperature: float = 10.0
+    """τ in the beginning, for the cosine."""
+    full_context: bool = False
+    """Embed each example in the context of the whole support."""
+    reads: int = 5
+    """K, the steps of attention to the support, with full context."""
+    outer_rate: float = 1e-3
+    """Adam's learning rate."""
+    halve_every: int = 2000
+    """Outer steps after which the rate is halved, again and again; 0 for never."""
+    network: NetworkConfig = NetworkConfig()
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, meta_batch=self.meta_batch, reads=self.reads)
+        checks.at_least(0, halve_every=self.halve_every)
+        checks.positive(outer_rate=self.outer_rate, temperature=self.temperature)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """The learner."""
+
+    config: MatchingConfig
+    signature: TaskSignature
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        metric.need_classification(self.signature, "matching")
+
+    @property
+    def meta_batch(self) -> int:
+        return self.config.meta_batch
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return ("loss", "accuracy")
+
+    @property
+    def batch_norms(self) -> tuple[BatchNorm, ...]:
+        return metric.batch_norms(self.network)
+
+    @property
+    def training(self) -> TrainingTasks:
+        """20 classes and 5 queries of each: more ways than the paper's 5, as for prototypical networks."""
+        return metric.higher_ways(self.signature, 20)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """f' and g', which are one."""
+        return networks.build(self.config.network, self.signature, outputs=0)
+
+    def init(self, seed: int) -> State:
+        generator = torch.Generator().manual_seed(seed)
+        parameters = self.network.init(generator)
+        if self.config.similarity == "cosine":
+            parameters[_TEMPERATURE] = torch.tensor(math.log(self.config.temperature))
+        if self.config.full_context:
+            width = self.network.features
+            for name, inputs in ((_FORWARDS, width), (_BACKWARDS, width), (_ATTENTION, 2 * width)):
+                parameters |= lstm.init(name, inputs, width, generator)
+        return updates.start(self.network, parameters, self.device)
+
+    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
+        return self._comparing.meta_step(state, batch, self.config)
+
+    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
+        return self._comparing.adapt(state, support, batch_norm)
+
+    @property
+    def _comparing(self) -> Comparing:
+        return Comparing(self.network, self._compare)
+
+    def _compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+        if self.config.full_context:
+            tasks = in_context(parameters, tasks, self.config.reads)
+        if self.config.similarity == "cosine":
+            similarity = parameters[_TEMPERATURE].exp() * metric.cosine(tasks.query, tasks.support)
+        else:
+            similarity = -squared_distances(tasks.query, tasks.support)
+        return attended(similarity, tasks)
+
+
+def attended(similarity: Float[Tensor, "task query example"], tasks: Embedded) -> Float[Tensor, "task query way"]:
+    """log Σ_i a(x, x_i) [y = y_i]."""
+    log_attention = torch.log_softmax(similarity, -1)[:, :, None, :]
+    elsewhere = (tasks.one_hot.mT == 0)[:, None]  # [task, 1, way, example]
+    return torch.logsumexp(log_attention.masked_fill(elsewhere, -torch.inf), dim=-1)
+
+
+def in_context(parameters: Parameters, tasks: Embedded, reads: int) -> Embedded:
+    """The examples as embedded in the context of the support."""
+    support = _read_support(parameters, tasks.support)
+    count, queries, width = tasks.query.shape
+    memory = lstm.empty(count * queries, width, tasks.query)
+    read = torch.zeros_like(tasks.query)
+    hidden = torch.zeros_like(tasks.query)
+    for _ in range(reads):
+        state = torch.cat([hidden, read], dim=-1).flatten(0, 1)
+        memory = lstm.step(parameters, _ATTENTION, state, lstm.Memory(tasks.query.flatten(0, 1), memory.cell))
+        hidden = memory.hidden.unflatten(0, (count, queries)) + tasks.query
+        read = torch.softmax(hidden @ support.mT, dim=-1) @ support
+    return tasks._replace(support=support, query=hidden)
+
+
+def _read_support(parameters: Parameters, support: Float[Tensor, "task example feature"]) -> Tensor:
+    count, examples, width = support.shape
+    found = [support]
+    for name, order in ((_FORWARDS, range(examples)), (_BACKWARDS, range(examples - 1, -1, -1))):
+        memory, by_example = lstm.empty(count, width, support), {}
+        for example in order:
+            memory = lstm.step(parameters, name, support[:, example], memory)
+            by_example[example] = memory.hidden
+        found.append(torch.stack([by_example[example] for example in range(examples)], dim=1))
+    return torch.stack(found).sum(0)

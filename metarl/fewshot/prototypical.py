@@ -1,0 +1,103 @@
+"""Prototypical networks (Snell, Swersky & Zemel 2017, "Prototypical Networks for Few-shot Learning").
+
+c_k = mean of f(x) over the support of class k                                             (eq. 1)
+p(y = k | x) ∝ exp(−d(f(x), c_k)),   d the squared Euclidean distance                      (eq. 2)
+loss: −log p(y | x), over tasks of more ways than will be asked for                        (alg. 1, §2.6)
+"""
+
+import dataclasses
+import functools
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl import checks
+from metarl.fewshot import metric, networks, updates
+from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
+from metarl.fewshot.learner import BatchNorm, Predictor
+from metarl.fewshot.metric import Comparing, Embedded
+from metarl.fewshot.networks import Network, NetworkConfig
+from metarl.learner import Figures, Parameters, State
+
+
+@dataclasses.dataclass(frozen=True)
+class PrototypicalConfig:
+    """Options of prototypical networks; the defaults are the paper's for Omniglot."""
+
+    meta_batch: int = 1
+    """Tasks an outer step."""
+    outer_rate: float = 1e-3
+    """Adam's learning rate."""
+    halve_every: int = 2000
+    """Outer steps after which the rate is halved, again and again; 0 for never."""
+    network: NetworkConfig = NetworkConfig()
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, meta_batch=self.meta_batch)
+        checks.at_least(0, halve_every=self.halve_every)
+        checks.positive(outer_rate=self.outer_rate)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Prototypical:
+    """The learner."""
+
+    config: PrototypicalConfig
+    signature: TaskSignature
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        metric.need_classification(self.signature, "prototypical")
+
+    @property
+    def meta_batch(self) -> int:
+        return self.config.meta_batch
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return ("loss", "accuracy")
+
+    @property
+    def batch_norms(self) -> tuple[BatchNorm, ...]:
+        return metric.batch_norms(self.network)
+
+    @property
+    def training(self) -> TrainingTasks:
+        """60 classes and 5 queries of each, 20 classes for photographs, as in the paper (§3.1, §3.2)."""
+        return metric.higher_ways(self.signature, 60 if networks.small(self.signature) else 20)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The embedding f."""
+        return networks.build(self.config.network, self.signature, outputs=0)
+
+    def init(self, seed: int) -> State:
+        return updates.start(self.network, self.network.init(torch.Generator().manual_seed(seed)), self.device)
+
+    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
+        return Comparing(self.network, compare).meta_step(state, batch, self.config)
+
+    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
+        return Comparing(self.network, compare).adapt(state, support, batch_norm)
+
+
+def compare(parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+    """−‖f(x) − c_k‖²."""
+    return -squared_distances(tasks.query, prototypes(tasks))
+
+
+def prototypes(tasks: Embedded) -> Float[Tensor, "task way feature"]:
+    """c_k, for any number of examples of each class."""
+    share = tasks.one_hot / tasks.one_hot.sum(1, keepdim=True)
+    return share.mT @ tasks.support
+
+
+def squared_distances(
+    x: Float[Tensor, "task query feature"], y: Float[Tensor, "task other feature"]
+) -> Float[Tensor, "task query other"]:
+    """‖x − y‖² of every pair, as ‖x‖² − 2 x·y + ‖y‖²."""
+    return (x**2).sum(-1)[..., None] - 2 * x @ y.mT + (y**2).sum(-1)[:, None]
