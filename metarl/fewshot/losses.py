@@ -15,7 +15,7 @@ def by_task(predicted: Float[Tensor, "*task example output"], examples: Examples
     if not examples.targets.is_floating_point():
         log_p = torch.log_softmax(predicted, -1)
         return -log_p.gather(-1, examples.targets[..., None]).mean((-2, -1))
-    return ((predicted - examples.targets) ** 2).mean((-2, -1))
+    return torch.nn.functional.mse_loss(predicted, examples.targets, reduction="none").mean((-2, -1))
 
 
 def accuracy(logits: Float[Tensor, "*task query way"], targets: Int[Tensor, "*task query"]) -> float:

@@ -67,11 +67,13 @@ def step(state: State, gradients: Parameters, options: OuterOptions, statistics:
     rate = options.outer_rate
     if options.halve_every:
         rate *= 0.5 ** (int(state.optimizer["step"]) // options.halve_every)
-    parameters, optimizer = adam.step(learned(state), gradients, state.optimizer, rate)
-    before = {name: value for name, value in state.parameters.items() if name.startswith(RUNNING)}
+    before = learned(state)
+    fused = all(value.device.type == "cpu" for value in before.values())  # elsewhere the step count would have to move
+    parameters, optimizer = adam.step(before, gradients, state.optimizer, rate, fused=fused)
+    followed = {name: value for name, value in state.parameters.items() if name.startswith(RUNNING)}
     if statistics is None:
-        return State({**parameters, **before}, optimizer)
-    after = {name: torch.lerp(before[name], value.detach(), _MOMENTUM) for name, value in _named(statistics).items()}
+        return State({**parameters, **followed}, optimizer)
+    after = {name: torch.lerp(followed[name], value.detach(), _MOMENTUM) for name, value in _named(statistics).items()}
     return State({**parameters, **after}, optimizer)
 
 
