@@ -1,4 +1,4 @@
-"""One inner loop for a regressor and for a policy, equal to loops written out with autograd, in float64."""
+"""One inner loop for a regressor, a classifier and a policy, equal to loops written out with autograd, in float64."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from metarl import networks
 from metarl.adapt import adapt, adapt_tasks
 from metarl.agents.maml_trpo import Support, policy_gradient_loss
-from metarl.fewshot.maml import mean_squared_error
-from metarl.fewshot.sinusoid import Examples
+from metarl.fewshot.examples import Examples, TaskSignature
+from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.networks import HEAD, NetworkConfig
 
 Loss = Callable[..., Tensor]
 TASKS, RATE = 4, 0.3
@@ -29,13 +30,28 @@ class Problem(NamedTuple):
 
 
 def regression(generator: torch.Generator) -> Problem:
-    network = networks.mlp([1, 6, 1], nn.Tanh, generator).double()
+    learner = Maml(MamlConfig(network=NetworkConfig(hidden=(6,))), TaskSignature("regression", (1,), 0, 5, 1))
 
     def examples() -> Examples:
         return Examples(*(torch.randn(TASKS, 5, 1, generator=generator, dtype=torch.float64) for _ in range(2)))
 
-    loss = functools.partial(mean_squared_error, network)
-    return Problem(loss, networks.parameters_of(network), [examples(), examples()], examples(), ("2.weight", "2.bias"))
+    return Problem(learner.loss, initial(learner), [examples(), examples()], examples(), HEAD)
+
+
+def classification(generator: torch.Generator) -> Problem:
+    """Images, with convolutions and batch norm."""
+    signature = TaskSignature("classification", (1, 5, 5), 3, 2, 3)
+    learner = Maml(MamlConfig(network=NetworkConfig(filters=2)), signature)
+
+    def examples() -> Examples:
+        inputs = torch.randn(TASKS, 6, 1, 5, 5, generator=generator, dtype=torch.float64)
+        return Examples(inputs, torch.arange(6).remainder(3).expand(TASKS, 6))
+
+    return Problem(learner.loss, initial(learner), [examples(), examples()], examples(), HEAD)
+
+
+def initial(learner: Maml) -> dict[str, Tensor]:
+    return {name: value.double() for name, value in learner.init(0).parameters.items()}
 
 
 def policy_gradient(generator: torch.Generator) -> Problem:
@@ -51,7 +67,7 @@ def policy_gradient(generator: torch.Generator) -> Problem:
     return Problem(loss, networks.parameters_of(policy), [episodes(), episodes()], episodes(), policy.head)
 
 
-@pytest.fixture(params=[regression, policy_gradient])
+@pytest.fixture(params=[regression, classification, policy_gradient])
 def problem(request: pytest.FixtureRequest) -> Problem:
     return request.param(torch.Generator().manual_seed(0))
 

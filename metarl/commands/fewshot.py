@@ -17,9 +17,10 @@ from metarl.commands.options import Machine, Place, experiment, parse, usage
 from metarl.errors import RunError
 from metarl.fewshot import datasets, learners, plot
 from metarl.fewshot.datasets import Splitting
+from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.learners import CONFIGS, LearnerConfig
-from metarl.fewshot.problems import Classification, Episodes, Problem, SinusoidRegression
+from metarl.fewshot.problems import Classification, Problem, SinusoidRegression
 from metarl.fewshot.trained import LEARNER, described
 from metarl.learner import Figures, State
 from metarl.tasks import Json
@@ -79,20 +80,13 @@ class FewshotOptions:
     data: DataOptions
     episodes: Episodes = Episodes()
     loop: LoopConfig = LoopConfig(steps=20_000, checkpoint_every=1000, validate_every=1000)
-    validation_tasks: int = 200
-    """Validation tasks that the score is the mean over; sinusoids have a list of their own."""
-    tasks: int = 1000
-    """Test tasks of the evaluation; sinusoids have a list of their own."""
+    validation_tasks: int | None = None
+    """Validation tasks that the score is the mean over: 200 if not given; of a regression, all in its list."""
+    tasks: int | None = None
+    """Test tasks of the evaluation: 1000 if not given; of a regression, all in its list."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     machine: Machine = Machine(threads=1)
-
-    def __post_init__(self) -> None:
-        if self.validation_tasks < 2 or self.tasks < 2:
-            raise ValueError(
-                "intervals need at least 2 --validation-tasks and --tasks, "
-                f"got {self.validation_tasks} and {self.tasks}"
-            )
 
 
 def program(arguments: Sequence[str], name: str) -> None:
@@ -108,7 +102,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         source = problem.source(learner.training)
 
     def validate(state: State) -> Figures:
-        return problem.validate(learner, state, options.validation_tasks)
+        return problem.validate(learner, state)
 
     environment = provenance.environment(options.machine.threads)
     decides = experiment(
@@ -140,7 +134,7 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
     if saved is None:
         raise RunError(f"{run.folder} has no checkpoint; train it again")
     state = saved.state.to(options.machine.device)
-    report = problem.evaluate(learner, state, "test", options.tasks)
+    report = problem.evaluate(learner, state, "test")
     before = (row for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step)
     seconds = sum(row.get("time/outer_step") or 0.0 for row in before)
     about: dict[str, Json] = {
@@ -151,7 +145,7 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
     }
     path = run.write_evaluation("test", about | report.to_json(), best=options.checkpoint == "best")
     print(f"written to {path}")
-    print(f"{run.folder.name}: {options.checkpoint} checkpoint, {saved.step} outer steps in {seconds:,.0f} s")
+    print(f"{run.folder.name}: {options.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
     print(report.table())
 
 
@@ -166,7 +160,7 @@ def open_problem(options: FewshotOptions) -> Problem:
     if given.data == _SINUSOID:
         if given.download or given.image_size is not None or given.splitting or given.data_root:
             raise ValueError(f"{_SINUSOID} is drawn, not read: leave the options of files out")
-        return SinusoidRegression(options.episodes, device)
+        return SinusoidRegression(options.episodes, device, options.validation_tasks, options.tasks)
     data = datasets.load(
         given.data,
         given.data_root,
@@ -174,7 +168,9 @@ def open_problem(options: FewshotOptions) -> Problem:
         image_size=given.image_size,
         splitting=given.splitting,
     )
-    return Classification(data.on(device), options.episodes)
+    counts = {"validation_tasks": options.validation_tasks, "tasks": options.tasks}
+    given_counts = {name: count for name, count in counts.items() if count is not None}
+    return Classification(data.on(device), options.episodes, **given_counts)
 
 
 def name_of(config: LearnerConfig) -> str:

@@ -102,10 +102,10 @@ class TransferConfig:
     """Examples of a pretraining step; tasks, for a regression."""
     fit: Literal["probe", "finetune"] = "probe"
     """What is fitted to a support: a new last layer on frozen features, or everything."""
-    steps: int = 100
+    fit_steps: int = 100
     """Gradient steps on a support."""
     rate: float | None = None
-    """Their rate; 10 for a probe's features of unit length, 0.1 for everything, 0.01 for a regression, if not
+    """Their rate; 2 for a probe's features of unit length, 0.1 for everything, 0.01 for a regression, if not
     given."""
     outer_rate: float = 1e-3
     """Adam's learning rate in pretraining."""
@@ -114,7 +114,7 @@ class TransferConfig:
     network: NetworkConfig = NetworkConfig()
 
     def __post_init__(self) -> None:
-        checks.at_least(1, batch=self.batch, steps=self.steps)
+        checks.at_least(1, batch=self.batch, fit_steps=self.fit_steps)
         checks.at_least(0, halve_every=self.halve_every)
         checks.positive(outer_rate=self.outer_rate, rate=1.0 if self.rate is None else self.rate)
 
@@ -196,7 +196,7 @@ class Transfer:
                 return losses.by_task(networks.affine(fitted, "head", features), examples).sum()
 
             own = {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
-            supports = [examples] * self.config.steps
+            supports = [examples] * self.config.fit_steps
             fitted = adapt(loss, {**parameters, **own}, supports, self._rate, first_order=True, only=names)
         return Fitted(self, fitted, running, support.inputs if batch_norm == "support" else None)
 
@@ -222,7 +222,7 @@ class Transfer:
             return self.config.rate
         if not self._classifies:
             return 0.01
-        return 10.0 if self.config.fit == "probe" else 0.1
+        return 2.0 if self.config.fit == "probe" else 0.1
 
 
 @final

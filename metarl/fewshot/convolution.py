@@ -42,7 +42,7 @@ def unpatches(
     columns: Float[Tensor, "example below beside patch"], size: tuple[int, int], stride: int
 ) -> Float[Tensor, "example height width channel"]:
     """The transpose of `patches`: adds every number of every row to the pixel that it came from."""
-    return cast(Tensor, _Unpatches.apply(columns, size, stride))
+    return cast(Tensor, _Unpatches.apply(columns, *size, stride))
 
 
 def _gather(x: Tensor, stride: int) -> Tensor:
@@ -98,20 +98,20 @@ class _Patches(Function):
 @final
 class _Unpatches(Function):
     @staticmethod
-    def forward(columns: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-        return _scatter(columns.contiguous(), size, stride)
+    def forward(columns: Tensor, height: int, width: int, stride: int) -> Tensor:
+        return _scatter(columns.contiguous(), (height, width), stride)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, int], int], output: Tensor) -> None:  # noqa: ANN401
-        ctx.stride = inputs[2]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int, int], output: Tensor) -> None:  # noqa: ANN401
+        ctx.stride = inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return patches(gradients[0], ctx.stride), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        return patches(gradients[0], ctx.stride), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:  # noqa: ANN401
-        columns, size, stride = args
+        columns, height, width, stride = args
         assert in_dims[0] is not None
         columns = columns.movedim(in_dims[0], 0)
-        return unpatches(columns.flatten(0, 1), size, stride).unflatten(0, columns.shape[:2]), 0
+        return unpatches(columns.flatten(0, 1), (height, width), stride).unflatten(0, columns.shape[:2]), 0

@@ -96,8 +96,9 @@ class FewShotDataset:
         for channel in training.unbind(1):  # by histogram: exact, whatever the order of summation
             share = torch.bincount(channel.reshape(-1).cpu(), minlength=256).double() / channel.numel()
             mean = float(share @ levels)
-            means.append(mean)
-            stds.append(max(float(share @ (levels - mean) ** 2) ** 0.5, 1 / 255))
+            std = float(share @ (levels - mean) ** 2) ** 0.5
+            means.append(round(mean, 6))  # the hash has them, and the last bit is the machine's
+            stds.append(round(max(std, 1 / 255), 6))
         return dataclasses.replace(self, mean=tuple(means), std=tuple(stds))
 
     def describe(self) -> str:

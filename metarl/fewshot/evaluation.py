@@ -185,11 +185,11 @@ def table(found: Sequence[Scores]) -> str:
 
 
 def turns_table(found: Turns) -> str:
-    """A column for each turn."""
-    estimates = found.estimates()
-    head = "example of a class" + "".join(f"{turn:>14}" for turn in range(1, len(estimates) + 1))
-    cells = (f"{100 * each.value:.1f} ± {50 * (each.high - each.low):.1f}" for each in estimates)
-    return f"{head}\n{'accuracy, %':18}" + "".join(f"{cell:>14}" for cell in cells)
+    """A line for each turn."""
+    lines = [f"{'example':>7}{'accuracy, %':>23}     (each answer is told before the next example)"]
+    for turn, each in enumerate(found.estimates(), start=1):
+        lines.append(f"{turn:>7}{f'{100 * each.value:.2f} ± {50 * (each.high - each.low):.2f}':>23}")
+    return "\n".join(lines)
 
 
 def _need_tasks(tasks: int) -> None:

@@ -16,6 +16,10 @@ class Examples(NamedTuple):
     """[task, example, ...]. For classification int64, the numbers of the ways (0 … ways − 1) and no further axis; for
     regression the float32 values."""
 
+    def to(self, device: str) -> "Examples":
+        """The same on another device."""
+        return Examples(self.inputs.to(device), self.targets.to(device))
+
 
 class Batch(NamedTuple):
     """The tasks of a meta-batch: what each is adapted to, and what it is judged on."""
@@ -57,4 +61,4 @@ class TrainingTasks:
     output for each way cannot."""
     by_class: bool = False
     """Not on episodes, but on examples of all training classes under the classes' own numbers (0 … signature.classes
-    − 1): a `Batch` of one task, its `query` as many of these examples as `meta_batch` says, its `support` none."""
+    − 1): in a `Batch` the `query` of a task is `queries` of these examples, its `support` none."""

@@ -152,11 +152,11 @@ class Maml:
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         def objective(parameters: Parameters) -> tuple[Tensor, Tensor]:
-            total, last = torch.zeros((), device=self.device), Tuned(self.network, parameters)
+            total, last = torch.zeros((), device=self.device), self.unadapted(parameters)
             weights = self._step_weights(int(state.optimizer["step"]))
             predicted = torch.empty(0)
             for step, weight in enumerate(weights):
-                last = self._stepped(last, parameters, batch.support, step)
+                last = self.inner_step(last, parameters, batch.support, step)
                 if weight:
                     predicted = last.values(batch.query.inputs)
                     total = total + weight * losses.by_task(predicted, batch.query).mean()
@@ -170,9 +170,9 @@ class Maml:
         if batch_norm not in self.batch_norms:
             raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
         with torch.no_grad():
-            adapted = Tuned(self.network, state.parameters)
+            adapted = self.unadapted(state.parameters)
             for step in range(self.recipe.test_steps if steps is None else steps):
-                adapted = self._stepped(adapted, state.parameters, support, step)
+                adapted = self.inner_step(adapted, state.parameters, support, step)
             return dataclasses.replace(adapted, support=support.inputs if batch_norm == "support" else None)
 
     def errors(self, state: State, support: Examples, query: Examples, steps: int) -> Float[Tensor, " task"]:
@@ -185,8 +185,12 @@ class Maml:
         predicted = self.network(parameters, examples.inputs).values
         return losses.by_task(predicted, examples).sum()
 
-    def _stepped(self, before: Tuned, shared: Parameters, support: Examples, step: int) -> Tuned:
-        """One inner step further."""
+    def unadapted(self, parameters: Parameters) -> Tuned:
+        """θ⁰, the same for every task."""
+        return Tuned(self.network, parameters)
+
+    def inner_step(self, before: Tuned, shared: Parameters, support: Examples, step: int) -> Tuned:
+        """One inner step further, differentiable; `shared` are the parameters that the rates are among."""
         parameters = {name: value for name, value in before.parameters.items() if not name.startswith(_RATES)}
         names = HEAD if self.config.anil else tuple(parameters)
         rates, first_order = self._rates(shared, step), self.config.first_order

@@ -46,7 +46,7 @@ class MannConfig:
     """Numbers in a row."""
     heads: int = 4
     """Heads, each of which reads and writes."""
-    hidden: int = 200
+    controller: int = 200
     """Width of the LSTM."""
     usage_decay: float = 0.95
     """γ."""
@@ -59,7 +59,7 @@ class MannConfig:
     network: NetworkConfig = NetworkConfig()
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, width=self.width, heads=self.heads, hidden=self.hidden)
+        checks.at_least(1, meta_batch=self.meta_batch, width=self.width, heads=self.heads, controller=self.controller)
         checks.at_least(self.heads, slots=self.slots)
         checks.at_least(0, halve_every=self.halve_every)
         checks.fraction(usage_decay=self.usage_decay)
@@ -123,9 +123,9 @@ class Mann:
         parameters = self.network.init(generator) if self._embeds else {}
         inputs = self.network.features if self._embeds else int(np.prod(self.signature.shape))
         read = config.heads * config.width
-        parameters |= lstm.init(_CONTROLLER, inputs + ways + read, config.hidden, generator)
-        parameters |= networks.linear(_HEADS, config.hidden, config.heads * (2 * config.width + 2), generator)
-        parameters |= networks.linear(_OUTPUT, config.hidden + read, ways, generator)
+        parameters |= lstm.init(_CONTROLLER, inputs + ways + read, config.controller, generator)
+        parameters |= networks.linear(_HEADS, config.controller, config.heads * (2 * config.width + 2), generator)
+        parameters |= networks.linear(_OUTPUT, config.controller + read, ways, generator)
         state = updates.start(self.network, parameters, self.device)
         return state if self._embeds else dataclasses.replace(state, parameters=updates.learned(state))
 
@@ -223,7 +223,7 @@ class Remembering:
 def empty(config: MannConfig, batch: int, like: Tensor) -> Carry:
     """The carry at the start of a sequence. Slots are not quite equal, so that the cosine is defined."""
     return Carry(
-        lstm.empty(batch, config.hidden, like),
+        lstm.empty(batch, config.controller, like),
         like.new_full((batch, config.slots, config.width), 1e-6),
         like.new_zeros(batch, config.heads, config.slots),
         like.new_zeros(batch, config.slots),

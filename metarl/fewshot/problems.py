@@ -10,65 +10,20 @@ from jaxtyping import Float
 from metarl import checks
 from metarl.fewshot import evaluation, regression
 from metarl.fewshot.dataset import FewShotDataset
+from metarl.fewshot.episodes import Episodes, chosen, chosen_range
 from metarl.fewshot.evaluation import Scores, Turns
-from metarl.fewshot.examples import Batch, TaskSignature, TrainingTasks
+from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.regression import Regressor
-from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, bounds
+from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, bounds
 from metarl.fewshot.sinusoid import Sinusoids, SinusoidSource
 from metarl.learner import Figures, State
 from metarl.tasks import Json, Split
 from metarl.training import BatchSource
 
 TURNS = 10
-"""Examples of each class in the sequences of `SequenceLearner`s (Santoro et al. 2016, table 1)."""
+"""Examples of each class in the sequences that a `SequenceLearner` is judged on (Santoro et al. 2016, table 1)."""
 _SINUSOID_SHOTS, _INNER_STEPS = (5, 10), (0, 1, 5, 10)
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Episodes:
-    """How large tasks are. A learner is evaluated on tasks of one size and may be trained on others."""
-
-    ways: int | None = None
-    """Classes of a task; 5 if not given. A regression has none."""
-    shots: int | None = None
-    """Support examples: of each class, 1 if not given; of a regression, 10 if not given."""
-    queries: int | None = None
-    """Query examples: of each class, 15 if not given; of a regression in training, 10 if not given."""
-    train_ways: tuple[int, ...] = ()
-    """Classes of a training task: a number, or the least and the most of one drawn for every meta-batch; as --ways
-    if not given."""
-    train_shots: tuple[int, ...] = ()
-    """Support examples in training: a number, or the least and the most; as --shots if not given."""
-    train_queries: int | None = None
-    """Query examples in training; as --queries if not given."""
-
-    def __post_init__(self) -> None:
-        for name, numbers in (("--train-ways", self.train_ways), ("--train-shots", self.train_shots)):
-            if len(numbers) > 2:
-                raise ValueError(f"{name} takes one number or two, got {' '.join(map(str, numbers))}")
-
-    @property
-    def evaluated(self) -> EpisodeShape:
-        """Of the tasks of validation and test."""
-        return EpisodeShape(_or(self.ways, 5), _or(self.shots, 1), _or(self.queries, 15))
-
-    def trained(self, training: TrainingTasks) -> EpisodeShape:
-        """Of the tasks of training: as asked for, or as is best for the learner.
-
-        Raises:
-            ValueError: the learner cannot be trained on tasks of other ways than it is evaluated on.
-        """
-        shape = self.evaluated
-        ways = _range(self.train_ways, shape.ways if training.ways is None else training.ways)
-        if bounds(ways) != bounds(shape.ways) and not training.any_ways:
-            raise ValueError(
-                f"this learner has an output for each of its {shape.ways} ways, so --train-ways must be the same, "
-                f"got {' to '.join(map(str, self.train_ways))}"
-            )
-        queries = shape.queries if training.queries is None else training.queries
-        return EpisodeShape(ways, _range(self.train_shots, shape.shots), _or(self.train_queries, queries))
 
 
 @runtime_checkable
@@ -112,11 +67,11 @@ class Problem(Protocol):
         """
         ...
 
-    def validate(self, learner: FewShotLearner, state: State, tasks: int) -> Figures:
+    def validate(self, learner: FewShotLearner, state: State) -> Figures:
         """Figures on validation tasks; `validation` is the score, higher is better."""
         ...
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split, tasks: int) -> Report: ...
+    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report: ...
 
 
 @final
@@ -126,8 +81,13 @@ class Classification:
 
     data: FewShotDataset
     episodes: Episodes
+    validation_tasks: int = 200
+    """Tasks that a validation draws."""
+    tasks: int = evaluation.TASKS
+    """Tasks that an evaluation draws."""
 
     def __post_init__(self) -> None:
+        checks.at_least(2, validation_tasks=self.validation_tasks, tasks=self.tasks)
         self.held_out.check("validation")
         self.held_out.check("test")
 
@@ -153,7 +113,7 @@ class Classification:
         if training.by_class:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
-            return ClassSampler(self.data)
+            return ClassSampler(self.data, training.queries or self.episodes.evaluated.queries)
         sampler = EpisodeSampler(self.data, given.trained(training))
         sampler.check("train")
         return sampler
@@ -163,20 +123,21 @@ class Classification:
         """Draws the tasks of validation and test."""
         return EpisodeSampler(self.data, self.episodes.evaluated)
 
-    def validate(self, learner: FewShotLearner, state: State, tasks: int) -> Figures:
-        found = evaluation.evaluate(learner, state, self.held_out, "validation", tasks=tasks)
+    def validate(self, learner: FewShotLearner, state: State) -> Figures:
+        found = evaluation.evaluate(learner, state, self.held_out, "validation", tasks=self.validation_tasks)
         return {"validation": found.accuracy.value, "validation_loss": found.loss.value}
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split, tasks: int) -> Report:
+    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report:
         sampler = self.held_out
         found = tuple(
-            evaluation.evaluate(learner, state, sampler, split, tasks=tasks, batch_norm=kind)
+            evaluation.evaluate(learner, state, sampler, split, tasks=self.tasks, batch_norm=kind)
             for kind in learner.batch_norms
         )
         turns = None
         if isinstance(learner, evaluation.SequenceLearner):
-            longer = EpisodeSampler(self.data, EpisodeShape(sampler.shape.ways, TURNS, 1))
-            turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=tasks)
+            fewest = int(self.data.counts[list(self.data.splits[split])].min())
+            longer = EpisodeSampler(self.data, EpisodeShape(sampler.shape.ways, min(TURNS, fewest - 1), 1))
+            turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=self.tasks)
         return Accuracies(self.data.describe(), split, sampler.shape, found, turns)
 
 
@@ -227,13 +188,22 @@ class SinusoidRegression:
 
     episodes: Episodes
     device: str = "cpu"
+    validation_tasks: int | None = None
+    """The first tasks of the validation list; all if not given."""
+    tasks: int | None = None
+    """The first tasks of an evaluation's list; all if not given."""
     data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
 
     def __post_init__(self) -> None:
         if self.episodes.ways is not None or self.episodes.train_ways:
             raise ValueError(f"{self.id} has no classes: leave --ways and --train-ways out")
-        source = self.source(TrainingTasks())
-        checks.at_least(1, shots=min(self.shots, bounds(source.shots)[0]), queries=source.queries)
+        checks.at_least(1, shots=self.shots)
+        self.source(TrainingTasks())
+        given: dict[Split, int | None] = {"validation": self.validation_tasks, "test": self.tasks}
+        for split, count in given.items():
+            there = len(self.data.tasks(split))
+            if count is not None and not 2 <= count <= there:
+                raise ValueError(f"{self.id} has {there} {split} tasks; {count} were asked for, and 2 are needed")
 
     @property
     def id(self) -> str:
@@ -245,7 +215,7 @@ class SinusoidRegression:
 
     @property
     def shots(self) -> int:
-        return _or(self.episodes.shots, 10)
+        return chosen(self.episodes.shots, 10)
 
     @property
     def signature(self) -> TaskSignature:
@@ -256,24 +226,26 @@ class SinusoidRegression:
         return (), ()
 
     def source(self, training: TrainingTasks) -> SinusoidSource:
-        queries = _or(self.episodes.train_queries, _or(self.episodes.queries, _or(training.queries, 10)))
-        return SinusoidSource(self.data, _range(self.episodes.train_shots, self.shots), queries, self.device)
+        queries = chosen(self.episodes.train_queries, chosen(self.episodes.queries, chosen(training.queries, 10)))
+        return SinusoidSource(self.data, chosen_range(self.episodes.train_shots, self.shots), queries, self.device)
 
-    def validate(self, learner: FewShotLearner, state: State, tasks: int) -> Figures:
-        errors = regression.errors_adapted(learner, self.data, state, "validation", self.shots)
-        return {"validation": -float(errors.mean())}
+    def validate(self, learner: FewShotLearner, state: State) -> Figures:
+        support, query = self._draw("validation", self.shots, self.validation_tasks)
+        return {"validation": -float(regression.errors_adapted(learner, state, support, query).mean())}
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split, tasks: int) -> Report:
-        shots = sorted({*_SINUSOID_SHOTS, self.shots})
-        return Errors({count: self._errors(learner, state, split, count) for count in shots})
+    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report:
+        found: dict[int, Mapping[str, Float[np.ndarray, " task"]]] = {}
+        for shots in sorted({*_SINUSOID_SHOTS, self.shots}):
+            support, query = self._draw(split, shots, self.tasks)
+            if isinstance(learner, Regressor):
+                errors = regression.errors_by_step(learner, state, support, query, _INNER_STEPS)
+                found[shots] = {str(steps): values for steps, values in errors.items()}
+            else:
+                found[shots] = {"adapted": regression.errors_adapted(learner, state, support, query)}
+        return Errors(found)
 
-    def _errors(
-        self, learner: FewShotLearner, state: State, split: Split, shots: int
-    ) -> Mapping[str, Float[np.ndarray, " task"]]:
-        if not isinstance(learner, Regressor):
-            return {"adapted": regression.errors_adapted(learner, self.data, state, split, shots)}
-        found = regression.errors_by_step(learner, self.data, state, split, shots, _INNER_STEPS)
-        return {str(steps): errors for steps, errors in found.items()}
+    def _draw(self, split: Split, shots: int, tasks: int | None) -> tuple[Examples, Examples]:
+        return regression.draw(self.data, split, shots, tasks, self.device)
 
 
 @final
@@ -288,13 +260,3 @@ class Errors:
 
     def to_json(self) -> dict[str, Json]:
         return regression.to_json(self.found)
-
-
-def _or(value: int | None, otherwise: int) -> int:
-    return otherwise if value is None else value
-
-
-def _range(numbers: tuple[int, ...], otherwise: Range) -> Range:
-    if not numbers:
-        return otherwise
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

@@ -43,29 +43,29 @@ class ExampleDistribution(Protocol):
     def examples(self, tasks: tuple[Task, ...], count: int, rng: np.random.Generator) -> Examples: ...
 
 
+def draw(
+    data: ExampleDistribution, split: Split, shots: int, tasks: int | None = None, device: str = "cpu"
+) -> tuple[Examples, Examples]:
+    """Supports and queries of a split's frozen tasks, or the first of them: the same for every learner."""
+    rng = np.random.default_rng([SEED, shots])
+    listed = data.tasks(split)[:tasks]
+    support, query = (data.examples(listed, count, rng) for count in (shots, QUERIES))
+    return support.to(device), query.to(device)
+
+
 def errors_by_step(
-    learner: Regressor, data: ExampleDistribution, state: State, split: Split, shots: int, steps: Sequence[int]
+    learner: Regressor, state: State, support: Examples, query: Examples, steps: Sequence[int]
 ) -> dict[int, Float[np.ndarray, " task"]]:
-    """Each task's mean squared error after each number of inner steps, all on the same supports and queries."""
-    support, query = draw(data, split, shots)
+    """Each task's mean squared error after each number of inner steps."""
     return {count: learner.errors(state, support, query, count).cpu().numpy().astype(np.float64) for count in steps}
 
 
 def errors_adapted(
-    learner: FewShotLearner, data: ExampleDistribution, state: State, split: Split, shots: int
+    learner: FewShotLearner, state: State, support: Examples, query: Examples
 ) -> Float[np.ndarray, " task"]:
-    """Each task's mean squared error after adaptation, on the supports and queries of `errors_by_step`."""
-    support, query = draw(data, split, shots)
+    """Each task's mean squared error after adaptation."""
     predicted = learner.adapt(state, support, learner.batch_norms[0]).predict(query.inputs).detach()
-    squares = (predicted - query.targets.to(predicted.device)) ** 2
-    return squares.flatten(1).mean(1).cpu().numpy().astype(np.float64)
-
-
-def draw(data: ExampleDistribution, split: Split, shots: int) -> tuple[Examples, Examples]:
-    """Supports and queries of a split's frozen tasks, the same for everybody."""
-    rng = np.random.default_rng([SEED, shots])
-    tasks = data.tasks(split)
-    return data.examples(tasks, shots, rng), data.examples(tasks, QUERIES, rng)
+    return ((predicted - query.targets) ** 2).flatten(1).mean(1).cpu().numpy().astype(np.float64)
 
 
 def to_json(found: Found) -> dict[str, Json]:

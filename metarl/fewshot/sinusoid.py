@@ -7,8 +7,9 @@ from typing import final
 import numpy as np
 import torch
 
+from metarl import checks
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
-from metarl.fewshot.sampler import Range, pick
+from metarl.fewshot.sampler import Range, check_range, pick
 from metarl.tasks import Family, Json, Split, Task, TaskSpace, Uniform, content_hash
 
 _INPUT_LIMIT = 5.0
@@ -68,14 +69,15 @@ class SinusoidSource:
     """Examples in a query."""
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        check_range(1, shots=self.shots)
+        checks.at_least(1, queries=self.queries)
+
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
         """`count` tasks of a split."""
         tasks, shots = self.data.sample(split, count, rng), pick(self.shots, rng)
-        support, query = (
-            Examples(*(tensor.to(self.device) for tensor in self.data.examples(tasks, number, rng)))
-            for number in (shots, self.queries)
-        )
-        return Batch(support, query)
+        support, query = (self.data.examples(tasks, number, rng) for number in (shots, self.queries))
+        return Batch(support.to(self.device), query.to(self.device))
 
 
 _FAMILIES = (

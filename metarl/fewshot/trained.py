@@ -56,7 +56,7 @@ class TrainedFewShot:
     def adapt(
         self,
         examples: Shaped[np.ndarray, "example ..."],
-        targets: Shaped[np.ndarray, "example ..."],
+        targets: Shaped[np.ndarray, "target ..."],
         batch_norm: BatchNorm | None = None,
     ) -> "AdaptedFewShot":
         """The learner after it has seen a few examples; it changes nothing here.

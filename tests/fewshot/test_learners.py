@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,55 +23,52 @@ from metarl.learner import State
 from metarl.statistics import t_interval
 from tests.fewshot import problem
 
-SMALL = NetworkConfig(filters=16)
-ADAPTERS = {
-    "maml": (MamlConfig(meta_batch=8, outer_rate=5e-3, inner_rate=0.5, network=SMALL), 60),
-    "first order": (MamlConfig(meta_batch=8, outer_rate=5e-3, inner_rate=0.5, first_order=True, network=SMALL), 60),
-    "anil": (MamlConfig(meta_batch=8, outer_rate=5e-3, inner_rate=0.5, anil=True, network=SMALL), 60),
-    "maml++": (
-        MamlConfig(
-            meta_batch=8,
-            outer_rate=5e-3,
-            inner_rate=0.3,
-            inner_steps=2,
-            learned_rates=True,
-            multi_step=20,
-            network=SMALL,
-        ),
-        40,
-    ),
-    "reptile": (ReptileConfig(inner_rate=3e-3, test_steps=10, outer_rate=0.5, network=SMALL), 80),
-    "prototypical": (PrototypicalConfig(meta_batch=4, outer_rate=5e-3, network=SMALL), 60),
-    "matching": (MatchingConfig(meta_batch=4, outer_rate=5e-3, network=SMALL), 60),
-    "matching by l2": (MatchingConfig(meta_batch=4, outer_rate=5e-3, similarity="l2", network=SMALL), 60),
+SMALL = NetworkConfig(filters=8)
+
+
+def maml(**options: Any) -> MamlConfig:
+    return MamlConfig(**({"meta_batch": 16, "outer_rate": 1e-2, "inner_rate": 0.5, "network": SMALL} | options))
+
+
+ADAPTERS: dict[str, tuple[LearnerConfig, int]] = {
+    "maml": (maml(), 60),
+    "first order": (maml(first_order=True), 80),
+    "anil": (maml(anil=True), 80),
+    "maml++": (maml(inner_steps=2, learned_rates=True, multi_step=20), 60),
+    "reptile": (ReptileConfig(inner_rate=1e-2, test_steps=10, outer_rate=0.5, network=SMALL), 60),
+    "prototypical": (PrototypicalConfig(meta_batch=4, outer_rate=1e-2, network=SMALL), 30),
+    "matching": (MatchingConfig(meta_batch=4, outer_rate=1e-2, network=SMALL), 30),
+    "matching by l2": (MatchingConfig(meta_batch=4, outer_rate=1e-2, similarity="l2", network=SMALL), 30),
     "matching in context": (
-        MatchingConfig(meta_batch=4, outer_rate=5e-3, full_context=True, reads=2, network=SMALL),
-        60,
+        MatchingConfig(meta_batch=4, outer_rate=1e-2, full_context=True, reads=2, network=SMALL),
+        30,
     ),
-    "siamese": (SiameseConfig(meta_batch=4, outer_rate=5e-3, network=SMALL), 80),
-    "mann": (MannConfig(slots=16, width=16, hidden=64, heads=2, outer_rate=4e-3), 250),
-    "transfer": (TransferConfig(outer_rate=5e-3, network=SMALL), 60),
-    "finetune": (TransferConfig(outer_rate=5e-3, fit="finetune", steps=20, network=SMALL), 60),
+    "siamese": (SiameseConfig(meta_batch=4, outer_rate=1e-2, network=SMALL), 30),
+    "transfer": (TransferConfig(outer_rate=1e-2, network=SMALL), 30),
+    "finetune": (TransferConfig(outer_rate=1e-2, fit="finetune", fit_steps=20, network=SMALL), 30),
+    "mann": (MannConfig(slots=8, width=8, controller=40, heads=1, outer_rate=1e-2), 300),
 }
+IMAGES = {name for name in ADAPTERS if name in ("prototypical", "matching", "siamese", "transfer")}
+"""Those whose learning is shown with convolutions too: on so small images the others take too long."""
 KINDS = {name: config for name, (config, _) in ADAPTERS.items()} | {"centroid": CONFIGS["centroid"]()}
 
 
-def draw(learner: FewShotLearner, rng: np.random.Generator) -> Batch:
+def draw(learner: FewShotLearner, rng: np.random.Generator, signature: TaskSignature = problem.IMAGES) -> Batch:
     """A meta-batch as the learner wants it."""
     training = learner.training
     if training.by_class:
         assert training.queries is not None
-        return problem.by_class(training.queries, rng)
-    ways = (training.ways if training.any_ways else None) or problem.WAYS
-    return problem.tasks(learner.meta_batch, 1, training.queries or 5, rng, ways=ways)
+        return problem.by_class(signature, training.queries, rng)
+    ways = 10 if training.any_ways else problem.WAYS
+    return problem.tasks(signature, learner.meta_batch, 1, training.queries or 5, rng, ways=ways)
 
 
-def trained(config: LearnerConfig, steps: int) -> tuple[FewShotLearner, State]:
-    learner = make(config, problem.SIGNATURE)
+def trained(config: LearnerConfig, steps: int, signature: TaskSignature) -> tuple[FewShotLearner, State]:
+    learner = make(config, signature)
     state = learner.init(0)
     for step in range(steps):
         rng = np.random.default_rng([0, step])
-        state, figures = learner.meta_step(state, draw(learner, rng), rng)
+        state, figures = learner.meta_step(state, draw(learner, rng, signature), rng)
         assert all(np.isfinite(value) for value in figures.values())
     return learner, state
 
@@ -83,37 +81,41 @@ def accuracies(learner: FewShotLearner, state: State, batch: Batch) -> np.ndarra
 def test_every_learner_is_in_the_contract_test() -> None:
     assert {type(config) for config in KINDS.values()} == set(CONFIGS.values())
     for name, kind in CONFIGS.items():
-        signature = dataclasses.replace(problem.SIGNATURE, shape=(1, 28, 28))
+        signature = dataclasses.replace(problem.IMAGES, shape=(1, 28, 28))
         learner = make(kind(), signature)
         assert isinstance(learner, FewShotLearner), name
         assert type(learner).__name__.lower() == name
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_it_learns_to_learn(name: str) -> None:
-    """Better on classes that it never met than before its training, with an interval; and better than chance."""
+@pytest.mark.parametrize(
+    ("name", "signature"),
+    [(name, problem.VECTORS) for name in ADAPTERS] + [(name, problem.IMAGES) for name in sorted(IMAGES)],
+    ids=lambda value: value if isinstance(value, str) else "×".join(map(str, value.shape)),
+)
+def test_it_learns_to_learn(name: str, signature: TaskSignature) -> None:
+    """Better on classes that it never met than before its training, with an interval; and far better than chance."""
     config, steps = ADAPTERS[name]
-    learner, state = trained(config, steps)
-    batch = problem.tasks(200, 1, 5, np.random.default_rng(1), held_out=True)
+    learner, state = trained(config, steps, signature)
+    batch = problem.tasks(signature, 200, 1, 5, np.random.default_rng(1), held_out=True)
     after = accuracies(learner, state, batch)
     gain = t_interval(after - accuracies(learner, learner.init(0), batch))
-    assert gain.low > 0, (gain, after.mean())
+    assert gain.low > 0.05, (gain, after.mean())
     assert t_interval(after).low > 1 / problem.WAYS + 0.1
 
 
 def test_the_nearest_centroid_is_better_than_chance() -> None:
-    learner = make(KINDS["centroid"], problem.SIGNATURE)
-    batch = problem.tasks(200, 5, 5, np.random.default_rng(1), held_out=True)
-    assert t_interval(accuracies(learner, learner.init(0), batch)).low > 0.5
+    learner = make(KINDS["centroid"], problem.IMAGES)
+    batch = problem.tasks(problem.IMAGES, 200, 5, 5, np.random.default_rng(1), held_out=True)
+    assert t_interval(accuracies(learner, learner.init(0), batch)).low > 0.45
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_meta_step_follows_from_its_arguments_and_leaves_them_alone(name: str) -> None:
-    learner = make(KINDS[name], problem.SIGNATURE)
+    learner = make(KINDS[name], problem.IMAGES)
     state, batch = learner.init(3), draw(learner, np.random.default_rng(0))
     before = {key: value.clone() for key, value in (*state.parameters.items(), *state.optimizer.items())}
     one, _ = learner.meta_step(state, batch, np.random.default_rng(1))
-    again = make(KINDS[name], problem.SIGNATURE)
+    again = make(KINDS[name], problem.IMAGES)
     other, _ = again.meta_step(again.init(3), batch, np.random.default_rng(1))
     assert one.parameters.keys() == state.parameters.keys() and one.optimizer.keys() == state.optimizer.keys()
     for key, value in (*state.parameters.items(), *state.optimizer.items()):
@@ -127,8 +129,8 @@ def test_a_meta_step_follows_from_its_arguments_and_leaves_them_alone(name: str)
 
 @pytest.mark.parametrize("name", KINDS)
 def test_predictions_have_their_shape_in_every_kind_of_batch_norm(name: str) -> None:
-    learner = make(KINDS[name], problem.SIGNATURE)
-    state, batch = learner.init(0), problem.tasks(4, 2, 3, np.random.default_rng(0))
+    learner = make(KINDS[name], problem.IMAGES)
+    state, batch = learner.init(0), problem.tasks(problem.IMAGES, 4, 2, 3, np.random.default_rng(0))
     for kind in learner.batch_norms:
         predictor = learner.adapt(state, batch.support, kind)
         assert isinstance(predictor, Predictor)
@@ -142,8 +144,8 @@ def test_predictions_have_their_shape_in_every_kind_of_batch_norm(name: str) -> 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_only_transductive_batch_norm_lets_queries_help_each_other(name: str) -> None:
-    learner = make(KINDS[name], problem.SIGNATURE)
-    state, batch = learner.init(0), problem.tasks(2, 2, 3, np.random.default_rng(0))
+    learner = make(KINDS[name], problem.IMAGES)
+    state, batch = learner.init(0), problem.tasks(problem.IMAGES, 2, 2, 3, np.random.default_rng(0))
     for kind in learner.batch_norms:
         predictor = learner.adapt(state, batch.support, kind)
         together = predictor.predict(batch.query.inputs)
@@ -154,8 +156,8 @@ def test_only_transductive_batch_norm_lets_queries_help_each_other(name: str) ->
 @pytest.mark.parametrize("name", KINDS)
 def test_a_task_is_judged_by_itself(name: str) -> None:
     """What else is in the batch makes no difference."""
-    learner = make(KINDS[name], problem.SIGNATURE)
-    state, batch = learner.init(0), problem.tasks(3, 2, 3, np.random.default_rng(0))
+    learner = make(KINDS[name], problem.IMAGES)
+    state, batch = learner.init(0), problem.tasks(problem.IMAGES, 3, 2, 3, np.random.default_rng(0))
     for kind in learner.batch_norms:
         every = learner.adapt(state, batch.support, kind).predict(batch.query.inputs)
         one = Examples(*(part[1:2] for part in batch.support))
@@ -183,8 +185,8 @@ def relabelled_state(state: State, ways: int) -> State:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_other_labels_give_the_same_answers_under_other_labels(name: str) -> None:
-    learner = make(KINDS[name], problem.SIGNATURE)
-    state, batch = learner.init(0), problem.tasks(4, 2, 3, np.random.default_rng(0))
+    learner = make(KINDS[name], problem.IMAGES)
+    state, batch = learner.init(0), problem.tasks(problem.IMAGES, 4, 2, 3, np.random.default_rng(0))
     other = relabelled_state(state, problem.WAYS)
     support = batch.support._replace(targets=ORDER[batch.support.targets])
     for kind in learner.batch_norms:
@@ -223,5 +225,6 @@ def test_what_regresses_adapts_to_sinusoids(name: str) -> None:
 def test_wrong_options_are_refused(kind: Callable[..., LearnerConfig], field: str) -> None:
     if field not in {each.name for each in dataclasses.fields(kind())}:
         pytest.skip("it has no such option")
+    wrong = -1.0 if field == "outer_rate" else -1
     with pytest.raises(ValueError, match=field):
-        kind(**{field: -1})
+        kind(**{field: wrong})

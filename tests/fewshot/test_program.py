@@ -62,7 +62,7 @@ def test_learners_and_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -
 def test_every_learner_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(name, "--help") == 0
     printed = capsys.readouterr().out
-    assert all(option in printed for option in ("--data", "--ways", "--train-ways", "--meta-batch", "--run"))
+    assert all(option in printed for option in ("--data", "--ways", "--train-ways", "--seed", "--run"))
 
 
 def test_a_run_is_trained_evaluated_and_plotted(run: Path) -> None:
@@ -125,7 +125,10 @@ def test_other_tasks_in_the_same_folder_are_refused(
         (["maml", "--data", "omniglott"], "did you mean omniglot"),
         (["maml", "--data", "omniglot", "--data-root", "FOLDER"], "is missing: put images_background.zip there"),
         (["maml", "--data", "FOLDER"], "holds no images"),
-        (["maml", "--data", "sinusoid", "--tasks", "1"], "at least 2 --validation-tasks and --tasks"),
+        (["maml", "--data", "sinusoid", "--tasks", "1000"], "sinusoid has 600 test tasks; 1000 were asked for"),
+        (["maml", "--data", "sinusoid", "--train-shots", "9", "5"], "got 9 to 5"),
+        (["maml", "--data", "sinusoid", "--queries", "0"], "queries must be at least 1, got 0"),
+        (["maml", "--data", "PHOTOS", *SIZES, "--tasks", "1"], "tasks must be at least 2, got 1"),
         (["lstm", "--data", "sinusoid"], "lstm"),
         (["maml"], "--data"),
     ],
@@ -178,6 +181,9 @@ def test_a_loaded_learner_refuses_what_it_was_not_trained_for(run: Path, tmp_pat
 
 def test_a_loaded_regression_predicts_values(tmp_path: Path) -> None:
     folder = tmp_path / "sinusoid"
-    assert call("maml", "--data", "sinusoid", "--run", folder, "--steps", "1", "--shots", "5") == 0
+    command = ("maml", "--data", "sinusoid", "--run", folder, "--steps", "1", "--shots", "5", "--tasks", "3")
+    assert call(*command, "--validation-tasks", "2") == 0
+    written = json.loads((folder / "evaluations" / "test.json").read_text())
+    assert [len(written["shots"]["10"][steps]["errors"]) for steps in ("0", "1", "5", "10")] == [3] * 4
     x = np.linspace(-3, 3, 5)[:, None]
     assert fewshot.load(folder).adapt(x, np.sin(x)).predict(np.zeros((2, 1))).shape == (2, 1)

@@ -151,8 +151,8 @@ def test_channels_are_normalised() -> None:
 
 
 def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
-    sampler = ClassSampler(DATA)
-    batch = sampler.sample("train", 500, np.random.default_rng(0))
+    sampler = ClassSampler(DATA, 500)
+    batch = sampler.sample("train", 1, np.random.default_rng(0))
     assert batch.support.targets.shape == (1, 0) and batch.support.inputs.shape == (1, 0, 1, 1, 2)
     pixels = batch.query.inputs.mul(255).round().long()[0, :, 0, 0]
     classes = DATA.labels[(256 * pixels[:, 0] + pixels[:, 1]).numpy()]
@@ -161,5 +161,5 @@ def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
 
 
 def test_the_sampler_is_fast() -> None:
-    """Far above 100,000 images a second on a core of its own; tests share theirs, and check every annotation."""
-    assert sampler_rate(0.3) > 20_000
+    """Three to six times so on a 2-core machine; here every annotation is checked, too."""
+    assert sampler_rate(0.1) > 100_000

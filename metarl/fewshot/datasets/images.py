@@ -18,6 +18,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from metarl import checks
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset, from_arrays, split_by_chance
 from metarl.fewshot.datasets.storage import Arrays, cached, read_arrays
@@ -60,6 +61,8 @@ def load(path: Path, splitting: Splitting, image_size: int | None = None) -> Few
         UsageError: it cannot be read.
         ValueError: it holds no images, images of several sizes, a class in two splits, ...
     """
+    if image_size is not None:
+        checks.at_least(1, image_size=image_size)
     if path.suffix == ".npz":
         if image_size is not None:
             raise ValueError(f"{path}: images in an .npz file are taken as they are: leave --image-size out")

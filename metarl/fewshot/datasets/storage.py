@@ -87,7 +87,7 @@ def fetch(url: str, path: Path, accepted: tuple[str, ...]) -> None:
         RunError: there is no way to it, or it could not be written.
         UsageError: what came is another file.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -129,7 +129,9 @@ def cached(name: str, key: Json, make: Callable[[], Arrays]) -> Arrays:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
+            own = path.with_name(f"{os.getpid()}-{path.name}")  # another process may be at it, too
+            write_atomically(own, content.getvalue())
+            os.replace(own, path)
     except RunError as error:  # the next start decodes again
         warn(str(error))
     return arrays
