@@ -2,7 +2,8 @@
 
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with random actions on the same number of threads or processes. Rounds of all of them alternate; the
-ratio is taken round by round, and its median is printed with its range.
+ratio is taken round by round, and its median is printed with its range. MAML's meta-update has learn2learn as its peer,
+or a task loop that does the same (`benchmark_fewshot`).
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from numpy import ndarray
 
 from metarl import agents, envs, provenance
 from metarl.agents import MamlTrpoConfig
+from metarl.commands import benchmark_fewshot
 from metarl.commands.options import Machine, parse
 from metarl.envs import Outcome, Simulator
 from metarl.files import encode_json, write_atomically
@@ -59,6 +61,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(BenchmarkOptions, arguments, name, __doc__)
     options.machine.use()
     threads = options.machine.threads
+    updates = benchmark_fewshot.measure(options.rounds)
     rates = sampling_rates(options)
     print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
     for peer, values in rates.items():
@@ -73,6 +76,7 @@ def program(arguments: Sequence[str], name: str) -> None:
             "environment": provenance.environment(threads).to_json(),
             "machine": platform.machine(),
             "steps_per_second": {peer: list(values) for peer, values in rates.items()},
+            "meta_update_seconds": updates,
             "maml_trpo": {"physics_share": share, "outer_step_seconds": seconds},
         }
         write_atomically(options.output, encode_json(raw))

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from metarl import checks
 from metarl.fewshot.convolution import KERNEL, convolve
 from metarl.fewshot.examples import TaskSignature
+from metarl.fewshot.normalisation import EPSILON, moments, normalised_relu
 from metarl.learner import Parameters
 
 HEAD = ("head.weight", "head.bias")
 """The names of the last linear layer's parameters: what ANIL adapts."""
-_EPSILON = 1e-5  # PyTorch's
 _BLOCKS = 4
 _SMALL = 32  # pixels; images up to here are halved by stride, as MAML does on Omniglot
 
@@ -214,8 +214,18 @@ class Conv4:
         for block in (f"blocks.{index}" for index in range(_BLOCKS)):
             x = convolve(x, parameters[f"{block}.weight"], 2 if self.downsample == "stride" else 1)
             given = None if statistics is None else statistics[block]
-            x, found[block] = _normalised(x, parameters[f"{block}.scale"], parameters[f"{block}.shift"], given)
-            x = torch.relu(x)
+            rows = x.flatten(-4, -2)
+            tasks = rows.shape[:-2]
+            scale, shift = (parameters[f"{block}.{part}"].expand(*tasks, -1) for part in ("scale", "shift"))
+            if given is None:
+                rows, mean, variance = normalised_relu(rows, scale, shift)
+            else:
+                mean, variance = moments(rows)
+                factor = scale * torch.rsqrt(given[1] + EPSILON)
+                offset = shift - given[0] * factor
+                rows = torch.relu(torch.addcmul(offset[..., None, :], rows, factor[..., None, :]))
+            found[block] = (mean, variance)
+            x = rows.view(x.shape)
             if self.downsample == "pool":
                 x = _halved(x)
         x = x.flatten(-3)
@@ -286,30 +296,6 @@ def affine(parameters: Parameters, name: str, x: Float[Tensor, "*example feature
     if weight.ndim == 3:
         return torch.baddbmm(bias[:, None], x, weight)
     return x @ weight + bias
-
-
-def _normalised(
-    x: Float[Tensor, "*task_example height width channel"],
-    scale: Float[Tensor, "*task channel"],
-    shift: Float[Tensor, "*task channel"],
-    given: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """x normalised by the given mean and variance or by its own, and its own.
-
-    Written out: PyTorch's `var_mean` takes ten times as long over an axis that is not the last, and `batch_norm` takes
-    no variance for each task.
-    """
-    rows = x.flatten(-4, -2)
-    mean = rows.mean(-2)
-    centred = rows - mean[..., None, :]
-    variance = (centred * centred).mean(-2)
-    if given is None:
-        factor = scale * torch.rsqrt(variance + _EPSILON)
-        rows = torch.addcmul(shift[..., None, :], centred, factor[..., None, :])
-    else:
-        factor = scale * torch.rsqrt(given[1] + _EPSILON)
-        rows = torch.addcmul((shift - given[0] * factor)[..., None, :], rows, factor[..., None, :])
-    return rows.view(x.shape), (mean, variance)
 
 
 def _halved(x: Float[Tensor, "example height width channel"]) -> Float[Tensor, "example below beside channel"]:

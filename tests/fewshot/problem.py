@@ -1,7 +1,7 @@
-"""A small problem for every few-shot learner: classes that differ along a few directions, and distractions along others.
+"""A small problem for every few-shot learner: classes differ along a few directions, distractions go along others.
 
-An input is S z + 2 D u + 0.3 ε: z belongs to the class, u and ε are drawn for each example; S and D are the same for all
-classes. Who knows S from D, and only many tasks tell, needs one example of a class. As vectors, or as images.
+An input is S z + 2 D u + 0.3 ε: z belongs to the class, u and ε are drawn for each example; S and D are the same for
+all classes. Who knows S from D, and only many tasks tell, needs one example of a class. As vectors, or as images.
 """
 
 import dataclasses

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.fewshot import problem
 from torch import Tensor, nn
 
 from metarl import adam
@@ -14,6 +13,7 @@ from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig, recipe
 from metarl.fewshot.networks import HEAD, NetworkConfig
 from metarl.learner import State
+from tests.fewshot import problem
 
 TINY = NetworkConfig(filters=3, hidden=(5,))
 SINUSOIDS = TaskSignature("regression", (1,), 0, 5, 1)
@@ -85,11 +85,12 @@ OPTIONS: dict[str, tuple[dict[str, Any], list[float]]] = {
 
 @pytest.mark.parametrize("strategy", ["stacked", "vmap", "loop"])
 @pytest.mark.parametrize("kind", ["regression", "classification"])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_the_meta_gradient_is_that_of_explicit_loops(options: str, kind: str, strategy: Any) -> None:
+@pytest.mark.parametrize("case", OPTIONS)
+def test_the_meta_gradient_is_that_of_explicit_loops(case: str, kind: str, strategy: Any) -> None:
     """Batch norm included. Adam's first moment after the first step is a tenth of the gradient."""
-    chosen, weights = OPTIONS[options]
-    config = MamlConfig(inner_rate=RATE, strategy=strategy, network=TINY, **({"inner_steps": 1} | chosen))
+    chosen, weights = OPTIONS[case]
+    options: dict[str, Any] = {"inner_steps": 1, **chosen}
+    config = MamlConfig(inner_rate=RATE, strategy=strategy, network=TINY, **options)
     signature, batch = problem_of(kind)
     learner = Maml(config, signature)
     state = doubled(learner.init(0))

@@ -1,0 +1,182 @@
+"""How long MAML's meta-update takes, ours and a peer's, in alternating rounds on one thread.
+
+The peer is learn2learn's MAML class where it can be imported. It does not install on current Python; otherwise a loop
+stands in for it that does what it does, and is called a task loop, not learn2learn: PyTorch's own layers, for each task
+a copy of the parameters, `torch.autograd.grad(create_graph=True)` for the inner step, and `backward` for the outer.
+"""
+
+import dataclasses
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.examples import Batch, Examples, TaskSignature
+from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.tasks import Json
+
+OURS = "metarl"
+_LEARN2LEARN, _LOOP = "learn2learn", "task loop"
+Update = Callable[[], object]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A meta-update to measure."""
+
+    name: str
+    signature: TaskSignature
+    tasks: int
+    examples: int
+    """In each support and each query."""
+    rate: float
+    """The inner rate."""
+
+    def batch(self) -> Batch:
+        """Examples like the data's: what is computed does not depend on what they show."""
+        generator = torch.Generator().manual_seed(0)
+        parts = []
+        for _ in range(2):
+            inputs = torch.randn(self.tasks, self.examples, *self.signature.shape, generator=generator)
+            if self.signature.kind == "regression":
+                targets = torch.sin(inputs)
+            else:
+                targets = torch.arange(self.examples).remainder(self.signature.ways).expand(self.tasks, -1)
+            parts.append(Examples(inputs, targets))
+        return Batch(*parts)
+
+
+CASES = (
+    Case("sinusoids, 25 tasks of 10 + 10", TaskSignature("regression", (1,), 0, 10, 1), 25, 10, 0.01),
+    Case("characters, 32 tasks of 5 + 5", TaskSignature("classification", (1, 28, 28), 5, 1, 5), 32, 5, 0.4),
+)
+"""As in the paper: 40-40 ReLU, and Conv4-64 with stride 2; one inner step of second order."""
+
+
+def peer_name() -> str:
+    """Who the peer is here."""
+    return _LEARN2LEARN if importlib.util.find_spec(_LEARN2LEARN) is not None else _LOOP
+
+
+def update_seconds(case: Case, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a meta-update, ours and the peer's, the fastest of each round."""
+    batch, peer = case.batch(), peer_name()
+    found: dict[str, list[float]] = {OURS: [], peer: []}
+    updates = {OURS: _ours(case, batch), peer: _peer(case, batch)}
+    for update in updates.values():
+        update()  # warm up
+    for _ in range(rounds):
+        for name, update in updates.items():
+            found[name].append(min(_seconds(update) for _ in range(5)))
+    return found
+
+
+def report(found: dict[str, list[float]]) -> str:
+    """Milliseconds of both, and how many times as fast ours is, round by round."""
+    peer = next(name for name in found if name != OURS)
+    ratios = [theirs / ours for ours, theirs in zip(found[OURS], found[peer], strict=True)]
+    ours, theirs = (1000 * statistics.median(found[name]) for name in (OURS, peer))
+    return (
+        f"{ours:.1f} ms, {peer} {theirs:.1f} ms: ours is {statistics.median(ratios):.2f} times as fast "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+def measure(rounds: int) -> dict[str, Json]:
+    """Measures and prints every case; the raw seconds."""
+    raw: dict[str, Json] = {}
+    print(f"MAML meta-update, second order, one thread, median of {rounds} rounds")
+    for case in CASES:
+        found = update_seconds(case, rounds)
+        print(f"  {case.name:32} {report(found)}")
+        seconds: dict[str, Json] = {name: list(values) for name, values in found.items()}
+        raw[case.name] = seconds
+    return raw
+
+
+def _seconds(update: Update) -> float:
+    began = time.perf_counter()
+    update()
+    return time.perf_counter() - began
+
+
+def _ours(case: Case, batch: Batch) -> Update:
+    """With Adam's step, which the peer's is measured without."""
+    learner = Maml(MamlConfig(inner_rate=case.rate, inner_steps=1), case.signature)
+    state, rng = learner.init(0), np.random.default_rng(0)
+    return lambda: learner.meta_step(state, batch, rng)
+
+
+def _peer(case: Case, batch: Batch) -> Update:
+    module, loss = _module(case.signature), _loss(case.signature)
+    if peer_name() == _LEARN2LEARN:
+        return _by_learn2learn(module, loss, batch, case.rate)
+    return by_loop(module, loss, batch, case.rate)
+
+
+def by_loop(module: nn.Module, loss: Loss, batch: Batch, rate: float) -> Update:
+    """A task loop over PyTorch's modules; the meta-gradient is left in the parameters' `grad`."""
+    tasks = len(batch.support.inputs)
+
+    def update() -> None:
+        module.zero_grad()
+        for task in range(tasks):
+            copies = {name: value.clone() for name, value in module.named_parameters()}
+            inner = loss(_call(module, copies, batch.support.inputs[task]), batch.support.targets[task])
+            gradients = torch.autograd.grad(inner, list(copies.values()), create_graph=True)
+            adapted = {name: copies[name] - rate * g for name, g in zip(copies, gradients, strict=True)}
+            outer = loss(_call(module, adapted, batch.query.inputs[task]), batch.query.targets[task])
+            (outer / tasks).backward()
+
+    return update
+
+
+def _call(module: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    return torch.func.functional_call(module, parameters, (inputs,))
+
+
+def _by_learn2learn(module: nn.Module, loss: Loss, batch: Batch, rate: float) -> Update:
+    import learn2learn  # pyright: ignore[reportMissingImports]  # a peer, not a dependency
+
+    maml, tasks = learn2learn.algorithms.MAML(module, lr=rate), len(batch.support.inputs)
+
+    def update() -> None:
+        maml.zero_grad()
+        for task in range(tasks):
+            learner = maml.clone()
+            learner.adapt(loss(learner(batch.support.inputs[task]), batch.support.targets[task]))
+            (loss(learner(batch.query.inputs[task]), batch.query.targets[task]) / tasks).backward()
+
+    return update
+
+
+def _module(signature: TaskSignature) -> nn.Module:
+    """The same networks as ours, of PyTorch's layers."""
+    torch.manual_seed(0)  # the peer's weights; nothing else is random here
+    if signature.kind == "regression":
+        return nn.Sequential(*_dense(signature.shape[0], (40, 40)), nn.Linear(40, signature.outputs))
+    channels, layers = signature.shape[0], list[nn.Module]()
+    for _ in range(4):
+        convolution = nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(64, track_running_stats=False), nn.ReLU()]
+        channels = 64
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 64, signature.outputs))
+
+
+def _dense(inputs: int, widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return layers
+
+
+def _loss(signature: TaskSignature) -> Loss:
+    return nn.functional.mse_loss if signature.kind == "regression" else nn.functional.cross_entropy
