@@ -239,8 +239,8 @@ class Conv4:
             weight = parameters[f"{block}.weight"].permute(3, 2, 0, 1)
             x = torch.nn.functional.conv2d(x, weight, stride=2 if self.downsample == "stride" else 1, padding=1)
             scale, shift = parameters[f"{block}.scale"], parameters[f"{block}.shift"]
-            x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, _EPSILON)
-            found[block] = mean.detach(), inverse.detach() ** -2 - _EPSILON
+            x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPSILON)
+            found[block] = mean.detach(), inverse.detach() ** -2 - EPSILON
             x = torch.relu(x)
             if self.downsample == "pool":
                 x = torch.nn.functional.max_pool2d(x, 2)
