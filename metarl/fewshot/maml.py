@@ -135,7 +135,7 @@ class Maml:
     @functools.cached_property
     def network(self) -> Network:
         """f_θ."""
-        return networks.build(self.config.network, self.signature, self.signature.outputs)
+        return networks.build(self.config.network, self.signature, self.signature.outputs, adapted=True)
 
     @property
     def strategy(self) -> Strategy:

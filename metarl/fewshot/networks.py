@@ -92,13 +92,14 @@ class NetworkConfig:
         checks.layers(self.hidden)
 
 
-def build(config: NetworkConfig, signature: TaskSignature, outputs: int) -> Network:
+def build(config: NetworkConfig, signature: TaskSignature, outputs: int, *, adapted: bool = False) -> Network:
     """Conv4 for images [channel, height, width], a multi-layer perceptron for vectors.
 
     Args:
         config: its options.
         signature: of the tasks.
         outputs: width of the linear head; 0 for none, for the features themselves.
+        adapted: whether the network itself adapts to tasks: with weights for each, or by gradients of gradients.
     """
     if len(signature.shape) == 1:
         return Dense(signature.shape[0], config.hidden, outputs)
@@ -110,7 +111,7 @@ def build(config: NetworkConfig, signature: TaskSignature, outputs: int) -> Netw
     least = 1 if downsample == "stride" else 2**_BLOCKS
     if min(height, width) < least:
         raise ValueError(f"max-pooling four times needs images of at least {least} pixels, got {height} × {width}")
-    return Conv4((channels, height, width), config.filters, downsample, outputs)
+    return Conv4((channels, height, width), config.filters, downsample, outputs, adapted)
 
 
 def small(signature: TaskSignature) -> bool:
@@ -170,6 +171,9 @@ class Conv4:
     downsample: Literal["stride", "pool"]
     outputs: int
     """Width of the linear head; 0 for the flattened features."""
+    adapted: bool = True
+    """Whether weights for each task or gradients of gradients are wanted. Where not, PyTorch's own convolution and
+    batch norm do a batch of images in less than half the time."""
 
     @property
     def normalises(self) -> bool:
@@ -203,6 +207,8 @@ class Conv4:
         inputs: Float[Tensor, "*example channel height width"],
         statistics: Statistics | None = None,
     ) -> Outputs:
+        if not self.adapted and inputs.ndim == 4 and statistics is None:
+            return self._one_batch(parameters, inputs)
         x = inputs.movedim(-3, -1)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for block in (f"blocks.{index}" for index in range(_BLOCKS)):
@@ -223,6 +229,22 @@ class Conv4:
             if self.downsample == "pool":
                 x = _halved(x)
         x = x.flatten(-3)
+        return Outputs(affine(parameters, "head", x) if self.outputs else x, found)
+
+    def _one_batch(self, parameters: Parameters, inputs: Float[Tensor, "example channel height width"]) -> Outputs:
+        """The same, for images that are normalised together, by PyTorch's own operations."""
+        x = inputs.to(memory_format=torch.channels_last)
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for block in (f"blocks.{index}" for index in range(_BLOCKS)):
+            weight = parameters[f"{block}.weight"].permute(3, 2, 0, 1)
+            x = torch.nn.functional.conv2d(x, weight, stride=2 if self.downsample == "stride" else 1, padding=1)
+            scale, shift = parameters[f"{block}.scale"], parameters[f"{block}.shift"]
+            x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPSILON)
+            found[block] = mean.detach(), inverse.detach() ** -2 - EPSILON
+            x = torch.relu(x)
+            if self.downsample == "pool":
+                x = torch.nn.functional.max_pool2d(x, 2)
+        x = x.movedim(-3, -1).flatten(1)
         return Outputs(affine(parameters, "head", x) if self.outputs else x, found)
 
 
