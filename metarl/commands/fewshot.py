@@ -23,6 +23,7 @@ from metarl.fewshot.learners import CONFIGS, LearnerConfig
 from metarl.fewshot.problems import Classification, Problem, SinusoidRegression
 from metarl.fewshot.trained import LEARNER, described
 from metarl.learner import Figures, State
+from metarl.progress import progress
 from metarl.tasks import Json
 from metarl.trained import Which
 from metarl.training import LoopConfig, Training, train
@@ -134,7 +135,10 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
     if saved is None:
         raise RunError(f"{run.folder} has no checkpoint; train it again")
     state = saved.state.to(options.machine.device)
-    report = problem.evaluate(learner, state, "test")
+    with progress(f"evaluating {run.folder.name}", 100) as shown:
+        report = problem.evaluate(
+            learner, state, "test", on_progress=lambda share: shown.update(round(100 * share), {})
+        )
     before = (row for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step)
     seconds = sum(row.get("time/outer_step") or 0.0 for row in before)
     about: dict[str, Json] = {

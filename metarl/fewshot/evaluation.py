@@ -5,6 +5,7 @@ their mean has a t-interval; the worst decile is the mean of the worst tenth of 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, final, runtime_checkable
 
@@ -24,8 +25,8 @@ from metarl.tasks import Json, Split
 SEED = 20_160_613
 """Decides the classes and examples of every task."""
 TASKS = 1000
-EXAMPLES = 4096
-"""Examples that are adapted to and predicted at once, about: a bound on memory."""
+NUMBERS = 2**20
+"""Pixels and channels that are adapted to and predicted at once, about: a bound on memory, and good for caches."""
 
 
 @final
@@ -113,7 +114,7 @@ def evaluate(
     _need_tasks(tasks)
     draw = sampler.draw(split, tasks, np.random.default_rng(seed))
     log_p: list[Float[np.ndarray, "task query way"]] = []
-    for part in _parts(draw):
+    for part in _parts(draw, sampler):
         batch = sampler.batch(part)
         logits = learner.adapt(state, batch.support, kind).predict(batch.query.inputs)
         log_p.append(calibration.log_probabilities(_on_cpu(logits)))
@@ -145,7 +146,7 @@ def evaluate_in_turn(
     _need_tasks(tasks)
     draw = sampler.draw(split, tasks, np.random.default_rng(seed))
     right: list[Float[np.ndarray, "task example"]] = []
-    for part in _parts(draw):
+    for part in _parts(draw, sampler):
         sequence = sampler.batch(part).support
         answers = _on_cpu(learner.predict_in_turn(state, sequence)).argmax(axis=-1)
         right.append((answers == part.support_targets).astype(np.float64))
@@ -197,10 +198,10 @@ def _need_tasks(tasks: int) -> None:
         raise ValueError(f"an interval needs at least 2 tasks, got {tasks}")
 
 
-def _parts(draw: Draw) -> list[Draw]:
+def _parts(draw: Draw, sampler: EpisodeSampler) -> list[Draw]:
     """A few tasks at a time."""
-    tasks = len(draw.support)
-    size = max(1, EXAMPLES // (draw.support.shape[1] + draw.query.shape[1]))
+    tasks, examples = len(draw.support), draw.support.shape[1] + draw.query.shape[1]
+    size = max(1, NUMBERS // (examples * math.prod(sampler.data.shape)))
     return [Draw(*(array[first : first + size] for array in draw)) for first in range(0, tasks, size)]
 
 

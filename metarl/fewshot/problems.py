@@ -1,7 +1,7 @@
 """What a few-shot program trains on and how it judges: episodes of a data set, or sinusoids."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
@@ -23,7 +23,13 @@ from metarl.training import BatchSource
 
 TURNS = 10
 """Examples of each class in the sequences that a `SequenceLearner` is judged on (Santoro et al. 2016, table 1)."""
+OnProgress = Callable[[float], object]
+"""Told which share of the work is done."""
 _SINUSOID_SHOTS, _INNER_STEPS = (5, 10), (0, 1, 5, 10)
+
+
+def ignore(share: float) -> None:
+    """For who does not want to be told."""
 
 
 @runtime_checkable
@@ -71,7 +77,9 @@ class Problem(Protocol):
         """Figures on validation tasks; `validation` is the score, higher is better."""
         ...
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report: ...
+    def evaluate(
+        self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore
+    ) -> Report: ...
 
 
 @final
@@ -127,18 +135,26 @@ class Classification:
         found = evaluation.evaluate(learner, state, self.held_out, "validation", tasks=self.validation_tasks)
         return {"validation": found.accuracy.value, "validation_loss": found.loss.value}
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report:
-        sampler = self.held_out
-        found = tuple(
-            evaluation.evaluate(learner, state, sampler, split, tasks=self.tasks, batch_norm=kind)
-            for kind in learner.batch_norms
-        )
+    def evaluate(self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore) -> Report:
+        sampler, found = self.held_out, list[Scores]()
+        total = self.tasks * len(learner.batch_norms)
+        for before, kind in enumerate(learner.batch_norms):
+            scores = evaluation.evaluate(
+                learner,
+                state,
+                sampler,
+                split,
+                tasks=self.tasks,
+                batch_norm=kind,
+                on_progress=lambda done, before=before: on_progress((before * self.tasks + done) / total),
+            )
+            found.append(scores)
         turns = None
         if isinstance(learner, evaluation.SequenceLearner):
             fewest = int(self.data.counts[list(self.data.splits[split])].min())
             longer = EpisodeSampler(self.data, EpisodeShape(sampler.shape.ways, min(TURNS, fewest - 1), 1))
             turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=self.tasks)
-        return Accuracies(self.data.describe(), split, sampler.shape, found, turns)
+        return Accuracies(self.data.describe(), split, sampler.shape, tuple(found), turns)
 
 
 @final
@@ -233,7 +249,7 @@ class SinusoidRegression:
         support, query = self._draw("validation", self.shots, self.validation_tasks)
         return {"validation": -float(regression.errors_adapted(learner, state, support, query).mean())}
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split) -> Report:
+    def evaluate(self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore) -> Report:
         found: dict[int, Mapping[str, Float[np.ndarray, " task"]]] = {}
         for shots in sorted({*_SINUSOID_SHOTS, self.shots}):
             support, query = self._draw(split, shots, self.tasks)
@@ -242,6 +258,7 @@ class SinusoidRegression:
                 found[shots] = {str(steps): values for steps, values in errors.items()}
             else:
                 found[shots] = {"adapted": regression.errors_adapted(learner, state, support, query)}
+        on_progress(1.0)
         return Errors(found)
 
     def _draw(self, split: Split, shots: int, tasks: int | None) -> tuple[Examples, Examples]:

@@ -69,7 +69,7 @@ SAMPLER = EpisodeSampler(blobs(), EpisodeShape(5, 2, 6))
 
 
 def test_figures_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "EXAMPLES", 100)  # two tasks at a time
+    monkeypatch.setattr(evaluation, "NUMBERS", 400)  # two tasks at a time
     learner = Nearest()
     assert isinstance(learner, FewShotLearner)
     done: list[int] = []
