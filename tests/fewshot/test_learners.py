@@ -60,7 +60,7 @@ def draw(learner: FewShotLearner, rng: np.random.Generator, signature: TaskSigna
         assert training.queries is not None
         return problem.by_class(signature, training.queries, rng)
     ways = 10 if training.any_ways else problem.WAYS
-    return problem.tasks(signature, learner.meta_batch, 1, training.queries or 5, rng, ways=ways)
+    return problem.tasks(signature, learner.meta_batch, 1, min(training.queries or 5, 5), rng, ways=ways)
 
 
 def trained(config: LearnerConfig, steps: int, signature: TaskSignature) -> tuple[FewShotLearner, State]:
@@ -220,11 +220,14 @@ def test_what_regresses_adapts_to_sinusoids(name: str) -> None:
     assert after_error < ((before.predict(support.inputs) - support.targets) ** 2).mean()
 
 
-@pytest.mark.parametrize("kind", CONFIGS.values())
-@pytest.mark.parametrize("field", ["meta_batch", "outer_rate", "halve_every", "reads", "slots", "steps", "inner_steps"])
+FIELDS = ("meta_batch", "outer_rate", "halve_every", "reads", "slots", "fit_steps", "inner_steps")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, field.name) for kind in CONFIGS.values() for field in dataclasses.fields(kind()) if field.name in FIELDS],
+)
 def test_wrong_options_are_refused(kind: Callable[..., LearnerConfig], field: str) -> None:
-    if field not in {each.name for each in dataclasses.fields(kind())}:
-        pytest.skip("it has no such option")
     wrong = -1.0 if field == "outer_rate" else -1
     with pytest.raises(ValueError, match=field):
         kind(**{field: wrong})
