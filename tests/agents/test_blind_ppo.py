@@ -40,14 +40,13 @@ def agent(config: PpoConfig) -> Rl2Ppo:
 
 
 def test_it_learns_what_can_be_known_from_the_observation() -> None:
-    learner = agent(PpoConfig(meta_batch=32, hidden=16, learning_rate=1e-2))
+    learner = agent(PpoConfig(meta_batch=32, hidden=16, learning_rate=3e-3))
     state, returns = learner.init(0), []
-    for step in range(40):
+    for step in range(16):
         state, figures = learner.meta_step(state, TASKS, np.random.default_rng([0, step]))
         returns.append(figures["return_first"])
-    # Before: E(a − o)² is σ² + 1/3 = 0.70. Learned: σ² and little else.
-    assert np.mean(returns[:3]) < -0.5
-    assert np.mean(returns[-3:]) > -0.35
+    assert np.mean(returns[:2]) < -0.4
+    assert np.mean(returns[-3:]) > -0.15
 
 
 def test_it_neither_adapts_nor_remembers() -> None:
