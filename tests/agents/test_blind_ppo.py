@@ -76,4 +76,4 @@ def test_its_options_are_rl2s() -> None:
     assert agents.name_of(PpoConfig()) == "ppo"
     for wrong in ({"meta_batch": 0}, {"learning_rate": 0.0}, {"epochs": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            PpoConfig(**wrong)
+            PpoConfig(**wrong)  # pyright: ignore[reportArgumentType]  # wrong in value only
