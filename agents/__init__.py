@@ -1,14 +1,15 @@
 """The agents by the name that programs know them under."""
 
+from metarl.agents.blind_ppo import PpoConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.rl2_ppo import Rl2Ppo, Rl2PpoConfig
 from metarl.envs import EnvDistribution
 from metarl.learner import Agent
 from metarl.rollout import Sampler, box
 
-AgentConfig = MamlTrpoConfig | Rl2PpoConfig
+AgentConfig = MamlTrpoConfig | Rl2PpoConfig | PpoConfig
 
-CONFIGS: dict[str, type[AgentConfig]] = {"maml": MamlTrpoConfig, "rl2": Rl2PpoConfig}
+CONFIGS: dict[str, type[AgentConfig]] = {"maml": MamlTrpoConfig, "rl2": Rl2PpoConfig, "ppo": PpoConfig}
 """Each agent's options by its name."""
 
 
@@ -24,7 +25,19 @@ def make(config: AgentConfig, dist: EnvDistribution, threads: int = 1, device: s
     sampler = Sampler(dist, threads, device)
     if isinstance(config, MamlTrpoConfig):
         return MamlTrpo(config, observation_size, action_size, sampler, device)
+    if isinstance(config, PpoConfig):
+        config = config.as_rl2()
     return Rl2Ppo(config, observation_size, action_size, sampler, device)
 
 
-__all__ = ["CONFIGS", "AgentConfig", "MamlTrpo", "MamlTrpoConfig", "Rl2Ppo", "Rl2PpoConfig", "make", "name_of"]
+__all__ = [
+    "CONFIGS",
+    "AgentConfig",
+    "MamlTrpo",
+    "MamlTrpoConfig",
+    "PpoConfig",
+    "Rl2Ppo",
+    "Rl2PpoConfig",
+    "make",
+    "name_of",
+]

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from metarl.episodes import Episodes
 from metarl.learner import Memory, Parameters
 
+Cell = Literal["gru", "lstm", "none"]
+"""What remembers; with `none` the policy sees its observation alone, through two layers."""
 STATISTICS = ("input_mean", "input_variance", "input_count")
 """The network's buffers: what it standardises its inputs by."""
 _INPUT_CLIP = 10.0  # standard deviations
@@ -55,10 +57,16 @@ class Network(nn.Module):
     input_variance: Tensor
     input_count: Tensor
 
-    def __init__(self, observation_size: int, action_size: int, hidden: int, cell: Literal["gru", "lstm"]) -> None:
+    def __init__(self, observation_size: int, action_size: int, hidden: int, cell: Cell) -> None:
         super().__init__()
-        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
-        self.cell = kind(observation_size + action_size + 2, hidden, batch_first=True)
+        self._observation_size = observation_size
+        self.cell: nn.Module | None = None
+        if cell == "none":
+            first, second = nn.Linear(observation_size, hidden), nn.Linear(hidden, hidden)
+            self.layers = nn.Sequential(first, nn.Tanh(), second, nn.Tanh())
+        else:
+            kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+            self.cell = kind(observation_size + action_size + 2, hidden, batch_first=True)
         self.mean = nn.Linear(hidden, action_size)
         self.value = nn.Linear(hidden, 1)
         self.log_std = nn.Parameter(torch.empty(action_size))
@@ -77,6 +85,9 @@ class Network(nn.Module):
         x = torch.cat([observations, previous.rewards[..., None]], dim=-1)
         mean, deviation = self.input_mean[:-1].to(x.dtype), self.input_variance[:-1].sqrt().to(x.dtype)
         x = ((x - mean) / (deviation + 1e-6)).clamp(-_INPUT_CLIP, _INPUT_CLIP)
+        if self.cell is None:
+            features = self.layers(x[..., : self._observation_size])
+            return Outputs(self.mean(features), self.log_std, self.value(features).squeeze(-1), ())
         x = torch.cat([x, previous.actions, previous.done[..., None]], dim=-1)
         memory = tuple(part[None].contiguous() for part in carry)  # the cell wants [layer, trial, hidden]
         start = memory[0] if len(memory) == 1 else memory
@@ -100,7 +111,7 @@ class Policy:
     observation_size: int
     action_size: int
     hidden: int
-    cell: Literal["gru", "lstm"]
+    cell: Cell
 
     @property
     def network(self) -> Network:
@@ -109,7 +120,8 @@ class Policy:
             return Network(self.observation_size, self.action_size, self.hidden, self.cell)
 
     def zero_carry(self, trials: int, device: torch.device) -> tuple[Float[Tensor, "trial hidden"], ...]:
-        return tuple(torch.zeros(trials, self.hidden, device=device) for _ in range(2 if self.cell == "lstm" else 1))
+        parts = {"none": 0, "gru": 1, "lstm": 2}[self.cell]
+        return tuple(torch.zeros(trials, self.hidden, device=device) for _ in range(parts))
 
     def nothing_before(self, trials: int, device: torch.device) -> Previous:
         zeros = torch.zeros(trials, device=device)

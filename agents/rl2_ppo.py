@@ -21,7 +21,7 @@ The network and what it is told at each step are in `recurrent.py`, PPO's losses
 import dataclasses
 import functools
 import math
-from typing import Literal, NamedTuple, final
+from typing import NamedTuple, final, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from metarl.agents.ppo import (
     surrogate_loss,
     value_loss,
 )
-from metarl.agents.recurrent import STATISTICS, Network, Outputs, Policy, Previous, Rl2Actor, Trials, concatenate
+from metarl.agents.recurrent import STATISTICS, Cell, Network, Outputs, Policy, Previous, Rl2Actor, Trials, concatenate
 from metarl.episodes import Episodes
 from metarl.learner import Figures, Parameters, Schedule, State
 from metarl.rollout import Collector
@@ -59,8 +59,8 @@ class Rl2PpoConfig:
     """Trials an outer step, each on a task of its own (the recipe: 10 to 16)."""
     episodes_per_trial: int = 2
     """Episodes that the memory is carried through."""
-    cell: Literal["gru", "lstm"] = "gru"
-    """The recurrent cell."""
+    cell: Cell = "gru"
+    """The recurrent cell; `none` is for `PpoConfig`."""
     hidden: int = 128
     """Units of the cell."""
     initial_log_std: float = -0.5
@@ -105,7 +105,7 @@ class Rl2PpoConfig:
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
-        if self.cell not in ("gru", "lstm"):
+        if self.cell not in get_args(Cell):
             raise ValueError(f"cell must be 'gru' or 'lstm', got {self.cell!r}")
         if self.chunk_length is not None and self.chunk_length < 1:
             raise ValueError(f"chunk_length must be at least 1, or None for whole trials; got {self.chunk_length}")

@@ -91,6 +91,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     with usage():
         together = aggregate(found)
     _write(options, together.to_json())
+    if options.output is not None:
+        print(f"all runs together written to {options.output}")
     print("\n".join((together.table(), *beside)))
 
 
@@ -101,8 +103,8 @@ def evaluate_policy(policy: Policy, options: EvaluateOptions) -> None:
         with usage():
             dist, candidate = policy_candidate(policy, id, options)
         found[id] = with_progress(candidate, dist, options)
-    everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
-    _write(options, {"policy": policy, "evaluations": everything})
+        everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
+        _write(options, {"policy": policy, "evaluations": everything})  # each time: what is done is not lost
     if len(found) == 1:
         print(next(iter(found.values())).table())
         return
@@ -189,4 +191,3 @@ def _write(options: EvaluateOptions, content: dict[str, Json]) -> None:
     if options.output is None:
         return
     write_atomically(options.output, encode_json(content))
-    print(f"everything together written to {options.output}")

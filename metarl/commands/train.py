@@ -9,7 +9,7 @@ import tyro
 from torch import Tensor
 
 from metarl import agents, checkpoints, provenance, runs
-from metarl.agents import MamlTrpoConfig, Rl2PpoConfig
+from metarl.agents import MamlTrpoConfig, PpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, experiment, parse, usage
 from metarl.errors import UsageError
 from metarl.evaluation import Candidate, evaluate
@@ -26,6 +26,7 @@ class TrainOptions:
     agent: (
         Annotated[MamlTrpoConfig, tyro.conf.subcommand("maml", description="Adapts by gradient steps: MAML-TRPO.")]
         | Annotated[Rl2PpoConfig, tyro.conf.subcommand("rl2", description="Adapts through its memory: RL², by PPO.")]
+        | Annotated[PpoConfig, tyro.conf.subcommand("ppo", description="Does not adapt: one PPO for all tasks.")]
     )
     env: str
     """The task distribution's id."""
