@@ -56,20 +56,26 @@ class Crew:
         self._announce = announce
         self._players: dict[int, Player] = {}
         self._situations: dict[int, Situation] = {}
+        self._families: dict[int, str] = {}
+        self._in_order: list[int] = []
+        """By class: a model and its data then stay in the processor's cache for all sub-environments that play it."""
 
     def reset(self, index: int, task: Task) -> None:
         self._announce(index)
         self._players[index] = player(task.family, *self._variant)
         situation = self._players[index].reset(rand_vec(task))
         self._situations[index] = situation
+        if self._families.get(index) != task.family:
+            self._families[index] = task.family
+            self._in_order = sorted(self._families, key=lambda each: (self._families[each], each))
         self._arrays.observations[index] = situation.start.observation
 
-    def step(self, indices: range, single_precision: bool) -> None:
+    def step(self, single_precision: bool) -> None:
         """Steps those of them that are active."""
         arrays = self._arrays
         # Metaworld computes in the precision of its actions.
         actions = arrays.actions.astype(np.float32) if single_precision else arrays.actions
-        for index in indices:
+        for index in self._in_order:
             if not arrays.active[index]:
                 continue
             self._announce(index)
@@ -117,7 +123,7 @@ class LocalSimulator:
     def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
         self._arrays.actions[:], self._arrays.active[:] = actions, active
         self._arrays.diverged[:] = False
-        self._crew.step(range(self.num_envs), actions.dtype == np.float32)
+        self._crew.step(actions.dtype == np.float32)
         return outcome(self._arrays)
 
     def observe(self, out: Float[ndarray, "env observation"]) -> None:

@@ -93,7 +93,6 @@ def main(arguments: Sequence[str]) -> None:
         memory.beats[share.rank] += 1
 
     crew = Crew(memory.arrays, reward, goal_shown, announce)
-    indices = range(share.rank, share.num_envs, share.workers)
     commands = Connection(share.commands)
     while True:
         try:
@@ -101,13 +100,13 @@ def main(arguments: Sequence[str]) -> None:
         except EOFError:
             return
         try:
-            answer = DONE + _obey(crew, indices, command)
+            answer = DONE + _obey(crew, command)
         except Exception:  # whatever it is, the other side says it, with the task
             answer = FAILED + traceback.format_exc().encode()
         commands.send_bytes(answer)
 
 
-def _obey(crew: Crew, indices: range, command: bytes) -> bytes:
+def _obey(crew: Crew, command: bytes) -> bytes:
     kind, content = command[:1], command[1:]
     if kind == RESET:
         for index, task in pickle.loads(content):
@@ -117,7 +116,7 @@ def _obey(crew: Crew, indices: range, command: bytes) -> bytes:
         return crew.render(*pickle.loads(content)).tobytes()
     else:
         assert kind in (STEP, STEP_SINGLE)
-        crew.step(indices, kind == STEP_SINGLE)
+        crew.step(kind == STEP_SINGLE)
     return b""
 
 
