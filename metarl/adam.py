@@ -38,9 +38,11 @@ def step(
     first = [moments[_FIRST + name].clone() for name in names]
     second = [moments[_SECOND + name].clone() for name in names]
     steps = [moments[_STEP].clone() for _ in names]
+    # The kernel goes through the memory of all of them side by side, whatever their strides: they must be alike.
+    alike = [torch.empty_like(new[name]).copy_(gradients[name].detach()) for name in names]
     adam(
         list(new.values()),
-        [gradients[name].detach() for name in names],
+        alike,
         first,
         second,
         [],

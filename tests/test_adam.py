@@ -26,3 +26,17 @@ def test_the_first_step_is_the_rate_against_the_sign() -> None:
     for fused in (False, True):
         new, _ = adam.step(parameters, {"w": torch.tensor([0.3, -5.0])}, adam.start(parameters), 0.1, fused=fused)
         torch.testing.assert_close(new["w"], torch.tensor([0.9, -1.9]))
+
+
+def test_a_gradient_in_another_order_of_memory_is_the_same_gradient() -> None:
+    parameters = {"w": torch.arange(6.0).reshape(2, 3)}
+    gradient = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    transposed = gradient.T.contiguous().T
+    assert torch.equal(gradient, transposed) and gradient.stride() != transposed.stride()
+    for fused in (False, True):
+        (one, moments), (other, others) = (
+            adam.step(parameters, {"w": each}, adam.start(parameters), 0.1, fused=fused)
+            for each in (gradient, transposed)
+        )
+        assert torch.equal(one["w"], other["w"])
+        assert all(torch.equal(moments[name], others[name]) for name in moments)
