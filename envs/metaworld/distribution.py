@@ -9,12 +9,16 @@ and, after any of them, options in any order, each at most once:
     +reward-v1      metaworld's first reward functions instead of its second; their scores are not comparable
     +goal-shown     the goal stands in the last three entries of the observation instead of zeros
     +goals-7        other goals, drawn for the number 7 (0 if not given)
+    +fresh          training goals drawn anew for every batch, instead of from the published protocol's 50 a class
 
 An id says everything, so that a run's folder needs nothing else to make its distribution again.
 
 Splits follow the published protocol: 50 training goals a class, on which all training happens; 40 test goals a class
 (50 where there is only one class). Validation has other goals of the training classes. Goals follow from the id
-without `+reward-v1` and `+goal-shown`: those leave the goals as they are.
+without `+reward-v1`, `+goal-shown` and `+fresh`: those leave the listed goals as they are.
+
+With 50 goals an agent can do well in training without adapting: where the object stands, which it sees, tells which of
+the 50 it is. `+fresh` takes that away; nothing that is held out is ever drawn.
 """
 
 import dataclasses
@@ -55,12 +59,15 @@ class Variant:
     """Whether the observation ends with the goal."""
     goals: int = 0
     """The goals' seed."""
+    fresh: bool = False
+    """Whether training goals are drawn anew."""
 
     @property
     def suffix(self) -> str:
         """The options as they stand in an id, in one order; what is as usual is left out."""
         goals = f"+goals-{self.goals}" if self.goals else ""
-        return ("+reward-v1" if self.reward == "v1" else "") + ("+goal-shown" if self.goal_shown else "") + goals
+        options = {"+reward-v1": self.reward == "v1", "+goal-shown": self.goal_shown, goals: True, "+fresh": self.fresh}
+        return "".join(option for option, given in options.items() if given)
 
 
 @final
@@ -112,7 +119,7 @@ def metaworld(id: str) -> EnvDistribution:
             2 * VALIDATION_GOALS if alone else VALIDATION_GOALS * len(classes.train),
             TRAIN_GOALS if alone else TEST_GOALS * len(classes.test),
         ),
-        train_listed=True,
+        train_listed=not variant.fresh,
         lists_of=goals,
     )
     return EnvDistribution(
@@ -176,10 +183,14 @@ def _variant(id: str, options: Sequence[str]) -> Variant:
             seen |= {"reward-v1", "reward-v2"}
         elif option == "goal-shown":
             variant = dataclasses.replace(variant, goal_shown=True)
+        elif option == "fresh":
+            variant = dataclasses.replace(variant, fresh=True)
         elif re.fullmatch("goals-[0-9]{1,9}", option):
             variant = dataclasses.replace(variant, goals=int(option.removeprefix("goals-")))
         else:
-            raise ValueError(f"{id!r} has an unknown option +{option}; there are +reward-v1, +goal-shown and +goals-N")
+            raise ValueError(
+                f"{id!r} has an unknown option +{option}; there are +reward-v1, +goal-shown, +goals-N and +fresh"
+            )
     return variant
 
 

@@ -126,6 +126,16 @@ def test_a_custom_id_says_everything() -> None:
     assert envs.make(dist.id).hash == dist.hash
 
 
+def test_fresh_training_goals_are_other_ones_every_time_and_never_held_out() -> None:
+    listed, fresh = envs.make("metaworld-ml1-reach-v3"), envs.make("metaworld-ml1-reach-v3+fresh")
+    assert fresh.hash != listed.hash and fresh.id == "metaworld-ml1-reach-v3+fresh"
+    assert all(fresh.tasks(split) == listed.tasks(split) for split in SPLITS)
+    drawn = fresh.sample("train", 2000, np.random.default_rng(0))
+    assert len(set(drawn)) == 2000
+    assert not set(drawn) & {task for split in SPLITS[1:] for task in fresh.tasks(split)}
+    assert len(set(listed.sample("train", 2000, np.random.default_rng(0)))) == 50
+
+
 @pytest.mark.parametrize(
     ("id", "message"),
     [
@@ -133,7 +143,7 @@ def test_a_custom_id_says_everything() -> None:
         ("metaworld-xyzzy", "unknown distribution"),
         ("metaworld-ml1-rech-v3", "no class 'rech-v3'; did you mean reach-v3"),
         ("metaworld-ml1-9", "its classes are assembly-v3, "),
-        ("metaworld-ml10+fast", "unknown option +fast; there are +reward-v1, +goal-shown and +goals-N"),
+        ("metaworld-ml10+fast", "unknown option +fast; there are +reward-v1, +goal-shown, +goals-N and +fresh"),
         ("metaworld-ml10+goals-x", "unknown option +goals-x"),
         ("metaworld-ml10+goal-shown+goal-shown", "the option +goal-shown twice"),
         ("metaworld-ml10+goals-1+goals-2", "the option +goals twice"),
