@@ -11,23 +11,20 @@ bidirectional LSTM, in the order in which it comes, and the query by `reads` ste
 """
 
 import dataclasses
-import functools
 import math
 from typing import Literal, final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import lstm, metric, networks, updates
-from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, Predictor
-from metarl.fewshot.metric import Comparing, Embedded
-from metarl.fewshot.networks import Network, NetworkConfig
+from metarl.fewshot import lstm, metric
+from metarl.fewshot.examples import TrainingTasks
+from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
+from metarl.fewshot.networks import NetworkConfig
 from metarl.fewshot.prototypical import squared_distances
-from metarl.learner import Figures, Parameters, State
+from metarl.learner import Parameters
 
 _FORWARDS, _BACKWARDS, _ATTENTION = "context.forwards", "context.backwards", "context.attention"
 _TEMPERATURE = "log_temperature"
@@ -61,58 +58,29 @@ class MatchingConfig:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Matching:
+class Matching(MetricLearner):
     """The learner."""
 
     config: MatchingConfig
-    signature: TaskSignature
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        metric.need_classification(self.signature, "matching")
-
-    @property
-    def meta_batch(self) -> int:
-        return self.config.meta_batch
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return ("loss", "accuracy")
-
-    @property
-    def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return metric.batch_norms(self.network)
 
     @property
     def training(self) -> TrainingTasks:
         """20 classes and 5 queries of each: more ways than the paper's 5, as for prototypical networks."""
         return metric.higher_ways(self.signature, 20)
 
-    @functools.cached_property
-    def network(self) -> Network:
-        """f' and g', which are one."""
-        return networks.build(self.config.network, self.signature, outputs=0)
+    @property
+    def comparing(self) -> Comparing:
+        return Comparing(self.network, self._compare)
 
-    def init(self, seed: int) -> State:
-        generator = torch.Generator().manual_seed(seed)
-        parameters = self.network.init(generator)
+    def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
+        parameters: dict[str, Tensor] = {}
         if self.config.similarity == "cosine":
             parameters[_TEMPERATURE] = torch.tensor(math.log(self.config.temperature))
         if self.config.full_context:
             width = self.network.features
             for name, inputs in ((_FORWARDS, width), (_BACKWARDS, width), (_ATTENTION, 2 * width)):
                 parameters |= lstm.init(name, inputs, width, generator)
-        return updates.start(self.network, parameters, self.device)
-
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        return self._comparing.meta_step(state, batch, self.config)
-
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
-        return self._comparing.adapt(state, support, batch_norm)
-
-    @property
-    def _comparing(self) -> Comparing:
-        return Comparing(self.network, self._compare)
+        return parameters
 
     def _compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
         if self.config.full_context:

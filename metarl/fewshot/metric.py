@@ -7,18 +7,21 @@ judged by those averages (`running`), by its task's support alone (`support`), o
 (`transductive`), as in training.
 """
 
+import abc
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.fewshot import losses, updates
+from metarl.fewshot import losses, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm
-from metarl.fewshot.networks import Network, Statistics
+from metarl.fewshot.learner import BatchNorm, Predictor
+from metarl.fewshot.networks import Network, NetworkConfig, Statistics
 from metarl.fewshot.updates import OuterOptions
 from metarl.learner import Figures, Parameters, State
 
@@ -71,6 +74,71 @@ def batch_norms(network: Network) -> tuple[BatchNorm, ...]:
 def higher_ways(signature: TaskSignature, ways: int) -> TrainingTasks:
     """Training tasks of so many ways, or of all classes if there are fewer, and five queries of each."""
     return TrainingTasks(min(ways, signature.classes) if signature.classes else ways, 5, any_ways=True)
+
+
+@runtime_checkable
+class MetricOptions(OuterOptions, Protocol):
+    """The options that learners that compare have in common."""
+
+    @property
+    def meta_batch(self) -> int: ...
+
+    @property
+    def network(self) -> NetworkConfig: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricLearner(abc.ABC):
+    """A learner that compares; each says what is compared how, and what it is trained on."""
+
+    config: MetricOptions
+    signature: TaskSignature
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        need_classification(self.signature, type(self).__name__.lower())
+
+    @property
+    @abc.abstractmethod
+    def training(self) -> TrainingTasks:
+        """The tasks that it is best trained on."""
+
+    @property
+    @abc.abstractmethod
+    def comparing(self) -> "Comparing":
+        """The embedding, how it compares, and its loss."""
+
+    @abc.abstractmethod
+    def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """What is learned beside the embedding."""
+
+    @property
+    def meta_batch(self) -> int:
+        return self.config.meta_batch
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return ("loss", "accuracy")
+
+    @property
+    def batch_norms(self) -> tuple[BatchNorm, ...]:
+        return batch_norms(self.network)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The embedding f."""
+        return networks.build(self.config.network, self.signature, outputs=0)
+
+    def init(self, seed: int) -> State:
+        generator = torch.Generator().manual_seed(seed)
+        embedding = self.network.init(generator)
+        return updates.start(self.network, embedding | self.own_parameters(generator), self.device)
+
+    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
+        return self.comparing.meta_step(state, batch, self.config)
+
+    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
+        return self.comparing.adapt(state, support, batch_norm)
 
 
 @final

@@ -6,21 +6,18 @@ loss: −log p(y | x), over tasks of more ways than will be asked for           
 """
 
 import dataclasses
-import functools
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import metric, networks, updates
-from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, Predictor
-from metarl.fewshot.metric import Comparing, Embedded
-from metarl.fewshot.networks import Network, NetworkConfig
-from metarl.learner import Figures, Parameters, State
+from metarl.fewshot import metric, networks
+from metarl.fewshot.examples import TrainingTasks
+from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
+from metarl.fewshot.networks import NetworkConfig
+from metarl.learner import Parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,46 +40,22 @@ class PrototypicalConfig:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Prototypical:
+class Prototypical(MetricLearner):
     """The learner."""
 
     config: PrototypicalConfig
-    signature: TaskSignature
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        metric.need_classification(self.signature, "prototypical")
-
-    @property
-    def meta_batch(self) -> int:
-        return self.config.meta_batch
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return ("loss", "accuracy")
-
-    @property
-    def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return metric.batch_norms(self.network)
 
     @property
     def training(self) -> TrainingTasks:
         """60 classes and 5 queries of each, 20 classes for photographs, as in the paper (§3.1, §3.2)."""
         return metric.higher_ways(self.signature, 60 if networks.small(self.signature) else 20)
 
-    @functools.cached_property
-    def network(self) -> Network:
-        """The embedding f."""
-        return networks.build(self.config.network, self.signature, outputs=0)
+    @property
+    def comparing(self) -> Comparing:
+        return Comparing(self.network, compare)
 
-    def init(self, seed: int) -> State:
-        return updates.start(self.network, self.network.init(torch.Generator().manual_seed(seed)), self.device)
-
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        return Comparing(self.network, compare).meta_step(state, batch, self.config)
-
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
-        return Comparing(self.network, compare).adapt(state, support, batch_norm)
+    def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return {}
 
 
 def compare(parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:

@@ -10,21 +10,18 @@ place of the paper's four layers, Adam, no distorted images.
 """
 
 import dataclasses
-import functools
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import metric, networks, updates
-from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, Predictor
-from metarl.fewshot.metric import Comparing, Embedded
-from metarl.fewshot.networks import Network, NetworkConfig
-from metarl.learner import Figures, Parameters, State
+from metarl.fewshot import metric
+from metarl.fewshot.examples import TrainingTasks
+from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
+from metarl.fewshot.networks import NetworkConfig
+from metarl.learner import Parameters
 
 _WEIGHT, _BIAS = "verify.weight", "verify.bias"
 
@@ -49,53 +46,23 @@ class SiameseConfig:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Siamese:
+class Siamese(MetricLearner):
     """The learner."""
 
     config: SiameseConfig
-    signature: TaskSignature
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        metric.need_classification(self.signature, "siamese")
-
-    @property
-    def meta_batch(self) -> int:
-        return self.config.meta_batch
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return ("loss", "accuracy")
-
-    @property
-    def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return metric.batch_norms(self.network)
 
     @property
     def training(self) -> TrainingTasks:
         """20 classes and 5 queries of each: 2,000 pairs a task."""
         return metric.higher_ways(self.signature, 20)
 
-    @functools.cached_property
-    def network(self) -> Network:
-        """f."""
-        return networks.build(self.config.network, self.signature, outputs=0)
-
-    def init(self, seed: int) -> State:
-        parameters = self.network.init(torch.Generator().manual_seed(seed))
-        width = self.network.features
-        verify = {_WEIGHT: torch.full((width,), -1 / width), _BIAS: torch.zeros(())}  # far apart: not the same
-        return updates.start(self.network, parameters | verify, self.device)
-
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        return self._comparing.meta_step(state, batch, self.config)
-
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
-        return self._comparing.adapt(state, support, batch_norm)
-
     @property
-    def _comparing(self) -> Comparing:
+    def comparing(self) -> Comparing:
         return Comparing(self.network, compare, verification_loss)
+
+    def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
+        width = self.network.features
+        return {_WEIGHT: torch.full((width,), -1 / width), _BIAS: torch.zeros(())}  # far apart: not the same
 
 
 def compare(parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
