@@ -26,7 +26,7 @@ from metarl import agents, envs, provenance
 from metarl.agents import MamlTrpoConfig
 from metarl.commands import benchmark_fewshot
 from metarl.commands.options import Machine, parse
-from metarl.commands.timing import Stepper, in_turns, line
+from metarl.commands.timing import Stepper, in_turns, line, random_steps
 from metarl.envs import Outcome, Simulator
 from metarl.files import encode_json, write_atomically
 from metarl.tasks import Json, Task
@@ -70,7 +70,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     options.machine.use()
     threads = options.machine.threads
     raw: dict[str, Json] = {
-        "command": f"benchmark.py --num-envs {options.num_envs} --rounds {options.rounds} --threads {threads}",
+        "command": (
+            f"benchmark.py --subjects {' '.join(options.subjects)} --num-envs {options.num_envs} "
+            f"--rounds {options.rounds} --seconds {options.seconds:g} --threads {threads}"
+        ),
         "environment": provenance.environment(threads).to_json(),
         "machine": platform.machine(),
     }
@@ -121,42 +124,24 @@ def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
 def _ours(num_envs: int, threads: int) -> Iterator[Stepper]:
     dist = dataclasses.replace(envs.make("cheetah-direction"), horizon=1000)
     venv = dist.vector_env(num_envs, threads)
-    rng = np.random.default_rng(0)
     venv.reset(seed=0)
 
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, num_envs, 6))
-        began = time.perf_counter()
-        for index in range(count):
-            _, _, terminated, truncated, _ = venv.step(actions[index])
-            ended = terminated | truncated
-            if ended.any():
-                venv.reset(options={"reset_mask": ended})
-        return count * num_envs / (time.perf_counter() - began)
+    def step(actions: ndarray) -> None:
+        _, _, terminated, truncated, _ = venv.step(actions)
+        ended = terminated | truncated
+        if ended.any():
+            venv.reset(options={"reset_mask": ended})
 
-    try:
-        yield step
-    finally:
-        venv.close()
+    with contextlib.closing(venv):
+        yield random_steps(step, num_envs, 6, np.float64)
 
 
 @contextlib.contextmanager
 def _gymnasium(processes: int) -> Iterator[Stepper]:
     venv = gym.vector.AsyncVectorEnv([lambda: gym.make("HalfCheetah-v5") for _ in range(processes)])
     venv.reset(seed=0)
-    rng = np.random.default_rng(0)
-
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, processes, 6)).astype(np.float32)
-        began = time.perf_counter()
-        for index in range(count):
-            venv.step(actions[index])
-        return count * processes / (time.perf_counter() - began)
-
-    try:
-        yield step
-    finally:
-        venv.close()
+    with contextlib.closing(venv):
+        yield random_steps(venv.step, processes, 6)
 
 
 @contextlib.contextmanager
@@ -166,19 +151,8 @@ def _envpool(threads: int) -> Iterator[Stepper]:
     num_envs = 8 * threads
     pool = envpool.make("HalfCheetah-v5", env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
     pool.reset()
-    rng = np.random.default_rng(0)
-
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, num_envs, 6))
-        began = time.perf_counter()
-        for index in range(count):
-            pool.step(actions[index])
-        return count * num_envs / (time.perf_counter() - began)
-
-    try:
-        yield step
-    finally:
-        pool.close()
+    with contextlib.closing(pool):
+        yield random_steps(pool.step, num_envs, 6, np.float64)
 
 
 def physics_share(threads: int, outer_steps: int = 3) -> tuple[float, float]:

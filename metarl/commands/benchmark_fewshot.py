@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarl.commands.timing import ratio
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig
 from metarl.tasks import Json
@@ -83,10 +84,7 @@ def report(found: dict[str, list[float]]) -> str:
     peer = next(name for name in found if name != OURS)
     ratios = [theirs / ours for ours, theirs in zip(found[OURS], found[peer], strict=True)]
     ours, theirs = (1000 * statistics.median(found[name]) for name in (OURS, peer))
-    return (
-        f"{ours:.1f} ms, {peer} {theirs:.1f} ms: ours is {statistics.median(ratios):.2f} times as fast "
-        f"({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    return f"{ours:.1f} ms, {peer} {theirs:.1f} ms: ours is {ratio(ratios)} times as fast"
 
 
 def measure(rounds: int) -> dict[str, Json]:

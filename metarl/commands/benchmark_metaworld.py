@@ -11,14 +11,16 @@ alone: the five steps of an environment step, nothing read and nothing computed.
 
 import contextlib
 import importlib.util
+import statistics
 import time
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
+from numpy import ndarray
 
 from metarl import envs
-from metarl.commands.timing import Rates, Stepper, in_turns
+from metarl.commands.timing import Rates, Stepper, in_turns, random_steps
 from metarl.envs.metaworld.goals import BENCHMARKS
 
 OURS, STOCK, ENVPOOL = "metarl", "metaworld async", "envpool"
@@ -47,20 +49,14 @@ def _ours(threads: int) -> Iterator[Stepper]:
         venv.set_tasks(some)
         venv.reset(seed=0)
 
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, num_envs, 4)).astype(np.float32)
-        began = time.perf_counter()
-        for each in actions:
-            _, _, _, truncated, _ = venv.step(each)
-            if truncated.any():
-                venv.set_tasks(dist.sample("train", num_envs, rng))
-                venv.reset()
-        return count * num_envs / (time.perf_counter() - began)
+    def step(actions: ndarray) -> None:
+        _, _, _, truncated, _ = venv.step(actions)
+        if truncated.any():
+            venv.set_tasks(dist.sample("train", num_envs, rng))
+            venv.reset()
 
-    try:
-        yield step
-    finally:
-        venv.close()
+    with contextlib.closing(venv):
+        yield random_steps(step, num_envs, 4)
 
 
 @contextlib.contextmanager
@@ -70,46 +66,26 @@ def _stock() -> Iterator[Stepper]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         venv = stock.their_train_envs("ML10", _STOCK_ENVS, seed=0)
-    rng = np.random.default_rng(0)
-
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, _STOCK_ENVS, 4)).astype(np.float32)
-        began = time.perf_counter()
-        for each in actions:
-            venv.step(each)
-        return count * _STOCK_ENVS / (time.perf_counter() - began)
-
-    try:
-        yield step
-    finally:
-        venv.close()
+    with contextlib.closing(venv):
+        yield random_steps(venv.step, _STOCK_ENVS, 4)
 
 
 @contextlib.contextmanager
 def _envpool(threads: int) -> Iterator[Stepper]:
     import envpool  # pyright: ignore[reportMissingImports]  # a peer, not a dependency
 
-    num_envs, pools = _ENVS * threads, []
-    for name in BENCHMARKS["ml10"].train:
-        id = "".join(word.capitalize() for word in name.removesuffix("-v3").split("-"))
-        pool = envpool.make(f"MetaWorld/{id}-v3", env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
-        pool.reset()
-        pools.append(pool)
-    rng = np.random.default_rng(0)
-
-    def step(count: int) -> float:
-        actions = rng.uniform(-1.0, 1.0, (count, num_envs, 4)).astype(np.float32)
-        began = time.perf_counter()
-        for pool in pools:
-            for each in actions:
-                pool.step(each)
-        return count * num_envs * len(pools) / (time.perf_counter() - began)
-
-    try:
-        yield step
-    finally:
-        for pool in pools:
-            pool.close()
+    num_envs, steppers = _ENVS * threads, list[Stepper]()
+    with contextlib.ExitStack() as stack:
+        for name in BENCHMARKS["ml10"].train:
+            id = "".join(word.capitalize() for word in name.removesuffix("-v3").split("-"))
+            pool = envpool.make(
+                f"MetaWorld/{id}-v3", env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0
+            )
+            stack.enter_context(contextlib.closing(pool))
+            pool.reset()
+            steppers.append(random_steps(pool.step, num_envs, 4))
+        # One after the other, equally many steps each: the rate of all is the harmonic mean.
+        yield lambda count: statistics.harmonic_mean([step(count) for step in steppers])
 
 
 @contextlib.contextmanager

@@ -6,10 +6,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
+from numpy import ndarray
+
 Stepper = Callable[[int], float]
 """Takes so many vector steps; gives environment steps a second."""
 Rates = dict[str, list[float]]
 """Environment steps a second of each peer in each round."""
+
+
+def random_steps(step: Callable[[ndarray], object], num_envs: int, actions: int, kind: type = np.float32) -> Stepper:
+    """Steps with a new random action of [−1, 1] at every step, which are drawn outside of the time that counts."""
+    rng = np.random.default_rng(0)
+
+    def stepper(count: int) -> float:
+        drawn = rng.uniform(-1.0, 1.0, (count, num_envs, actions)).astype(kind)
+        began = time.perf_counter()
+        for each in drawn:
+            step(each)
+        return count * num_envs / (time.perf_counter() - began)
+
+    return stepper
 
 
 def in_turns(
