@@ -33,7 +33,7 @@ def test_a_report_names_the_peer_and_the_ratio() -> None:
     found = benchmark_fewshot.update_seconds(CASE, rounds=1)
     assert set(found) == {"metarl", benchmark_fewshot.peer_name()}
     line = benchmark_fewshot.report({"metarl": [0.001, 0.002], "task loop": [0.02, 0.03]})
-    assert line == "1.5 ms, task loop 25.0 ms: ours is 17.50 times as fast (15.00 to 20.00)"
+    assert line == "1.5 ms, task loop 25.0 ms: ours is 17.50 (15.00 to 20.00) times as fast"
 
 
 def test_the_cases_are_the_papers_networks() -> None:
