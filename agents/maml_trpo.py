@@ -32,6 +32,8 @@ from metarl.tasks import Task
 
 Outputs = tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]
 """(μ, log σ) of every task's policy on its observations."""
+Judged = tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"], Float[Tensor, "task sample"]]
+"""The same, and the actions' log-probabilities."""
 
 _RATE_PREFIX = "inner_rate."
 
@@ -236,14 +238,13 @@ class MamlTrpo:
         config = self.config
         x = _ravel(parameters)
 
-        def objective(x: Tensor, old: Outputs | None = None) -> tuple[Tensor, tuple[Tensor, Outputs]]:
-            """The loss, the KL and the outputs at x; `old` are those at the starting point, x itself if not given."""
-            new = self.outputs(x, parameters, supports, query.observations)
-            old = old or (new[0].detach(), new[1].detach())
-            ratio = torch.exp(
-                networks.gaussian_log_prob(query.actions, *new) - networks.gaussian_log_prob(query.actions, *old)
-            )
-            kl = _masked_mean(networks.gaussian_kl(*old, *new), query.mask).mean()
+        def objective(x: Tensor, old: Judged | None = None) -> tuple[Tensor, tuple[Tensor, Judged]]:
+            """The loss, the KL and what they compare with: `old`, or, if not given, the policies at x themselves."""
+            mean, log_std = self.outputs(x, parameters, supports, query.observations)
+            log_prob = networks.gaussian_log_prob(query.actions, mean, log_std)
+            old = old or (mean.detach(), log_std.detach(), log_prob.detach())
+            kl = _masked_mean(networks.gaussian_kl(*old[:2], mean, log_std), query.mask).mean()
+            ratio = torch.exp(log_prob - old[2])
             return -_masked_mean(ratio * query.advantages, query.mask).mean(), (kl, old)
 
         gradient, (loss, (_, old)) = torch.func.grad_and_value(objective, has_aux=True)(x)

@@ -7,12 +7,13 @@ successes cannot crowd out slow failures.
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 
+from metarl.episodes import Episodes
 from metarl.learner import Agent, Schedule, State
 from metarl.rollout import Collector, EnvSource, Sampler
 from metarl.scores import Evaluation, Point, Setting, Source
@@ -111,16 +112,11 @@ def evaluate(
     diverged = np.zeros((trials, points, len(tasks)), dtype=np.int64)
     env_steps = np.zeros_like(diverged)
     for trial in range(trials):
-        adapted = trained.agent.start(trained.state, len(tasks))
-        for point in range(points):
-            support = sampler.collect(adapted, tasks, schedule.episodes, collection_seed(seed, trial, point))
-            assert support.scores.shape == (len(tasks), schedule.episodes), "a sampler must keep to the quota"
-            scores[trial, point] = support.judged(dist.score).double().mean(1).cpu().numpy()
-            returns[trial, point] = support.scores.double().mean(1).cpu().numpy()
-            diverged[trial, point] = support.diverged.sum(1).cpu().numpy()
-            env_steps[trial, point] = support.lengths.sum(1).cpu().numpy()
-            if point < schedule.rounds:
-                adapted = adapted.adapt(support)
+        for point, episodes in enumerate(_trial(trained, tasks, schedule, sampler, seed, trial)):
+            scores[trial, point] = episodes.judged(dist.score).double().mean(1).cpu().numpy()
+            returns[trial, point] = episodes.scores.double().mean(1).cpu().numpy()
+            diverged[trial, point] = episodes.diverged.sum(1).cpu().numpy()
+            env_steps[trial, point] = episodes.lengths.sum(1).cpu().numpy()
             if on_progress is not None:
                 on_progress(trial * points + point + 1, trials * points)
     setting = Setting(
@@ -137,6 +133,19 @@ def evaluate(
     beside = None if dist.score == "return" else returns[None]
     counts = diverged.sum(0)[None], env_steps.sum(0)[None]
     return Evaluation(setting, tasks, (trained.source,), scores[None], *counts, beside)
+
+
+def _trial(
+    trained: Trained, tasks: tuple[Task, ...], schedule: Schedule, sampler: Collector, seed: int, trial: int
+) -> Iterator[Episodes]:
+    """The episodes of each point of one trial's curve; the agent adapts between them."""
+    adapted = trained.agent.start(trained.state, len(tasks))
+    for point in range(schedule.rounds + 1):
+        episodes = sampler.collect(adapted, tasks, schedule.episodes, collection_seed(seed, trial, point))
+        assert episodes.scores.shape == (len(tasks), schedule.episodes), "a sampler must keep to the quota"
+        yield episodes
+        if point < schedule.rounds:
+            adapted = adapted.adapt(episodes)
 
 
 def device_of(state: State) -> torch.device:

@@ -180,10 +180,12 @@ def as_metaworld(trained: Trained, evaluation: Evaluation, options: EvaluateOpti
 
 
 def _comparison(folder: Path, figures: dict[str, Json]) -> str:
+    from metarl.envs.metaworld.theirs import JUDGED
+
     theirs, ours, difference = figures["success"], figures["ours"], figures["difference"]
     return (
         f"{folder}: after adaptation {ours:.3f} here, {theirs:.3f} by Meta-World's own evaluation "
-        f"(goals of its own, first {3} episodes to end of each class): difference {difference:+.3f}"
+        f"(goals of its own, first {JUDGED} episodes to end of each class): difference {difference:+.3f}"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.fewshot.evaluation import estimate_to_json
 from metarl.fewshot.examples import Examples
 from metarl.fewshot.learner import FewShotLearner
 from metarl.learner import State
@@ -74,10 +75,8 @@ def to_json(found: Found) -> dict[str, Json]:
     for shots, errors in found.items():
         rows: dict[str, Json] = {}
         for name, values in errors.items():
-            estimate = t_interval(values)
             rows[name] = {
-                "mean": estimate.value,
-                "interval": [estimate.low, estimate.high],
+                **estimate_to_json(t_interval(values)),
                 "tasks": len(values),
                 "errors": [round(float(value), 6) for value in values],
             }
