@@ -106,20 +106,28 @@ class Run:
         """It need not exist yet."""
         return self.folder / "videos"
 
-    def evaluation(self, split: Split, *, best: bool = False) -> Path:
-        """The file of a split's evaluation, of the last checkpoint or the best; it need not exist yet."""
+    def evaluation(self, split: Split, *, size: str = "", best: bool = False) -> Path:
+        """The file of a split's evaluation, of the last checkpoint or the best; it need not exist yet.
+
+        Args:
+            split: the tasks that were evaluated.
+            size: names their size, where it is not the one that the run is for: `20w5s`.
+            best: of the best checkpoint on validation.
+        """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-        return self.folder / "evaluations" / f"{split}{'-best' if best else ''}.json"
+        return self.folder / "evaluations" / ("-".join(filter(None, (split, size, "best" if best else ""))) + ".json")
 
-    def write_evaluation(self, split: Split, content: Mapping[str, Json], *, best: bool = False) -> Path:
-        """Writes `evaluations/<split>.json` (`<split>-best.json`) at once or not at all, in place of an earlier one.
+    def write_evaluation(
+        self, split: Split, content: Mapping[str, Json], *, size: str = "", best: bool = False
+    ) -> Path:
+        """Writes `evaluations/<split>.json` (see `evaluation`) at once or not at all, in place of an earlier one.
 
         Raises:
             ValueError: a NaN or an infinity in the content.
             RunError: it could not be written; an earlier one is untouched.
         """
-        path, encoded = self.evaluation(split, best=best), encode_json(content)
+        path, encoded = self.evaluation(split, size=size, best=best), encode_json(content)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         write_atomically(path, encoded)

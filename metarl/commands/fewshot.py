@@ -1,12 +1,13 @@
 """Trains a few-shot learner, then evaluates it on held-out tasks.
 
-`fewshot.py prototypical --data omniglot --ways 5 --shots 1 --run runs/omniglot`; the same command again resumes.
+`fewshot.py prototypical --data omniglot --ways 5 --shots 1 --run runs/omniglot`; the same command again resumes, and
+evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 5 shots, and of 20 ways and 1 shot, too.
 `fewshot.py --list` names the learners and data sets. Own images: `--data folder`, with `folder/class/*.png`.
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,8 @@ class FewshotOptions:
     """Validation tasks that the score is the mean over: 200 if not given; of a regression, all in its list."""
     tasks: int | None = None
     """Test tasks of the evaluation: 1000 if not given; of a regression, all in its list."""
+    also: tuple[str, ...] = ()
+    """Other sizes of test tasks to evaluate on, ways x shots: 5x5 20x1."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     machine: Machine = Machine(threads=1)
@@ -101,6 +104,9 @@ def program(arguments: Sequence[str], name: str) -> None:
         problem = open_problem(options)
         learner = learners.make(options.learner, problem.signature, options.machine.device)
         source = problem.source(learner.training)
+        judged = {"": problem} | {
+            f"{ways}w{shots}s": problem.resized(learner, ways, shots) for ways, shots in map(size, options.also)
+        }
 
     def validate(state: State) -> Figures:
         return problem.validate(learner, state)
@@ -125,20 +131,23 @@ def program(arguments: Sequence[str], name: str) -> None:
         if not finished:
             print(f"{run.folder}: stopped; the same command goes on from here")
             return
-        evaluate(run, problem, learner, options)
+        evaluate(run, judged, learner, options)
 
 
-def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: FewshotOptions) -> None:
-    """Writes `evaluations/test.json` (or `test-best.json`) and prints the table."""
+def evaluate(run: runs.Run, judged: Mapping[str, Problem], learner: FewShotLearner, options: FewshotOptions) -> None:
+    """Writes `evaluations/test.json` (or `test-20w1s.json`, `test-best.json`) and prints the tables.
+
+    Args:
+        run: where the checkpoints are.
+        judged: what to evaluate on, by the name of its size.
+        learner: of the run.
+        options: which checkpoint.
+    """
     find = checkpoints.latest if options.checkpoint == "last" else checkpoints.best
     saved = find(run.checkpoints)
     if saved is None:
         raise RunError(f"{run.folder} has no checkpoint; train it again")
     state = saved.state.to(options.machine.device)
-    with progress(f"evaluating {run.folder.name}", 100) as shown:
-        report = problem.evaluate(
-            learner, state, "test", on_progress=lambda share: shown.update(round(100 * share), {})
-        )
     before = (row for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step)
     seconds = sum(row.get("time/outer_step") or 0.0 for row in before)
     about: dict[str, Json] = {
@@ -147,10 +156,16 @@ def evaluate(run: runs.Run, problem: Problem, learner: FewShotLearner, options: 
         "step": saved.step,
         "training_seconds": round(seconds, 3),
     }
-    path = run.write_evaluation("test", about | report.to_json(), best=options.checkpoint == "best")
-    print(f"written to {path}")
     print(f"{run.folder.name}: {options.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
-    print(report.table())
+    for name, problem in judged.items():
+        with progress(f"evaluating {run.folder.name} {name}".rstrip(), 100) as shown:
+            report = problem.evaluate(
+                learner, state, "test", on_progress=lambda share, shown=shown: shown.update(round(100 * share), {})
+            )
+        content = about | report.to_json()
+        path = run.write_evaluation("test", content, size=name, best=options.checkpoint == "best")
+        print(f"\nwritten to {path}")
+        print(report.table())
 
 
 def open_problem(options: FewshotOptions) -> Problem:
@@ -175,6 +190,18 @@ def open_problem(options: FewshotOptions) -> Problem:
     counts = {"validation_tasks": options.validation_tasks, "tasks": options.tasks}
     given_counts = {name: count for name, count in counts.items() if count is not None}
     return Classification(data.on(device), options.episodes, **given_counts)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Ways and shots from "20x5".
+
+    Raises:
+        ValueError: the text says something else.
+    """
+    ways, by, shots = text.partition("x")
+    if not (by and ways.isdecimal() and shots.isdecimal()):
+        raise ValueError(f"--also takes ways x shots, such as 20x5, got {text!r}")
+    return int(ways), int(shots)
 
 
 def name_of(config: LearnerConfig) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from metarl.fewshot import networks
 from metarl.fewshot.baselines import Centroid, CentroidConfig, Transfer, TransferConfig
 from metarl.fewshot.examples import TaskSignature
 from metarl.fewshot.learner import FewShotLearner
@@ -44,6 +45,8 @@ def make(config: LearnerConfig, signature: TaskSignature, device: str = "cpu") -
     Raises:
         ValueError: the learner cannot learn tasks of this kind.
     """
+    if not isinstance(config, CentroidConfig):
+        networks.check(config.network, signature)
     match config:
         case MamlConfig():
             return Maml(config, signature, device)

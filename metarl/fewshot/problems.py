@@ -81,6 +81,14 @@ class Problem(Protocol):
         self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore
     ) -> Report: ...
 
+    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "Problem":
+        """The same with tasks of another size, for a learner of this one's.
+
+        Raises:
+            ValueError: the learner cannot be asked for them, or there are too few classes or examples.
+        """
+        ...
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +163,12 @@ class Classification:
             longer = EpisodeSampler(self.data, EpisodeShape(sampler.shape.ways, min(TURNS, fewest - 1), 1))
             turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=self.tasks)
         return Accuracies(self.data.describe(), split, sampler.shape, tuple(found), turns)
+
+    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "Classification":
+        trained = self.signature.ways
+        if ways != trained and not learner.training.any_ways:
+            raise ValueError(f"this learner has an output for each of its {trained} ways, and cannot tell {ways} apart")
+        return dataclasses.replace(self, episodes=dataclasses.replace(self.episodes, ways=ways, shots=shots))
 
 
 @final
@@ -260,6 +274,9 @@ class SinusoidRegression:
                 found[shots] = {"adapted": regression.errors_adapted(learner, state, support, query)}
         on_progress(1.0)
         return Errors(found)
+
+    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "SinusoidRegression":
+        raise ValueError(f"{self.id} has no classes, so no other size is asked for by ways and shots: leave --also out")
 
     def _draw(self, split: Split, shots: int, tasks: int | None) -> tuple[Examples, Examples]:
         return regression.draw(self.data, split, shots, tasks, self.device)

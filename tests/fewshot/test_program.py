@@ -95,6 +95,21 @@ def test_the_best_checkpoint_is_evaluated_beside_the_last(run: Path, photos: Pat
     assert (run / "evaluations" / "test.json").read_bytes() == last
 
 
+def test_a_trained_run_is_evaluated_on_tasks_of_other_sizes_too(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("prototypical", "--data", photos, "--run", run, "--train-ways", "4", "6", *SIZES, *SMALL, "--steps", "4")
+    before = (run / "evaluations" / "test.json").read_bytes()
+    assert call(*command, "--also", "2x3", "3x2", "--checkpoint", "last") == 0
+    printed = capsys.readouterr().out
+    for ways, shots in ((3, 1), (2, 3), (3, 2)):
+        assert f"test: {ways}-way {shots}-shot" in printed
+    for ways, shots in ((2, 3), (3, 2)):
+        written = json.loads((run / "evaluations" / f"test-{ways}w{shots}s.json").read_text())
+        assert (written["ways"], written["shots"], written["queries"], written["step"]) == (ways, shots, 4, 4)
+    assert (run / "evaluations" / "test.json").read_bytes() == before
+
+
 def test_other_tasks_in_the_same_folder_are_refused(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +130,13 @@ def test_other_tasks_in_the_same_folder_are_refused(
         (["prototypical", "--data", "PHOTOS", *SIZES, "--train-ways", "2", "3", "4"], "one number or two, got 2 3 4"),
         (["prototypical", "--data", "PHOTOS", *SIZES, "--train-shots", "7"], "need 9 examples a class (7 support"),
         (["maml", "--data", "PHOTOS", *SIZES, "--train-ways", "4"], "--train-ways must be the same, got 4"),
+        (["maml", "--data", "PHOTOS", *SIZES, "--also", "2x1"], "an output for each of its 3 ways, and cannot tell 2"),
+        (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "4x1"], "4 ways need 4 classes; arrays has 3"),
+        (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3x5"], "need 9 examples a class (5 support"),
+        (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3-1"], "takes ways x shots, such as 20x5, got '3-1'"),
+        (["maml", "--data", "sinusoid", "--also", "3x1"], "leave --also out"),
+        (["maml", "--data", "sinusoid", "--precision", "bfloat16"], "for convolutions; leave it out for vectors"),
+        (["reptile", "--data", "PHOTOS", *SIZES, "--downsample", "pool"], "images of at least 16 pixels, got 12 × 12"),
         (["maml", "--data", "PHOTOS", "--ways", "1"], "ways must be at least 2, got 1"),
         (["maml", "--data", "PHOTOS", "--image-size", "8"], "leave --image-size out"),
         (["maml", "--data", "PHOTOS", "--split-fractions", "1", "0", "0"], "must be positive and add up to 1"),
