@@ -27,6 +27,7 @@ from metarl import baseline, checks, networks, optimize, returns
 from metarl.adapt import Rates, adapt_tasks
 from metarl.episodes import Episodes
 from metarl.learner import Figures, Memory, Parameters, Schedule, State
+from metarl.moments import NAMES, Moments
 from metarl.rollout import Collector
 from metarl.tasks import Task
 
@@ -66,6 +67,9 @@ class MamlTrpoConfig:
     """γ (the paper: 0.99)."""
     gae_lambda: float = 0.9
     """λ of the advantages. The paper's 1, Monte-Carlo returns, makes inner steps on few episodes very noisy."""
+    normalise_observations: bool = False
+    """Standardise observations by running statistics (not in the paper). On Meta-World, whose positions hardly vary, it
+    decides whether anything is learned."""
     max_kl: float = 0.1
     """δ, the trust region's size, in nats (the paper: 0.01)."""
     cg_iterations: int = 10
@@ -166,17 +170,26 @@ class MamlTrpo:
                 _RATE_PREFIX + name: torch.full_like(value, self.config.inner_rate)
                 for name, value in parameters.items()
             }
-        return State({name: value.to(self.device) for name, value in {**parameters, **rates}.items()}, {})
+        seen = Moments.start(self.observation_size).named() if self.config.normalise_observations else {}
+        return State({name: value.to(self.device) for name, value in {**parameters, **rates, **seen}.items()}, {})
 
     def start(self, state: State, num_tasks: int) -> "MamlActor":
         parameters, rates = self.split(state.parameters)
         copies = {name: value.expand(num_tasks, *value.shape) for name, value in parameters.items()}
-        return MamlActor(self, copies, rates)
+        return MamlActor(self, copies, rates, self.moments(state))
+
+    def moments(self, state: State) -> Moments | None:
+        """What observations are standardised by; None where they are taken as they are."""
+        return Moments.among(state.parameters) if self.config.normalise_observations else None
 
     def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
-        stages = self._collect(state, batch, rng)
-        *supports, query = (self.advantages(episodes) for episodes in stages)
-        parameters, figures = self._outer_step(state.parameters, supports, query, rng)
+        stages, moments = self._collect(state, batch, rng), self.moments(state)
+        *supports, query = (self.advantages(episodes, moments) for episodes in stages)
+        learned = {name: value for name, value in state.parameters.items() if name not in NAMES}
+        parameters, figures = self._outer_step(learned, supports, query, rng)
+        if moments is not None:
+            seen = torch.cat([episodes.observations[episodes.mask] for episodes in stages])
+            parameters |= moments.merged(seen).named()
         return State(parameters, {}), {
             "env_steps": sum(episodes.num_steps for episodes in stages),
             **stages[0].figures("before"),
@@ -195,8 +208,10 @@ class MamlTrpo:
                 actor = actor.adapt(episodes)
         return stages
 
-    def advantages(self, episodes: Episodes) -> Support:
+    def advantages(self, episodes: Episodes, moments: Moments | None = None) -> Support:
         """Advantages from a baseline fitted to these episodes, standardised within each task.
+
+        Observations come out as the policy is shown them: standardised by the moments, if there are any.
 
         The score is the return of the horizon's steps and the baseline sees the time, so the time limit is part of
         the task: the value after the last step is 0 by definition, not by confusing truncation with termination.
@@ -207,8 +222,9 @@ class MamlTrpo:
         values = baseline.fit(episodes.observations, gained, mask) * mask
         zero = torch.zeros_like(values[..., 0])
         advantages = returns.gae(episodes.rewards, discount, values, zero, config.gae_lambda)
+        shown = episodes.observations if moments is None else moments.standardised(episodes.observations)
         return Support(
-            episodes.observations.flatten(1, 2),
+            shown.flatten(1, 2),
             episodes.actions.flatten(1, 2),
             _standardised(advantages.flatten(1), mask.flatten(1)),
             mask.flatten(1),
@@ -216,7 +232,9 @@ class MamlTrpo:
 
     def split(self, parameters: Parameters) -> tuple[dict[str, Tensor], Rates]:
         """The policy's parameters and the inner rates."""
-        policy = {name: value for name, value in parameters.items() if not name.startswith(_RATE_PREFIX)}
+        policy = {
+            name: value for name, value in parameters.items() if not name.startswith(_RATE_PREFIX) and name not in NAMES
+        }
         if not self.config.learn_rates:
             return policy, self.config.inner_rate
         return policy, {name: parameters[_RATE_PREFIX + name] for name in policy}
@@ -336,6 +354,8 @@ class MamlActor:
     """θ_𝓣 of each task; a leading task axis."""
     rates: Rates
     """The inner rates."""
+    moments: Moments | None
+    """What observations are standardised by, if by anything."""
 
     def begin(self, episodes: int) -> Memory:
         return ()
@@ -343,6 +363,8 @@ class MamlActor:
     def act(
         self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task episode action"], Memory]:
+        if self.moments is not None:
+            observations = self.moments.standardised(observations)
         mean, log_std = torch.func.vmap(functools.partial(networks.apply, self.agent.policy))(
             dict(self.parameters), observations
         )
@@ -360,7 +382,7 @@ class MamlActor:
 
     def adapt(self, support: Episodes) -> "MamlActor":
         with torch.no_grad():
-            episodes = self.agent.advantages(support)
+            episodes = self.agent.advantages(support, self.moments)
             adapted = self.agent.inner_step(self.parameters, [episodes], self.rates, shared=False)
         return dataclasses.replace(self, parameters=adapted)
 

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from metarl.episodes import Episodes
 from metarl.learner import Memory, Parameters
+from metarl.moments import Moments
 
 Cell = Literal["gru", "lstm", "none"]
 """What remembers; with `none` the policy sees its observation alone, through two layers."""
-STATISTICS = ("input_mean", "input_variance", "input_count")
-"""The network's buffers: what it standardises its inputs by."""
-_INPUT_CLIP = 10.0  # standard deviations
 
 
 class Previous(NamedTuple):
@@ -49,8 +47,7 @@ class Outputs(NamedTuple):
 class Network(nn.Module):
     """[o_t, a_{t−1}, r_{t−1}, d_{t−1}] -> cell -> linear heads for μ and v; log σ does not depend on the input.
 
-    Its buffers are the running mean and variance of [observation, reward, the trial's discounted return], in float64
-    so that counts of many millions still add up.
+    Its buffers are the `Moments` of [observation, reward, the trial's discounted return].
     """
 
     input_mean: Tensor
@@ -70,9 +67,8 @@ class Network(nn.Module):
         self.mean = nn.Linear(hidden, action_size)
         self.value = nn.Linear(hidden, 1)
         self.log_std = nn.Parameter(torch.empty(action_size))
-        self.register_buffer("input_mean", torch.zeros(observation_size + 2, dtype=torch.float64))
-        self.register_buffer("input_variance", torch.ones(observation_size + 2, dtype=torch.float64))
-        self.register_buffer("input_count", torch.zeros((), dtype=torch.float64))
+        for name, value in Moments.start(observation_size + 2).named().items():
+            self.register_buffer(name, value)
 
     def forward(
         self,
@@ -83,8 +79,7 @@ class Network(nn.Module):
     ) -> Outputs:
         """Runs over whole sequences; with `lengths`, the carry is the one after each sequence's own last step."""
         x = torch.cat([observations, previous.rewards[..., None]], dim=-1)
-        mean, deviation = self.input_mean[:-1].to(x.dtype), self.input_variance[:-1].sqrt().to(x.dtype)
-        x = ((x - mean) / (deviation + 1e-6)).clamp(-_INPUT_CLIP, _INPUT_CLIP)
+        x = Moments(self.input_mean[:-1], self.input_variance[:-1], self.input_count).standardised(x)
         if self.cell is None:
             features = self.layers(x[..., : self._observation_size])
             return Outputs(self.mean(features), self.log_std, self.value(features).squeeze(-1), ())

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from metarl import adam, checks, networks, returns
+from metarl import adam, checks, moments, networks, returns
 from metarl.agents.ppo import (
     approximate_kl,
     clip_fraction,
@@ -37,9 +37,10 @@ from metarl.agents.ppo import (
     surrogate_loss,
     value_loss,
 )
-from metarl.agents.recurrent import STATISTICS, Cell, Network, Outputs, Policy, Previous, Rl2Actor, Trials, concatenate
+from metarl.agents.recurrent import Cell, Network, Outputs, Policy, Previous, Rl2Actor, Trials, concatenate
 from metarl.episodes import Episodes
 from metarl.learner import Figures, Parameters, Schedule, State
+from metarl.moments import Moments
 from metarl.rollout import Collector
 from metarl.tasks import Task
 
@@ -187,9 +188,7 @@ class Rl2Ppo:
         for name, like in self._network.named_parameters():
             parameters[name] = _initial(name, torch.empty(like.shape), self.config, generator)
         optimizer = adam.start(parameters)
-        size = self.observation_size + 2
-        statistics = (torch.zeros(size), torch.ones(size), torch.zeros(()))
-        parameters |= {name: x.double() for name, x in zip(STATISTICS, statistics, strict=True)}
+        parameters |= Moments.start(self.observation_size + 2).named()
         return State(
             {name: x.to(self.device) for name, x in parameters.items()},
             {name: x.to(self.device) for name, x in optimizer.items()},
@@ -230,26 +229,16 @@ class Rl2Ppo:
         return rounds
 
     def statistics(self, parameters: Parameters, trials: Trials) -> dict[str, Tensor]:
-        """The running mean and variance of [observation, reward, discounted return] with these trials taken in.
-
-        Merged as in Chan et al. 1979. They are part of the state: a resumed run goes on with the same ones.
-        """
+        """The `Moments` of [observation, reward, discounted return] with these trials taken in."""
         config, mask = self.config, trials.mask
         gained = returns.discounted_returns(trials.rewards, config.discount * mask.to(trials.rewards.dtype))
-        x = torch.cat([trials.observations, trials.rewards[..., None], gained[..., None]], dim=-1)[mask].double()
-        mean, variance, count = (parameters[name] for name in STATISTICS)
-        delta, total = x.mean(0) - mean, count + len(x)
-        merged = variance * count + x.var(0, correction=0) * len(x) + delta**2 * count * len(x) / total
-        mean, variance = mean + delta * len(x) / total, merged / total
+        x = torch.cat([trials.observations, trials.rewards[..., None], gained[..., None]], dim=-1)[mask]
+        mean, variance, count = Moments.among(parameters).merged(x)
         fixed = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
         fixed[:-2] = not config.normalise_observations
         fixed[-2:] = not config.normalise_rewards
         fixed[-1] |= not bool(variance[-1] > 0)  # nothing to scale by: every return was the same
-        return {
-            "input_mean": torch.where(fixed, 0.0, mean),
-            "input_variance": torch.where(fixed, 1.0, variance),
-            "input_count": total,
-        }
+        return Moments(torch.where(fixed, 0.0, mean), torch.where(fixed, 1.0, variance), count).named()
 
     def prepare(self, parameters: Parameters, trials: Trials, last: Episodes, scale: float) -> tuple[Batch, float]:
         """Log-probs, values and advantages under the parameters that acted, in one pass, cut into segments.
@@ -329,26 +318,26 @@ class Rl2Ppo:
     def _update(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         """PPO's passes over the segments."""
         config = self.config
-        fixed = {name: state.parameters[name] for name in STATISTICS}
+        fixed = {name: state.parameters[name] for name in moments.NAMES}
         # In the network's order, not the state's: the order of the sum in the gradient's norm changes its last bit.
         learned = {name: state.parameters[name] for name, _ in self._network.named_parameters()}
-        moments, logs = dict(state.optimizer), list[Tensor]()
+        optimizer, logs = dict(state.optimizer), list[Tensor]()
         for _ in range(config.epochs):
             order = torch.from_numpy(rng.permutation(len(batch.mask))).to(batch.mask.device)
             for index in order.tensor_split(min(config.minibatches, len(order))):
                 leaves = {name: x.detach().requires_grad_() for name, x in learned.items()}
                 loss, log = self._loss({**leaves, **fixed}, batch.pick(index))
                 gradients = torch.autograd.grad(loss, list(leaves.values()))
-                learned, moments = adam.step(
+                learned, optimizer = adam.step(
                     learned,
                     _shortened(dict(zip(leaves, gradients, strict=True)), config.max_gradient_norm),
-                    moments,
+                    optimizer,
                     config.learning_rate,
                     _ADAM_EPSILON,
                 )
                 logs.append(log)
         parts = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
-        return State(learned, moments), dict(zip(parts, torch.stack(logs).mean(0).tolist(), strict=True))
+        return State(learned, optimizer), dict(zip(parts, torch.stack(logs).mean(0).tolist(), strict=True))
 
     def _loss(self, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
         """L = L_policy + c_v L_value − c_e H, and its parts for the log."""

@@ -13,6 +13,7 @@ from metarl import agents, envs, networks
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig, Support, policy_gradient_loss
 from metarl.episodes import Episodes
 from metarl.learner import State
+from metarl.moments import Moments
 from metarl.rollout import Sampler
 
 SMALL = MamlTrpoConfig(meta_batch=3, episodes=4, hidden=(8,))
@@ -222,3 +223,38 @@ def test_the_state_is_plain_tensors() -> None:
     rates = {name: value for name, value in state.parameters.items() if name.startswith("inner_rate.")}
     assert len(rates) == len(state.parameters) / 2
     assert all(bool((value == 0.1).all()) for value in rates.values())
+
+
+def test_observations_are_standardised_alike_where_it_acts_and_where_it_learns() -> None:
+    config = dataclasses.replace(SMALL, normalise_observations=True)
+    maml, dist = agent(config), envs.make("point-navigation")
+    state, rng = maml.init(0), np.random.default_rng(0)
+    for step in range(2):
+        state, figures = maml.meta_step(state, dist.sample("train", config.meta_batch, rng), rng)
+        assert float(state.parameters["input_count"]) == (step + 1) * figures["env_steps"]
+    moments = maml.moments(state)
+    assert moments is not None and bool(moments.mean.abs().gt(1e-3).all())
+    seen = episodes(0)
+    standardised = moments.standardised(seen.observations)
+    torch.testing.assert_close(maml.advantages(seen, moments).observations, standardised.flatten(1, 2))
+    plain = dataclasses.replace(maml.start(state, 3), moments=None)
+    acted, _ = maml.start(state, 3).act(seen.observations[:, :, 0], (), torch.Generator().manual_seed(0))
+    expected, _ = plain.act(standardised[:, :, 0], (), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(acted, expected)
+
+
+def test_the_moments_are_those_of_everything_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [3 + 2 * torch.randn(size, 4, generator=generator) for size in (5, 1, 70)]
+    found = Moments.start(4)
+    untouched = torch.tensor([[0.5, -2.0, 11.0, -30.0]])
+    torch.testing.assert_close(found.standardised(untouched), untouched.clamp(-10, 10), rtol=1e-5, atol=0)
+    for part in parts:
+        found = found.merged(part)
+    together = torch.cat(parts).double()
+    torch.testing.assert_close(found.mean, together.mean(0))
+    torch.testing.assert_close(found.variance, together.var(0, correction=0))
+    assert float(found.total) == 76
+    standard = found.standardised(together)
+    torch.testing.assert_close(standard.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(standard.std(0, correction=0), torch.ones(4, dtype=torch.float64), atol=1e-5, rtol=0)
