@@ -208,11 +208,13 @@ def test_the_rate_is_halved() -> None:
     torch.testing.assert_close(steps[0][1], 2 * steps[1][1])
 
 
-def test_the_recipe_is_the_papers() -> None:
+def test_rates_are_those_of_a_sum_over_examples() -> None:
     omniglot = TaskSignature("classification", (1, 28, 28), 5, 1, 5)
-    assert recipe(omniglot).inner_rate == 0.4 * 5  # the paper's 0.4 is for a sum over five classes
-    assert recipe(dataclasses.replace(omniglot, ways=20)).inner_rate == pytest.approx(0.1 * 20)
-    assert recipe(dataclasses.replace(omniglot, shape=(3, 84, 84))).inner_rate == pytest.approx(0.01 * 5)
+    for ways in (5, 20):
+        characters = dataclasses.replace(omniglot, ways=ways)
+        assert recipe(characters).inner_rate / ways == pytest.approx(0.02)
+    assert recipe(dataclasses.replace(omniglot, shape=(3, 84, 84))).inner_rate == pytest.approx(0.01 * 5)  # the paper's
+    assert recipe(dataclasses.replace(omniglot, shots=5)).queries == 5
     assert Maml(MamlConfig(meta_batch=3, inner_rate=0.7), omniglot).recipe[::4] == (3, 0.7)
 
 
