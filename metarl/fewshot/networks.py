@@ -4,8 +4,8 @@
            (Vinyals et al. 2016, §4.1.1; with stride: Finn et al. 2017, §5.2)
     batch norm: y = γ (x − μ) / √(σ² + ε) + β                                       (Ioffe & Szegedy 2015, alg. 1)
 
-Where μ and σ² come from is for the caller to say: of the inputs themselves, or given. Both ways the network tells
-those of its inputs, so that a caller can take the support's for the query, or keep running averages.
+Where μ and σ² come from is for the caller to say: of the inputs themselves, or given. The network tells which it took,
+so that a caller can take the support's for the query, or keep running averages.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metarl import checks
 from metarl.fewshot.convolution import KERNEL, convolve
 from metarl.fewshot.examples import TaskSignature
-from metarl.fewshot.normalisation import EPSILON, moments, normalised_relu
+from metarl.fewshot.normalisation import EPSILON, normalised_relu
 from metarl.learner import Parameters
 
 HEAD = ("head.weight", "head.bias")
@@ -41,7 +41,7 @@ class Outputs(NamedTuple):
     values: Float[Tensor, "..."]
     """[example, output], or [task, example, output]; features instead of outputs where there is no head."""
     statistics: Statistics
-    """Mean and variance of these inputs, whichever were used to normalise them."""
+    """What the inputs were normalised by: given, or their own mean and variance."""
 
 
 @runtime_checkable
@@ -233,24 +233,23 @@ class Conv4:
         inputs: Float[Tensor, "*example channel height width"],
         statistics: Statistics | None = None,
     ) -> Outputs:
-        if not self.adapted and inputs.ndim == 4 and statistics is None:
-            return self._one_batch(parameters, inputs)
+        if not self.adapted and parameters["blocks.0.weight"].ndim == 4:
+            return self._by_batch(parameters, inputs, statistics)
         dtype = self._dtype(inputs)
         x = inputs.movedim(-3, -1)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for block in (f"blocks.{index}" for index in range(_BLOCKS)):
             weight = parameters[f"{block}.weight"].to(dtype)
             x = convolve(x.to(dtype), weight, 2 if self.downsample == "stride" else 1).to(inputs.dtype)
-            given = None if statistics is None else statistics[block]
             rows = x.flatten(-4, -2)
             tasks = rows.shape[:-2]
             scale, shift = (parameters[f"{block}.{part}"].expand(*tasks, -1) for part in ("scale", "shift"))
-            if given is None:
+            if statistics is None:
                 rows, mean, variance = normalised_relu(rows, scale, shift)
             else:
-                mean, variance = moments(rows)
-                factor = scale * torch.rsqrt(given[1] + EPSILON)
-                offset = shift - given[0] * factor
+                mean, variance = statistics[block]
+                factor = scale * torch.rsqrt(variance + EPSILON)
+                offset = shift - mean * factor
                 rows = torch.relu(torch.addcmul(offset[..., None, :], rows, factor[..., None, :]))
             found[block] = (mean, variance)
             x = rows.view(x.shape)
@@ -263,8 +262,35 @@ class Conv4:
         """What the convolutions compute with: the inputs' own, if it is not to be shorter."""
         return torch.bfloat16 if self.precision == "bfloat16" else inputs.dtype
 
-    def _one_batch(self, parameters: Parameters, inputs: Float[Tensor, "example channel height width"]) -> Outputs:
-        """The same, for images that are normalised together, by PyTorch's own operations."""
+    def _by_batch(
+        self, parameters: Parameters, inputs: Float[Tensor, "*example channel h w"], statistics: Statistics | None
+    ) -> Outputs:
+        """The same with weights that all images share, by PyTorch's own operations: normalised together, in turn."""
+        if inputs.ndim == 4:
+            return self._one_batch(parameters, inputs, statistics)
+        if statistics is not None and statistics["blocks.0"][0].ndim == 1:
+            values, _ = self._one_batch(parameters, inputs.flatten(0, 1), statistics)
+            return Outputs(values.unflatten(0, inputs.shape[:2]), statistics)
+        tasks = [
+            self._one_batch(
+                parameters,
+                images,
+                None if statistics is None else {name: (m[task], v[task]) for name, (m, v) in statistics.items()},
+            )
+            for task, images in enumerate(inputs)
+        ]
+        found = {
+            block: (
+                torch.stack([each.statistics[block][0] for each in tasks]),
+                torch.stack([each.statistics[block][1] for each in tasks]),
+            )
+            for block in tasks[0].statistics
+        }
+        return Outputs(torch.stack([each.values for each in tasks]), found)
+
+    def _one_batch(
+        self, parameters: Parameters, inputs: Float[Tensor, "example channel h w"], statistics: Statistics | None
+    ) -> Outputs:
         dtype = self._dtype(inputs)
         x = inputs.to(dtype, memory_format=torch.channels_last)
         found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -272,8 +298,12 @@ class Conv4:
             weight = parameters[f"{block}.weight"].to(dtype).permute(3, 2, 0, 1)
             x = torch.nn.functional.conv2d(x, weight, stride=2 if self.downsample == "stride" else 1, padding=1)
             scale, shift = parameters[f"{block}.scale"], parameters[f"{block}.shift"]
-            x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPSILON)
-            found[block] = mean.detach(), inverse.detach() ** -2 - EPSILON
+            if statistics is None:
+                x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPSILON)
+                found[block] = mean.detach(), inverse.detach() ** -2 - EPSILON
+            else:
+                found[block] = statistics[block]
+                x = torch.nn.functional.batch_norm(x, *found[block], scale, shift, False, 0.0, EPSILON)
             x = torch.relu(x)
             if self.downsample == "pool":
                 x = torch.nn.functional.max_pool2d(x, 2)
@@ -331,7 +361,7 @@ def affine(parameters: Parameters, name: str, x: Float[Tensor, "*example feature
     return x @ weight + bias
 
 
-def _halved(x: Float[Tensor, "example height width channel"]) -> Float[Tensor, "example below beside channel"]:
+def _halved(x: Float[Tensor, "*example height width channel"]) -> Float[Tensor, "*example below beside channel"]:
     """The largest of every 2 × 2 pixels; an odd last row or column falls away."""
     return (
         torch.nn.functional.max_pool2d(x.flatten(0, -4).movedim(-1, -3), 2).movedim(-3, -1).unflatten(0, x.shape[:-3])

@@ -26,6 +26,22 @@ def test_pytorchs_own_operations_give_the_same_values_statistics_and_gradients(
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+def test_so_they_do_for_tasks_and_by_given_statistics(downsample: Literal["stride", "pool"]) -> None:
+    general, quick = (Conv4((1, 20, 20), 8, downsample, outputs=5, adapted=adapted) for adapted in (True, False))
+    parameters = {name: value.double() for name, value in general.init(torch.Generator().manual_seed(0)).items()}
+    inputs = torch.rand(3, 7, 1, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    own = general(parameters, inputs)
+    for_all = {name: (mean[0], variance[0]) for name, (mean, variance) in own.statistics.items()}
+    for given in (None, own.statistics, for_all):
+        one, other = general(parameters, inputs, given), quick(parameters, inputs, given)
+        torch.testing.assert_close(one.values, other.values)
+        for block, found in one.statistics.items():
+            torch.testing.assert_close(found, other.statistics[block])
+    # its own statistics, given, change nothing
+    torch.testing.assert_close(general(parameters, inputs, own.statistics).values, own.values)
+
+
 @pytest.mark.parametrize("adapted", [True, False])
 def test_short_numbers_change_values_and_gradients_by_their_rounding(adapted: bool) -> None:
     """A bfloat16 is right to 2⁻⁹: values to a few per cent after four blocks, gradients in their direction."""
