@@ -21,7 +21,7 @@ from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.learners import CONFIGS, LearnerConfig
-from metarl.fewshot.problems import Classification, Problem, SinusoidRegression
+from metarl.fewshot.problems import Classification, Problem, SinusoidRegression, Size
 from metarl.fewshot.trained import LEARNER, described
 from metarl.learner import Figures, State
 from metarl.progress import progress
@@ -87,7 +87,7 @@ class FewshotOptions:
     tasks: int | None = None
     """Test tasks of the evaluation: 1000 if not given; of a regression, all in its list."""
     also: tuple[str, ...] = ()
-    """Other sizes of test tasks to evaluate on, ways x shots: 5x5 20x1."""
+    """Other sizes of test tasks to evaluate on: ways x shots, 5x5 20x1, or ways x shots x queries, 5x1x3."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     machine: Machine = Machine(threads=1)
@@ -104,9 +104,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         problem = open_problem(options)
         learner = learners.make(options.learner, problem.signature, options.machine.device)
         source = problem.source(learner.training)
-        judged = {"": problem} | {
-            f"{ways}w{shots}s": problem.resized(learner, ways, shots) for ways, shots in map(size, options.also)
-        }
+        judged = {"": problem} | {name: problem.resized(learner, other) for name, other in map(size, options.also)}
 
     def validate(state: State) -> Figures:
         return problem.validate(learner, state)
@@ -192,16 +190,17 @@ def open_problem(options: FewshotOptions) -> Problem:
     return Classification(data.on(device), options.episodes, **given_counts)
 
 
-def size(text: str) -> tuple[int, int]:
-    """Ways and shots from "20x5".
+def size(text: str) -> tuple[str, Size]:
+    """The name and the size of test tasks from "20x5" or "20x5x3".
 
     Raises:
         ValueError: the text says something else.
     """
-    ways, by, shots = text.partition("x")
-    if not (by and ways.isdecimal() and shots.isdecimal()):
-        raise ValueError(f"--also takes ways x shots, such as 20x5, got {text!r}")
-    return int(ways), int(shots)
+    numbers = text.split("x")
+    if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"--also takes ways x shots, or ways x shots x queries, such as 20x5, got {text!r}")
+    name = "".join(number + unit for number, unit in zip(numbers, "wsq", strict=False))
+    return name, Size(*map(int, numbers))
 
 
 def name_of(config: LearnerConfig) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol, final, runtime_checkable
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,15 @@ _SINUSOID_SHOTS, _INNER_STEPS = (5, 10), (0, 1, 5, 10)
 
 def ignore(share: float) -> None:
     """For who does not want to be told."""
+
+
+class Size(NamedTuple):
+    """How large evaluated tasks are."""
+
+    ways: int
+    shots: int
+    queries: int | None = None
+    """Of each class; None: as many as otherwise."""
 
 
 @runtime_checkable
@@ -81,8 +90,8 @@ class Problem(Protocol):
         self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore
     ) -> Report: ...
 
-    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "Problem":
-        """The same with tasks of another size, for a learner of this one's.
+    def resized(self, learner: FewShotLearner, size: Size) -> "Problem":
+        """The same with evaluated tasks of another size, for a learner of this one's.
 
         Raises:
             ValueError: the learner cannot be asked for them, or there are too few classes or examples.
@@ -164,11 +173,14 @@ class Classification:
             turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=self.tasks)
         return Accuracies(self.data.describe(), split, sampler.shape, tuple(found), turns)
 
-    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "Classification":
-        trained = self.signature.ways
+    def resized(self, learner: FewShotLearner, size: Size) -> "Classification":
+        trained, ways = self.signature.ways, size.ways
         if ways != trained and not learner.training.any_ways:
             raise ValueError(f"this learner has an output for each of its {trained} ways, and cannot tell {ways} apart")
-        return dataclasses.replace(self, episodes=dataclasses.replace(self.episodes, ways=ways, shots=shots))
+        queries = self.episodes.queries if size.queries is None else size.queries
+        return dataclasses.replace(
+            self, episodes=dataclasses.replace(self.episodes, ways=ways, shots=size.shots, queries=queries)
+        )
 
 
 @final
@@ -275,7 +287,7 @@ class SinusoidRegression:
         on_progress(1.0)
         return Errors(found)
 
-    def resized(self, learner: FewShotLearner, ways: int, shots: int) -> "SinusoidRegression":
+    def resized(self, learner: FewShotLearner, size: Size) -> "SinusoidRegression":
         raise ValueError(f"{self.id} has no classes, so no other size is asked for by ways and shots: leave --also out")
 
     def _draw(self, split: Split, shots: int, tasks: int | None) -> tuple[Examples, Examples]:

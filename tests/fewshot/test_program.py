@@ -100,13 +100,13 @@ def test_a_trained_run_is_evaluated_on_tasks_of_other_sizes_too(
 ) -> None:
     command = ("prototypical", "--data", photos, "--run", run, "--train-ways", "4", "6", *SIZES, *SMALL, "--steps", "4")
     before = (run / "evaluations" / "test.json").read_bytes()
-    assert call(*command, "--also", "2x3", "3x2", "--checkpoint", "last") == 0
+    assert call(*command, "--also", "2x3", "3x2x5") == 0
     printed = capsys.readouterr().out
     for ways, shots in ((3, 1), (2, 3), (3, 2)):
         assert f"test: {ways}-way {shots}-shot" in printed
-    for ways, shots in ((2, 3), (3, 2)):
-        written = json.loads((run / "evaluations" / f"test-{ways}w{shots}s.json").read_text())
-        assert (written["ways"], written["shots"], written["queries"], written["step"]) == (ways, shots, 4, 4)
+    for name, numbers in (("2w3s", (2, 3, 4)), ("3w2s5q", (3, 2, 5))):
+        written = json.loads((run / "evaluations" / f"test-{name}.json").read_text())
+        assert (written["ways"], written["shots"], written["queries"], written["step"]) == (*numbers, 4)
     assert (run / "evaluations" / "test.json").read_bytes() == before
 
 
@@ -133,7 +133,7 @@ def test_other_tasks_in_the_same_folder_are_refused(
         (["maml", "--data", "PHOTOS", *SIZES, "--also", "2x1"], "an output for each of its 3 ways, and cannot tell 2"),
         (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "4x1"], "4 ways need 4 classes; arrays has 3"),
         (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3x5"], "need 9 examples a class (5 support"),
-        (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3-1"], "takes ways x shots, such as 20x5, got '3-1'"),
+        (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3-1"], "such as 20x5, got '3-1'"),
         (["maml", "--data", "sinusoid", "--also", "3x1"], "leave --also out"),
         (["maml", "--data", "sinusoid", "--precision", "bfloat16"], "for convolutions; leave it out for vectors"),
         (["reptile", "--data", "PHOTOS", *SIZES, "--downsample", "pool"], "images of at least 16 pixels, got 12 × 12"),
