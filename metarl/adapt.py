@@ -28,6 +28,7 @@ def adapt(
     *,
     first_order: bool = False,
     only: Collection[str] | None = None,
+    eager: bool = False,
 ) -> dict[str, Tensor]:
     """Takes one gradient step for each support, in order.
 
@@ -38,6 +39,8 @@ def adapt(
         rates: α, one number for all or a tensor (of the parameter's shape, or a scalar) by name.
         first_order: take the inner gradients as constants (first-order MAML): no second derivatives are built.
         only: the names that adapt, the others stay (ANIL, Raghu et al. 2020: the last layer); None adapts all.
+        eager: take the inner gradients by `torch.autograd`, not by `torch.func`. For small networks that is a quarter
+            quicker, but it cannot run inside the transforms of `torch.func`.
 
     Returns:
         The adapted parameters: differentiable with respect to `parameters` and `rates`, and, unless `first_order`,
@@ -55,10 +58,13 @@ def adapt(
         def inner(subset: Parameters, support: Support = support, rest: Parameters = here) -> Tensor:
             return loss({**rest, **subset}, support)
 
-        gradients = torch.func.grad(inner)({name: here[name] for name in names})
+        subset = {name: here[name] for name in names}
+        gradients = _eager_gradients(inner, subset, first_order) if eager else torch.func.grad(inner)(subset)
         for name, gradient in gradients.items():
-            rate = rates[name] if isinstance(rates, Mapping) else rates
-            adapted[name] = adapted[name] - rate * gradient
+            if isinstance(rates, Mapping):
+                adapted[name] = adapted[name] - rates[name] * gradient
+            else:
+                adapted[name] = torch.sub(adapted[name], gradient, alpha=rates)
     return adapted
 
 
@@ -100,6 +106,22 @@ def adapt_tasks(
         for task in range(len(supports[0][0]))
     ]
     return {name: torch.stack([result[name] for result in results]) for name in parameters}
+
+
+def _eager_gradients(
+    loss: Callable[[Parameters], Tensor], parameters: Parameters, first_order: bool
+) -> dict[str, Tensor]:
+    """`torch.func.grad` without its transforms: differentiable where anybody outside keeps a graph."""
+    second = torch.is_grad_enabled() and not first_order
+    with torch.enable_grad():
+        at = {
+            name: value if second and value.requires_grad else value.detach().requires_grad_()
+            for name, value in parameters.items()
+        }
+        found = torch.autograd.grad(
+            loss(at), list(at.values()), create_graph=second, allow_unused=True, materialize_grads=True
+        )
+    return dict(zip(at, found, strict=True))
 
 
 def _of_task(batch: Batch, task: int) -> Batch:

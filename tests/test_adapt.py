@@ -131,6 +131,31 @@ def test_meta_gradient_equals_the_explicit_loops(
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("anil", [False, True])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_eager_gradients_are_the_same(problem: Problem, first_order: bool, anil: bool) -> None:
+    only = problem.head if anil else None
+    expected, expected_gradients, _ = explicit_meta_gradient(problem, 2, first_order=first_order, only=only)
+    leaves = {name: value.clone().requires_grad_() for name, value in problem.parameters.items()}
+    total = torch.zeros((), dtype=torch.float64)
+    for task in range(TASKS):
+        supports = [at(task, support) for support in problem.supports]
+        adapted = adapt(problem.loss, leaves, supports, RATE, first_order=first_order, only=only, eager=True)
+        total = total + problem.loss(adapted, at(task, problem.query)) / TASKS
+    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(total.detach(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(dict(zip(leaves, gradients, strict=True)), expected_gradients, rtol=1e-9, atol=1e-11)
+
+
+def test_eager_gradients_keep_no_graph_where_nobody_wants_one(problem: Problem) -> None:
+    supports = [at(0, support) for support in problem.supports]
+    with torch.no_grad():
+        eager = adapt(problem.loss, problem.parameters, supports, RATE, eager=True)
+        functional = adapt(problem.loss, problem.parameters, supports, RATE)
+    torch.testing.assert_close(eager, functional, rtol=1e-12, atol=1e-12)
+    assert not any(value.requires_grad for value in eager.values())
+
+
 def test_learned_rates_have_the_explicit_loops_gradients(problem: Problem) -> None:
     rates = {name: torch.full_like(value, RATE) for name, value in problem.parameters.items()}
 

@@ -153,19 +153,19 @@ class Maml:
         return dataclasses.replace(state, parameters=updates.learned(state))  # it keeps no running averages
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        def objective(parameters: Parameters) -> tuple[Tensor, Tensor]:
-            total, last = torch.zeros((), device=self.device), self.unadapted(parameters)
-            weights = self._step_weights(int(state.optimizer["step"]))
-            predicted = torch.empty(0)
-            for step, weight in enumerate(weights):
-                last = self.inner_step(last, parameters, batch.support, step)
+        def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            adapted, terms = self.unadapted(parameters), list[Tensor]()
+            predicted = loss = torch.empty(0)
+            for step, weight in enumerate(self._step_weights(int(state.optimizer["step"]))):
+                adapted = self.inner_step(adapted, parameters, batch.support, step)
                 if weight:
-                    predicted = last.values(batch.query.inputs)
-                    total = total + weight * losses.by_task(predicted, batch.query).mean()
-            return total, predicted.detach()
+                    predicted = adapted.values(batch.query.inputs)
+                    loss = losses.by_task(predicted, batch.query).mean()
+                    terms.append(loss if weight == 1 else weight * loss)
+            return functools.reduce(torch.add, terms), (predicted.detach(), loss.detach())
 
-        found, predicted = updates.gradients(objective, state.parameters)
-        return updates.step(state, found, self.config), self._figures(state, batch, predicted)
+        found, (predicted, loss) = updates.gradients(objective, state.parameters)
+        return updates.step(state, found, self.config), self._figures(state, batch, predicted, float(loss))
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
         """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
@@ -200,7 +200,7 @@ class Maml:
             if step == 0:
                 tasks = len(support.inputs)
                 parameters |= {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
-            adapted = adapt(self.loss, parameters, [support], rates, first_order=first_order, only=names)
+            adapted = adapt(self.loss, parameters, [support], rates, first_order=first_order, only=names, eager=True)
         else:
             adapted = adapt_tasks(
                 self.loss,
@@ -235,8 +235,7 @@ class Maml:
         share = min(1.0, outer_step / self.config.multi_step) if self.config.multi_step else 1.0
         return [(1 - share) / count + share * (step == count - 1) for step in range(count)]
 
-    def _figures(self, state: State, batch: Batch, predicted: Tensor) -> Figures:
-        loss = float(losses.by_task(predicted, batch.query).mean())
+    def _figures(self, state: State, batch: Batch, predicted: Tensor, loss: float) -> Figures:
         if self.signature.kind == "classification":
             return {"loss": loss, "accuracy": losses.accuracy(predicted, batch.query.targets)}
         with torch.no_grad():
