@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import platform
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,8 +86,10 @@ def program(arguments: Sequence[str], name: str) -> None:
         raw["maml_trpo"] = {"physics_share": share, "outer_step_seconds": seconds}
     if "metaworld" in options.subjects:
         raw["metaworld_steps_per_second"] = _metaworld(options)
+        raw["metaworld_ml45_startup_seconds"] = _ml45_startup(options)
     if "fewshot" in options.subjects:
         raw["meta_update_seconds"] = benchmark_fewshot.measure(options.rounds)
+        raw["sampler_images_per_second"] = benchmark_fewshot.measure_sampler(options.rounds, options.seconds)
     if options.output is not None:
         write_atomically(options.output, encode_json(raw))
         print(f"written to {options.output}")
@@ -118,6 +121,14 @@ def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
         print(_MISSING)
     print("\n".join(line(peer, rates, peers.ONE) for peer in (peers.ONE, peers.PHYSICS)))
     return {peer: list(values) for peer, values in rates.items()}
+
+
+def _ml45_startup(options: BenchmarkOptions) -> list[Json]:
+    from metarl.commands import benchmark_metaworld as peers
+
+    seconds = [peers.startup_seconds("ml45", options.machine.threads) for _ in range(options.rounds)]
+    print(f"Meta-World ML45, all 45 training classes built and reset: {statistics.median(seconds):.1f} s")
+    return list(seconds)
 
 
 @contextlib.contextmanager

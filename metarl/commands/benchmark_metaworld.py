@@ -37,6 +37,18 @@ def metaworld_rates(threads: int, rounds: int, seconds: float) -> Rates:
     return in_turns(peers, rounds, seconds, steps=10)
 
 
+def startup_seconds(benchmark: str, threads: int) -> float:
+    """Seconds until a sub-environment of every training class is built, set to a goal and reset; imports aside."""
+    began = time.perf_counter()
+    dist = envs.make(f"metaworld-{benchmark}")
+    first = {task.family: task for task in reversed(dist.tasks("train"))}
+    assert set(first) == set(BENCHMARKS[benchmark].train)
+    with contextlib.closing(dist.vector_env(len(first), threads)) as venv:
+        venv.set_tasks(list(first.values()))
+        venv.reset(seed=0)
+        return time.perf_counter() - began
+
+
 @contextlib.contextmanager
 def _ours(threads: int) -> Iterator[Stepper]:
     """Every episode is on a goal drawn anew, as in training."""

@@ -8,7 +8,6 @@ can be told from its place.
 """
 
 import dataclasses
-import time
 from typing import NamedTuple, final
 
 import numpy as np
@@ -184,24 +183,3 @@ def _shuffled(
     tasks, ways, shots = numbers.shape
     order = rng.permuted(np.tile(np.arange(ways * shots), (tasks, 1)), axis=1)
     return np.take_along_axis(numbers.reshape(tasks, -1), order, axis=1), order // shots
-
-
-def sampler_rate(seconds: float = 1.0) -> float:
-    """Images a second of one core: drawn, gathered and normalised, 32 5-way 1-shot tasks with 15 queries a class at
-    once, from a data set as large as Omniglot with its rotations. Processor time, so that neighbours do not count.
-    """
-    rng, classes, each = np.random.default_rng(0), 4112, 20
-    examples = torch.from_numpy(rng.integers(256, size=(classes * each, 1, 28, 28), dtype=np.uint8))
-    labels, names = np.repeat(np.arange(classes), each), tuple(map(str, range(classes)))
-    splits: dict[Split, tuple[int, ...]] = {
-        "train": tuple(range(classes - 2)),
-        "validation": (classes - 2,),
-        "test": (classes - 1,),
-    }
-    sampler = EpisodeSampler(FewShotDataset("as large as Omniglot", examples, labels, names, splits))
-    sampler.sample("train", 32, rng)  # warm up
-    images, began = 0, time.process_time()
-    while time.process_time() - began < seconds:
-        batch = sampler.sample("train", 32, rng)
-        images += batch.support.targets.numel() + batch.query.targets.numel()
-    return images / (time.process_time() - began)

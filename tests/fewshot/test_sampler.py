@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, distinct, sampler_rate
+from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, distinct
 from metarl.tasks import SPLITS, Split
 from metarl.training import BatchSource
 
@@ -158,8 +158,3 @@ def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
     classes = DATA.labels[(256 * pixels[:, 0] + pixels[:, 1]).numpy()]
     assert (np.array(SPLITTING["train"])[batch.query.targets[0].numpy()] == classes).all()
     assert set(batch.query.targets[0].tolist()) == set(range(6))
-
-
-def test_the_sampler_is_fast() -> None:
-    """Three to six times so on a 2-core machine; here every annotation is checked, too."""
-    assert sampler_rate(0.1) > 100_000
