@@ -65,7 +65,8 @@ class _Moment(NamedTuple):
     picture: Picture
     step: int  # environment steps so far
     score: float  # the sum of the rewards so far
-    ended: str  # how the episode ended; empty while it runs
+    status: tuple[str, ...]  # when it succeeded, where the environment tells, and how it ended
+    ended: bool
 
 
 class _Caption(NamedTuple):
@@ -123,7 +124,7 @@ def record(
         raise ValueError(f"need rounds, episodes and every >= 1, got {schedule} and every={every}")
     before = agent.start(state, 1)
     after = _adapted(before, task, schedule, seed, sampler or Sampler(dist, device=device_of(state)))
-    captions = _captions(schedule, round_name or agent.round_name)
+    captions, by_success = _captions(schedule, round_name or agent.round_name), dist.score == "success"
     # The evaluation's seed of the last point of its first trial: no adaptation has used it.
     shown_seed = collection_seed(seed, 0, schedule.rounds)
     size = 2 * width, _TITLE + height + _CAPTION + height % 2  # yuv420p needs even sizes
@@ -137,7 +138,7 @@ def record(
         ]
         moments, pictures = tuple(next(side) for side in sides), 0
         while True:
-            picture = _compose(f"{dist.id} · {task}", captions, moments, size)
+            picture = _compose(f"{dist.id} · {task}", captions, moments, size, "return" if by_success else "score")
             held = all(moment.ended for moment in moments)
             for _ in range(1 + held * round(_HOLD * fps)):
                 write(picture)
@@ -176,10 +177,10 @@ def _play(actor: Actor, env: Env, seed: int, every: int, device: torch.device) -
     generator = torch.Generator(device).manual_seed(seed)
     memory = actor.begin(1)
     observation, _ = env.reset(seed=seed % 2**31)
-    score, step, ended = 0.0, 0, ""
+    score, step, succeeded, ended = 0.0, 0, "", ""
     while not ended:
         if step % every == 0:
-            yield _Moment(_picture(env), step, score, ended)
+            yield _Moment(_picture(env), step, score, (succeeded,) if succeeded else (), False)
         inputs = torch.from_numpy(observation.astype(np.float32)).to(device)[None, None]
         with torch.no_grad():
             drawn, memory = actor.act(inputs, memory, generator)
@@ -189,9 +190,11 @@ def _play(actor: Actor, env: Env, seed: int, every: int, device: torch.device) -
         done = terminated or truncated
         rewards = torch.tensor([[float(reward)]], device=device)
         memory = actor.feedback(memory, executed[None, None], rewards, torch.tensor([[done]], device=device))
+        if not succeeded and info.get("success", 0.0) > 0:
+            succeeded = f"success at step {step}"
         if done:
             ended = "diverged" if info["diverged"] else "ended" if terminated else "time is up"
-    last = _Moment(_picture(env), step, score, ended)
+    last = _Moment(_picture(env), step, score, (*((succeeded,) if succeeded else ()), ended), True)
     while True:
         yield last
 
@@ -202,7 +205,9 @@ def _picture(env: Env) -> Picture:
     return picture
 
 
-def _compose(title: str, captions: Sequence[_Caption], moments: Sequence[_Moment], size: tuple[int, int]) -> Picture:
+def _compose(
+    title: str, captions: Sequence[_Caption], moments: Sequence[_Moment], size: tuple[int, int], summed: str
+) -> Picture:
     """The title, the pictures side by side, and below each its caption."""
     frame = Image.new("RGB", size, _DARK)
     draw = ImageDraw.Draw(frame)
@@ -212,8 +217,8 @@ def _compose(title: str, captions: Sequence[_Caption], moments: Sequence[_Moment
     for side, (caption, moment) in enumerate(zip(captions, moments, strict=True)):
         left, top = side * width, _TITLE + moment.picture.shape[0]
         frame.paste(Image.fromarray(moment.picture), (left, _TITLE))
-        progress = f"{caption.episode} · step {moment.step}" + f" · {moment.ended}" * bool(moment.ended)
-        score = f"score {moment.score:.1f}".replace("-", "−")
+        progress = " · ".join((caption.episode, f"step {moment.step}", *moment.status))
+        score = f"{summed} {moment.score:.1f}".replace("-", "−")
         _write(draw, (left + _MARGIN, top + 17), caption.heading, caption.colour, 15, room)
         _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 3 // 5)
         _write(draw, (left + width - _MARGIN, top + 41), score, caption.colour, 18, room * 2 // 5, "rm")

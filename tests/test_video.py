@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Videos: what is in the file, frame by frame, and that a fault leaves none."""
 
 import dataclasses
@@ -7,8 +8,9 @@ import re
 import stat
 import subprocess
 from pathlib import Path
-from typing import final
+from typing import Any, SupportsFloat, final
 
+import gymnasium as gym
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from metarl import envs
+from metarl import video as video_module
 from metarl.episodes import Episodes
 from metarl.errors import DiskFullError, RunError
 from metarl.learner import Figures, Memory, Schedule, State
@@ -205,3 +208,27 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         record(agent, State({}, {}), DIST, TASK, tmp_path / "point.mp4", width=200, height=160, on_progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_success_is_told_from_the_step_at_which_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Telling(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+        """Succeeds at the goal, as Meta-World's environments do, and may leave it again."""
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            success = float(np.linalg.norm(observation - [0.4, -0.3]) < 0.05)
+            return observation, reward, terminated, truncated, {**info, "success": success}
+
+    dist, make, texts = dataclasses.replace(DIST, score="success"), type(DIST).env, list[str]()
+    monkeypatch.setattr(type(DIST), "env", lambda self, *arguments: Telling(make(self, *arguments)))
+    write = video_module._write
+    monkeypatch.setattr(
+        video_module, "_write", lambda draw, at, text, *rest: (texts.append(text), write(draw, at, text, *rest))
+    )
+    agent = WalkerAgent(Schedule(1, 3))
+    record(agent, State({}, {}), dist, TASK, tmp_path / "told.mp4", width=SIZE[0], height=SIZE[1])
+    adapted = [text for text in texts if text.startswith("episode 4 · ")]
+    assert adapted[3:6] == ["episode 4 · step 3", *(f"episode 4 · step {n} · success at step 4" for n in (4, 5))]
+    assert adapted[-1] == "episode 4 · step 100 · success at step 4 · time is up"
+    assert not any("success" in text for text in texts if text.startswith("episode 1 · "))
+    assert any(text.startswith("return −") for text in texts) and not any(text.startswith("score") for text in texts)
