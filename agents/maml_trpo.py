@@ -68,8 +68,8 @@ class MamlTrpoConfig:
     gae_lambda: float = 0.9
     """λ of the advantages. The paper's 1, Monte-Carlo returns, makes inner steps on few episodes very noisy."""
     normalise_observations: bool = False
-    """Standardise observations by running statistics (not in the paper). On Meta-World, whose positions hardly vary, it
-    decides whether anything is learned."""
+    """Standardise observations by running statistics (not in the paper): for those that hardly vary, as Meta-World's
+    positions do."""
     max_kl: float = 0.1
     """δ, the trust region's size, in nats (the paper: 0.01)."""
     cg_iterations: int = 10
