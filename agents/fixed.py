@@ -6,11 +6,11 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.episodes import Episodes
-from metarl.learner import Figures, Memory, Schedule, State
+from metarl.learner import Figures, Memory, Memoryless, Schedule, State
 from metarl.tasks import Task
 
 Act = Callable[[Float[Tensor, "task episode observation"], torch.Generator], Float[Tensor, "task episode action"]]
@@ -22,7 +22,7 @@ NOTHING = State({}, {})
 
 @final
 @dataclasses.dataclass(frozen=True)
-class FixedPolicy:
+class FixedPolicy(Memoryless):
     """An agent, and each of its actors, that acts and never adapts."""
 
     chosen: Act
@@ -45,22 +45,10 @@ class FixedPolicy:
     def start(self, state: State, num_tasks: int) -> "FixedPolicy":
         return self
 
-    def begin(self, episodes: int) -> Memory:
-        return ()
-
     def act(
         self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task episode action"], Memory]:
         return self.chosen(observations, generator), memory
-
-    def feedback(
-        self,
-        memory: Memory,
-        actions: Float[Tensor, "task episode action"],
-        rewards: Float[Tensor, "task episode"],
-        done: Bool[Tensor, "task episode"],
-    ) -> Memory:
-        return memory
 
     def adapt(self, support: Episodes) -> "FixedPolicy":
         return self

@@ -26,7 +26,7 @@ from torch import Tensor
 from metarl import baseline, checks, networks, optimize, returns
 from metarl.adapt import Rates, adapt_tasks
 from metarl.episodes import Episodes
-from metarl.learner import Figures, Memory, Parameters, Schedule, State
+from metarl.learner import Figures, Memory, Memoryless, Parameters, Schedule, State
 from metarl.moments import NAMES, Moments
 from metarl.rollout import Collector
 from metarl.tasks import Task
@@ -183,11 +183,10 @@ class MamlTrpo:
         return Moments.among(state.parameters) if self.config.normalise_observations else None
 
     def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
-        stages, moments = self._collect(state, batch, rng), self.moments(state)
-        *supports, query = (self.advantages(episodes, moments) for episodes in stages)
+        stages, (*supports, query) = self._collect(state, batch, rng)
         learned = {name: value for name, value in state.parameters.items() if name not in NAMES}
         parameters, figures = self._outer_step(learned, supports, query, rng)
-        if moments is not None:
+        if (moments := self.moments(state)) is not None:
             seen = torch.cat([episodes.observations[episodes.mask] for episodes in stages])
             parameters |= moments.merged(seen).named()
         return State(parameters, {}), {
@@ -198,15 +197,18 @@ class MamlTrpo:
             "diverged": sum(int(episodes.diverged.sum()) for episodes in stages),
         }
 
-    def _collect(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> list[Episodes]:
-        """The episodes of each stage: before the first inner step, ..., after the last."""
-        actor, stages = self.start(state, len(batch)), []
+    def _collect(
+        self, state: State, batch: tuple[Task, ...], rng: np.random.Generator
+    ) -> tuple[list[Episodes], list[Support]]:
+        """Each stage's episodes and what is learned from them: before the first inner step, ..., after the last."""
+        actor, stages, supports = self.start(state, len(batch)), list[Episodes](), list[Support]()
         for stage in range(self.config.inner_steps + 1):
             episodes = self.sampler.collect(actor, batch, self.config.episodes, int(rng.integers(2**31)))
             stages.append(episodes)
+            supports.append(self.advantages(episodes, actor.moments))
             if stage < self.config.inner_steps:
-                actor = actor.adapt(episodes)
-        return stages
+                actor = actor.step(supports[-1])
+        return stages, supports
 
     def advantages(self, episodes: Episodes, moments: Moments | None = None) -> Support:
         """Advantages from a baseline fitted to these episodes, standardised within each task.
@@ -346,7 +348,7 @@ class MamlTrpo:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class MamlActor:
+class MamlActor(Memoryless):
     """The policies of a batch of tasks, each adapted to what it has seen of its task."""
 
     agent: MamlTrpo
@@ -356,9 +358,6 @@ class MamlActor:
     """The inner rates."""
     moments: Moments | None
     """What observations are standardised by, if by anything."""
-
-    def begin(self, episodes: int) -> Memory:
-        return ()
 
     def act(
         self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
@@ -371,19 +370,13 @@ class MamlActor:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return mean + log_std.exp()[:, None, :] * noise, memory
 
-    def feedback(
-        self,
-        memory: Memory,
-        actions: Float[Tensor, "task episode action"],
-        rewards: Float[Tensor, "task episode"],
-        done: Bool[Tensor, "task episode"],
-    ) -> Memory:
-        return memory
-
     def adapt(self, support: Episodes) -> "MamlActor":
+        return self.step(self.agent.advantages(support, self.moments))
+
+    def step(self, support: Support) -> "MamlActor":
+        """One inner step further."""
         with torch.no_grad():
-            episodes = self.agent.advantages(support, self.moments)
-            adapted = self.agent.inner_step(self.parameters, [episodes], self.rates, shared=False)
+            adapted = self.agent.inner_step(self.parameters, [support], self.rates, shared=False)
         return dataclasses.replace(self, parameters=adapted)
 
 

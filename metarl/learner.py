@@ -88,6 +88,22 @@ class Actor(Protocol):
         ...
 
 
+class Memoryless:
+    """What actors have in common whose actions depend on the present observation alone."""
+
+    def begin(self, episodes: int) -> Memory:
+        return ()
+
+    def feedback(
+        self,
+        memory: Memory,
+        actions: Float[Tensor, "task episode action"],
+        rewards: Float[Tensor, "task episode"],
+        done: Bool[Tensor, "task episode"],
+    ) -> Memory:
+        return memory
+
+
 @runtime_checkable  # asked by the tests, which check every annotation
 class Adapted(Actor, Protocol):
     """A learner that has seen some experience of each task, perhaps none."""

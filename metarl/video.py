@@ -177,10 +177,10 @@ def _play(actor: Actor, env: Env, seed: int, every: int, device: torch.device) -
     generator = torch.Generator(device).manual_seed(seed)
     memory = actor.begin(1)
     observation, _ = env.reset(seed=seed % 2**31)
-    score, step, succeeded, ended = 0.0, 0, "", ""
-    while not ended:
+    score, step, status, done = 0.0, 0, tuple[str, ...](), False
+    while not done:
         if step % every == 0:
-            yield _Moment(_picture(env), step, score, (succeeded,) if succeeded else (), False)
+            yield _Moment(_picture(env), step, score, status, done)
         inputs = torch.from_numpy(observation.astype(np.float32)).to(device)[None, None]
         with torch.no_grad():
             drawn, memory = actor.act(inputs, memory, generator)
@@ -190,11 +190,11 @@ def _play(actor: Actor, env: Env, seed: int, every: int, device: torch.device) -
         done = terminated or truncated
         rewards = torch.tensor([[float(reward)]], device=device)
         memory = actor.feedback(memory, executed[None, None], rewards, torch.tensor([[done]], device=device))
-        if not succeeded and info.get("success", 0.0) > 0:
-            succeeded = f"success at step {step}"
+        if not status and info.get("success", 0.0) > 0:
+            status = (f"success at step {step}",)
         if done:
-            ended = "diverged" if info["diverged"] else "ended" if terminated else "time is up"
-    last = _Moment(_picture(env), step, score, (*((succeeded,) if succeeded else ()), ended), True)
+            status = (*status, "diverged" if info["diverged"] else "ended" if terminated else "time is up")
+    last = _Moment(_picture(env), step, score, status, done)
     while True:
         yield last
 
