@@ -22,7 +22,7 @@ from metarl import checks
 from metarl.adapt import adapt
 from metarl.fewshot import losses, metric, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm
+from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.metric import Embedded
 from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Statistics
 from metarl.fewshot.prototypical import prototypes, squared_distances
@@ -77,8 +77,7 @@ class Centroid:
         return state, {"loss": loss, "accuracy": losses.accuracy(logits, batch.query.targets)}
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Centroids":
-        if batch_norm != "none":
-            raise ValueError(f"batch norm must be none, got {batch_norm}")
+        need_batch_norm(batch_norm, self.batch_norms)
         return Centroids(support)
 
 
@@ -180,8 +179,7 @@ class Transfer:
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Fitted":
         """The network after the fit to each task's support."""
-        if batch_norm not in self.batch_norms:
-            raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
+        need_batch_norm(batch_norm, self.batch_norms)
         running = updates.running(state) if batch_norm == "running" else None
         parameters, tasks = self._start(state), len(support.inputs)
         with torch.no_grad():

@@ -14,6 +14,13 @@ of MAML and Reptile do, so that queries help each other), from the support, from
 nowhere, because the network has none. Figures differ by points: name it beside every figure."""
 
 
+def need_batch_norm(kind: BatchNorm, allowed: tuple[BatchNorm, ...]) -> None:
+    """Raises ValueError for a kind that a learner cannot be judged with."""
+    if kind not in allowed:
+        one_of = "one of " if len(allowed) > 1 else ""
+        raise ValueError(f"batch norm must be {one_of}{', '.join(allowed)}, got {kind}")
+
+
 @runtime_checkable
 class Predictor(Protocol):
     """A learner that has adapted to the support of every task of a batch."""

@@ -24,7 +24,7 @@ from metarl import checks
 from metarl.adapt import adapt, adapt_tasks
 from metarl.fewshot import losses, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm
+from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Tuned
 from metarl.learner import Figures, Parameters, State
 
@@ -169,8 +169,7 @@ class Maml:
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
         """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
-        if batch_norm not in self.batch_norms:
-            raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
+        need_batch_norm(batch_norm, self.batch_norms)
         with torch.no_grad():
             adapted = self.unadapted(state.parameters)
             for step in range(self.recipe.test_steps if steps is None else steps):

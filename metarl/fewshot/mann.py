@@ -26,7 +26,7 @@ from torch import Tensor
 from metarl import checks
 from metarl.fewshot import losses, lstm, metric, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm
+from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import Network, NetworkConfig, Statistics
 from metarl.learner import Figures, Parameters, State
 
@@ -142,8 +142,7 @@ class Mann:
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Remembering":
         """The learner that has read the support."""
-        if batch_norm not in self.batch_norms:
-            raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
+        need_batch_norm(batch_norm, self.batch_norms)
         with torch.no_grad():
             parameters, statistics = updates.learned(state), updates.running(state)
             features, _ = self._features(parameters, support.inputs, statistics)

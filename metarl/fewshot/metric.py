@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metarl.fewshot import losses, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, Predictor
+from metarl.fewshot.learner import BatchNorm, Predictor, need_batch_norm
 from metarl.fewshot.networks import Network, NetworkConfig, Statistics
 from metarl.fewshot.updates import OuterOptions
 from metarl.learner import Figures, Parameters, State
@@ -168,9 +168,7 @@ class Comparing:
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Compared":
         """The learner that compares queries with this support."""
-        allowed = batch_norms(self.network)
-        if batch_norm not in allowed:
-            raise ValueError(f"batch norm must be one of {', '.join(allowed)}, got {batch_norm}")
+        need_batch_norm(batch_norm, batch_norms(self.network))
         parameters = updates.learned(state)
         with torch.no_grad():
             statistics = updates.running(state) if batch_norm == "running" else None

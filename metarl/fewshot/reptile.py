@@ -20,7 +20,7 @@ from torch import Tensor
 from metarl import checks
 from metarl.fewshot import losses, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm
+from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import Network, NetworkConfig, Tuned
 from metarl.learner import Figures, Parameters, State
 
@@ -145,8 +145,7 @@ class Reptile:
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
         """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
-        if batch_norm not in self.batch_norms:
-            raise ValueError(f"batch norm must be one of {', '.join(self.batch_norms)}, got {batch_norm}")
+        need_batch_norm(batch_norm, self.batch_norms)
         count, size = self.recipe.test_steps if steps is None else steps, self.recipe.test_batch
         examples = support.inputs.shape[1]
         order = torch.arange(count * min(size, examples)) % examples
