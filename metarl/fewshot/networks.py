@@ -186,7 +186,10 @@ class Dense:
 class Conv4:
     """Four convolutional blocks, and a linear head or none. There is no bias before a batch norm, which takes it away.
 
-    Weights are [3, 3, channel in, channel out] and, of the head, [feature, output].
+    Weights are [3, 3, channel in, channel out] and, of the head, [feature, output]. Where the features themselves are
+    what comes out, the last block's scale begins at 1/positions, so that distances begin as small as those of averages
+    over the image's positions. Squared and summed they are tens of nats in photographs, and a prototypical network
+    first shrinks its features for hundreds of steps, to be less sure, and learns nothing else.
     """
 
     shape: tuple[int, int, int]
@@ -207,10 +210,15 @@ class Conv4:
 
     @property
     def features(self) -> int:
+        return self.filters * self._positions
+
+    @property
+    def _positions(self) -> int:
+        """Places of the image that are left after the last block."""
         size = self.shape[1:]
         for _ in range(_BLOCKS):
             size = tuple((side + 1) // 2 if self.downsample == "stride" else side // 2 for side in size)
-        return self.filters * math.prod(size)
+        return math.prod(size)
 
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
         parameters: dict[str, Tensor] = {}
@@ -222,7 +230,10 @@ class Conv4:
             parameters[f"blocks.{block}.scale"] = torch.ones(self.filters)
             parameters[f"blocks.{block}.shift"] = torch.zeros(self.filters)
             channels = self.filters
-        return parameters | (linear("head", self.features, self.outputs, generator) if self.outputs else {})
+        if self.outputs:
+            return parameters | linear("head", self.features, self.outputs, generator)
+        last = f"blocks.{_BLOCKS - 1}.scale"
+        return parameters | {last: parameters[last] / self._positions}
 
     def start(self) -> Statistics:
         return {f"blocks.{block}": (torch.zeros(self.filters), torch.ones(self.filters)) for block in range(_BLOCKS)}

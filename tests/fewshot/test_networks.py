@@ -42,6 +42,18 @@ def test_so_they_do_for_tasks_and_by_given_statistics(downsample: Literal["strid
     torch.testing.assert_close(general(parameters, inputs, own.statistics).values, own.values)
 
 
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_features_begin_as_far_apart_as_averages_over_positions_would_be(size: int) -> None:
+    """Of normalised, rectified and pooled noise: the average over p positions varies a p-th of what each does."""
+    network = Conv4((3, size, size), 8, "pool", outputs=0, adapted=False)
+    parameters = network.init(torch.Generator().manual_seed(0))
+    inputs = torch.randn(40, 3, size, size, generator=torch.Generator().manual_seed(1))
+    scaled = network(parameters, inputs).values
+    positions = (size // 16) ** 2
+    average = (scaled * positions).unflatten(1, (positions, 8)).mean(1)
+    torch.testing.assert_close(*(torch.pdist(x).square().mean() for x in (scaled, average)), rtol=0.25, atol=0)
+
+
 @pytest.mark.parametrize("adapted", [True, False])
 def test_short_numbers_change_values_and_gradients_by_their_rounding(adapted: bool) -> None:
     """A bfloat16 is right to 2⁻⁹: values to a few per cent after four blocks, gradients in their direction."""
