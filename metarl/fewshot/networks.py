@@ -104,7 +104,7 @@ def build(config: NetworkConfig, signature: TaskSignature, outputs: int, *, adap
         config: its options.
         signature: of the tasks.
         outputs: width of the linear head; 0 for none, for the features themselves.
-        adapted: whether the network itself adapts to tasks: with weights for each, or by gradients of gradients.
+        adapted: whether it is learned through its own adaptation, by gradients of gradients.
 
     Raises:
         ValueError: see `check`.
@@ -199,8 +199,8 @@ class Conv4:
     outputs: int
     """Width of the linear head; 0 for the flattened features."""
     adapted: bool = True
-    """Whether weights for each task or gradients of gradients are wanted. Where not, PyTorch's own convolution and
-    batch norm do a batch of images in less than half the time."""
+    """Whether gradients of gradients are wanted. Where not, PyTorch's own convolution and batch norm do a batch of
+    images in less than half the time, unless tasks have weights of their own and blocks halve by stride."""
     precision: Precision = "float32"
     """Of the convolutions' inputs and weights."""
 
@@ -244,7 +244,7 @@ class Conv4:
         inputs: Float[Tensor, "*example channel height width"],
         statistics: Statistics | None = None,
     ) -> Outputs:
-        if not self.adapted and parameters["blocks.0.weight"].ndim == 4:
+        if not self.adapted and (self.downsample == "pool" or parameters["blocks.0.weight"].ndim == 4):
             return self._by_batch(parameters, inputs, statistics)
         dtype = self._dtype(inputs)
         x = inputs.movedim(-3, -1)
@@ -276,21 +276,28 @@ class Conv4:
     def _by_batch(
         self, parameters: Parameters, inputs: Float[Tensor, "*example channel h w"], statistics: Statistics | None
     ) -> Outputs:
-        """The same with weights that all images share, by PyTorch's own operations: normalised together, in turn."""
+        """The same by PyTorch's own operations, one task after the other where each is normalised by itself."""
         if inputs.ndim == 4:
             return self._one_batch(parameters, inputs, statistics)
-        if statistics is not None and statistics["blocks.0"][0].ndim == 1:
-            values, _ = self._one_batch(parameters, inputs.flatten(0, 1), statistics)
-            return Outputs(values.unflatten(0, inputs.shape[:2]), statistics)
+        own = any(value.ndim > _axes(name) for name, value in parameters.items())
+        if not own and statistics is not None and statistics["blocks.0"][0].ndim == 1:
+            return Outputs(
+                self._one_batch(parameters, inputs.flatten(0, 1), statistics).values.unflatten(0, inputs.shape[:2]),
+                statistics,
+            )
         tasks = [
             self._one_batch(
-                parameters,
+                {name: _of(task, value, _axes(name)) for name, value in parameters.items()},
                 images,
-                None if statistics is None else {name: (m[task], v[task]) for name, (m, v) in statistics.items()},
+                statistics
+                and {
+                    block: (_of(task, mean, 1), _of(task, variance, 1))
+                    for block, (mean, variance) in statistics.items()
+                },
             )
             for task, images in enumerate(inputs)
         ]
-        found = {
+        found = statistics or {
             block: (
                 torch.stack([each.statistics[block][0] for each in tasks]),
                 torch.stack([each.statistics[block][1] for each in tasks]),
@@ -370,6 +377,18 @@ def affine(parameters: Parameters, name: str, x: Float[Tensor, "*example feature
     if weight.ndim == 3:
         return torch.baddbmm(bias[:, None], x, weight)
     return x @ weight + bias
+
+
+def _axes(name: str) -> int:
+    """Axes of a parameter of Conv4 that tasks share."""
+    if not name.endswith(".weight"):
+        return 1
+    return 2 if name in HEAD else 4
+
+
+def _of(task: int, value: Tensor, axes: int) -> Tensor:
+    """What the task has, its own where there is an axis of tasks in front of so many."""
+    return value[task] if value.ndim > axes else value
 
 
 def _halved(x: Float[Tensor, "*example height width channel"]) -> Float[Tensor, "*example below beside channel"]:

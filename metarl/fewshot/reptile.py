@@ -123,7 +123,7 @@ class Reptile:
     @functools.cached_property
     def network(self) -> Network:
         """f_θ."""
-        return networks.build(self.config.network, self.signature, self.signature.outputs, adapted=True)
+        return networks.build(self.config.network, self.signature, self.signature.outputs)
 
     def init(self, seed: int) -> State:
         parameters = self.network.init(torch.Generator().manual_seed(seed))

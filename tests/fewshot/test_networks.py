@@ -42,6 +42,22 @@ def test_so_they_do_for_tasks_and_by_given_statistics(downsample: Literal["strid
     torch.testing.assert_close(general(parameters, inputs, own.statistics).values, own.values)
 
 
+def test_so_they_do_for_weights_that_are_each_tasks_own() -> None:
+    general, quick = (Conv4((1, 20, 20), 8, "pool", outputs=5, adapted=adapted) for adapted in (True, False))
+    drawn = [general.init(torch.Generator().manual_seed(seed)) for seed in range(3)]
+    parameters = {name: torch.stack([each[name] for each in drawn]).double().requires_grad_() for name in drawn[0]}
+    parameters["blocks.1.weight"] = drawn[0]["blocks.1.weight"].double().requires_grad_()  # but for one
+    inputs = torch.rand(3, 7, 1, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    one, other = general(parameters, inputs), quick(parameters, inputs)
+    torch.testing.assert_close(one.values, other.values)
+    for block, found in one.statistics.items():
+        torch.testing.assert_close(found, other.statistics[block])
+    gradients = [torch.autograd.grad((each.values**3).sum(), list(parameters.values())) for each in (one, other)]
+    torch.testing.assert_close(*gradients)
+    given = general(parameters, inputs, one.statistics), quick(parameters, inputs, one.statistics)
+    torch.testing.assert_close(given[0].values, given[1].values)
+
+
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_features_begin_as_far_apart_as_averages_over_positions_would_be(size: int) -> None:
     """Of normalised, rectified and pooled noise: the average over p positions varies a p-th of what each does."""
