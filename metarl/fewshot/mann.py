@@ -2,16 +2,19 @@
 
 An LSTM sees each input together with the target of the input before, and reads and writes an external memory M:
 
+    write:  w^w = σ(α) w^r_{t−1} + (1 − σ(α)) w^lu_{t−1},   M ← M + w^w k                        (eq. 7, 8)
     read:   w^r = softmax(β cos(k, M)),   r = w^r M                                              (eq. 2-4)
     usage:  w^u ← γ w^u + Σ w^r + Σ w^w                                                          (eq. 5)
-    write:  w^w = σ(α) w^r_{t−1} + (1 − σ(α)) w^lu_{t−1},   M ← M + w^w a                        (eq. 7, 8)
 
 w^lu marks the least used slots, one for each head, emptied before they are written (least recently used access,
-eq. 6). Every step reads what earlier steps wrote, then writes. The loss is the cross-entropy of all steps of a sequence
-of the task's examples in random order. Adapting is reading the support; each query is then one more step from there.
+eq. 6). Every step writes, then reads, its own row among the others: an input finds the slot that it was just put in,
+and the next step, which is shown the target, adds to that slot. The loss is the cross-entropy of all steps of a
+sequence of the task's examples in random order. Adapting is reading the support; each query is then one more step from
+there.
 
-Deviations: the strength β and the written a come from the controller, as in the neural Turing machine (Graves et al.
-2014) that this is a variant of, where the paper has 1 and k; Adam in place of RMSProp.
+Deviations: the paper's β is 1, which mixes all slots nearly equally whatever the key; here it comes from the
+controller, as in the neural Turing machine (Graves et al. 2014) that this is a variant of, and begins at 11. Adam in
+place of RMSProp.
 """
 
 import dataclasses
@@ -31,6 +34,7 @@ from metarl.fewshot.networks import Network, NetworkConfig, Statistics
 from metarl.learner import Figures, Parameters, State
 
 _TURNS = 10  # examples of each class in a sequence
+_SHARP = 10.0  # what β begins with, before softplus
 _CONTROLLER, _HEADS, _OUTPUT = "controller", "heads", "output"
 
 
@@ -124,7 +128,8 @@ class Mann:
         inputs = self.network.features if self._embeds else int(np.prod(self.signature.shape))
         read = config.heads * config.width
         parameters |= lstm.init(_CONTROLLER, inputs + ways + read, config.controller, generator)
-        parameters |= networks.linear(_HEADS, config.controller, config.heads * (2 * config.width + 2), generator)
+        parameters |= networks.linear(_HEADS, config.controller, config.heads * (config.width + 2), generator)
+        parameters[f"{_HEADS}.bias"].view(config.heads, -1)[:, config.width] = _SHARP
         parameters |= networks.linear(_OUTPUT, config.controller + read, ways, generator)
         state = updates.start(self.network, parameters, self.device)
         return state if self._embeds else dataclasses.replace(state, parameters=updates.learned(state))
@@ -236,14 +241,13 @@ def step(
     """One step: logits for x = [input, target before], and what goes on."""
     controller = lstm.step(parameters, _CONTROLLER, torch.cat([x, carry.read], dim=-1), carry.controller)
     heads = networks.affine(parameters, _HEADS, controller.hidden).unflatten(-1, (config.heads, -1))
-    key, added, strength, gate = heads.split([config.width, config.width, 1, 1], dim=-1)
-    reading = address(torch.tanh(key), torch.nn.functional.softplus(strength) + 1, carry.memory)
-    read = (reading @ carry.memory).flatten(1)
+    key, strength, gate = heads.split([config.width, 1, 1], dim=-1)
+    key, gate = torch.tanh(key), torch.sigmoid(gate)
     unused = least_used(carry.usage, config.heads)
-    gate = torch.sigmoid(gate)
     writing = gate * carry.reading + (1 - gate) * unused
-    emptied = carry.memory * (1 - unused.sum(1))[..., None]
-    memory = emptied + writing.mT @ torch.tanh(added)
+    memory = carry.memory * (1 - unused.sum(1))[..., None] + writing.mT @ key
+    reading = address(key, torch.nn.functional.softplus(strength) + 1, memory)
+    read = (reading @ memory).flatten(1)
     usage = config.usage_decay * carry.usage + (reading + writing).sum(1)
     logits = networks.affine(parameters, _OUTPUT, torch.cat([controller.hidden, read], dim=-1))
     return logits, Carry(controller, memory, reading, usage, read)
