@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from metarl import checkpoints, metrics, provenance, runs
-from metarl.commands.options import Machine, Place, experiment, parse, usage
-from metarl.errors import RunError
-from metarl.fewshot import datasets, learners, plot
+from metarl.commands.options import Machine, Place, experiment, parse, state_of, usage
+from metarl.errors import RunError, UsageError
+from metarl.fewshot import datasets, learners, plot, updates
 from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import FewShotLearner
@@ -88,6 +88,9 @@ class FewshotOptions:
     """Test tasks of the evaluation: 1000 if not given; of a regression, all in its list."""
     also: tuple[str, ...] = ()
     """Other sizes of test tasks to evaluate on: ways x shots, 5x5 20x1, or ways x shots x queries, 5x1x3."""
+    start_from: Path | None = None
+    """Begin with the features that another run learned on the same data: one of its checkpoints,
+    runs/other/checkpoints/500. Learner and options may differ, the network may not. Steps count from 0 again."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     machine: Machine = Machine(threads=1)
@@ -109,27 +112,50 @@ def program(arguments: Sequence[str], name: str) -> None:
     def validate(state: State) -> Figures:
         return problem.validate(learner, state)
 
+    def start(seed: int) -> State:
+        fresh = learner.init(seed)
+        return fresh if options.start_from is None else with_features_of(options.start_from, fresh, problem)
+
     environment = provenance.environment(options.machine.threads)
-    decides = experiment(
-        f"{LEARNER}{name_of(options.learner)}",
-        {
-            "agent": dataclasses.asdict(options.learner),
-            "episodes": dataclasses.asdict(options.episodes),
-            "tasks": described(problem),
-            "loop": {"validation_tasks": options.validation_tasks},
-        },
-        options.loop,
-        problem,
-        options.place,
-        options.machine,
-    )
+    decided = {
+        "agent": dataclasses.asdict(options.learner),
+        "episodes": dataclasses.asdict(options.episodes),
+        "tasks": described(problem),
+        "loop": {"validation_tasks": options.validation_tasks},
+    }
+    if options.start_from is not None:
+        decided["start"] = {"from": str(options.start_from)}
+    name = f"{LEARNER}{name_of(options.learner)}"
+    decides = experiment(name, decided, options.loop, problem, options.place, options.machine)
     with runs.claim(options.place.run, decides, steps=options.loop.steps, environment=environment) as run:
-        finished = train(Training(learner, source, validate, (*learner.shown, "validation")), run, options.loop)
+        finished = train(Training(learner, source, validate, (*learner.shown, "validation"), start), run, options.loop)
         plot.write_curve(run.folder, learner.shown, run.folder / "curve.png")
         if not finished:
             print(f"{run.folder}: stopped; the same command goes on from here")
             return
         evaluate(run, judged, learner, options)
+
+
+def with_features_of(checkpoint: Path, fresh: State, problem: Problem) -> State:
+    """A learner's first state, with the features of another run's checkpoint in place of new ones.
+
+    Raises:
+        UsageError: it is not a checkpoint's folder, of a run on other data, or of another network.
+        BrokenCheckpointError: it is damaged.
+    """
+    there = state_of(checkpoint).parameters
+    data = runs.read(checkpoint.parent.parent).config.experiment.distribution_hash
+    if data != problem.hash:  # classes that it was trained on may be among those held out here
+        raise UsageError(f"--start-from {checkpoint} was trained on other data: {data}, not {problem.hash}")
+    features = {name: value for name, value in fresh.parameters.items() if updates.of_features(name)}
+    if not features:
+        raise UsageError(f"--start-from {checkpoint}: this learner has no network that could begin with it")
+    for name, value in features.items():
+        if name not in there or there[name].shape != value.shape:
+            shape = list(there[name].shape) if name in there else "missing"
+            raise UsageError(f"--start-from {checkpoint} is of another network: {name} is {shape} there")
+        features[name] = there[name].to(value.device)
+    return dataclasses.replace(fresh, parameters={**fresh.parameters, **features})
 
 
 def evaluate(run: runs.Run, judged: Mapping[str, Problem], learner: FewShotLearner, options: FewshotOptions) -> None:

@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 import tyro
 
-from metarl import envs, runs
+from metarl import checkpoints, envs, runs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
-from metarl.learner import Schedule
+from metarl.learner import Schedule, State
 from metarl.training import LoopConfig
 
 Options = TypeVar("Options")
@@ -126,6 +126,18 @@ def distribution(name: str) -> EnvDistribution:
     """The distribution of this id; a wrong one is the user's error."""
     with usage():
         return envs.make(name)
+
+
+def state_of(checkpoint: Path) -> State:
+    """What `--start-from` names: the state of another run's checkpoint.
+
+    Raises:
+        UsageError: it is not a checkpoint's folder.
+        BrokenCheckpointError: it is damaged.
+    """
+    if not checkpoint.name.isdecimal():
+        raise UsageError(f"--start-from names a checkpoint's folder, runs/other/checkpoints/500; got {checkpoint}")
+    return checkpoints.load(checkpoint.parent, int(checkpoint.name)).state
 
 
 def trial_schedule(own: Schedule, rounds: int | None, episodes: int | None) -> Schedule:

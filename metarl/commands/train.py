@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 from torch import Tensor
 
-from metarl import agents, checkpoints, provenance, runs
+from metarl import agents, provenance, runs
 from metarl.agents import MamlTrpoConfig, PpoConfig, Rl2PpoConfig
-from metarl.commands.options import Machine, Place, distribution, experiment, parse, usage
+from metarl.commands.options import Machine, Place, distribution, experiment, parse, state_of, usage
 from metarl.errors import UsageError
 from metarl.evaluation import Candidate, evaluate
 from metarl.learner import Figures, State
@@ -92,9 +92,7 @@ def taken_over(checkpoint: Path, fresh: State, device: str) -> State:
         UsageError: it is not a checkpoint's folder, or of a learner of another kind or size.
         BrokenCheckpointError: it is damaged.
     """
-    if not checkpoint.name.isdecimal():
-        raise UsageError(f"--start-from names a checkpoint's folder, runs/other/checkpoints/500; got {checkpoint}")
-    saved = checkpoints.load(checkpoint.parent, int(checkpoint.name)).state
+    saved = state_of(checkpoint)
     for there, here in ((saved.parameters, fresh.parameters), (saved.optimizer, fresh.optimizer)):
         if different := _different(there, here):
             raise UsageError(f"--start-from {checkpoint} is of another learner: {different}")

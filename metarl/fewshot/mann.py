@@ -54,8 +54,9 @@ class MannConfig:
     """Width of the LSTM."""
     usage_decay: float = 0.95
     """γ."""
-    embedding: Literal["inputs", "network"] = "inputs"
-    """What the controller is shown: the inputs themselves, flat (the paper's), or what a network makes of them."""
+    embedding: Literal["inputs", "network", "fixed"] = "inputs"
+    """What the controller is shown: the inputs themselves, flat (the paper's), or what a network makes of them, which
+    is learned too, or is fixed as it begins: with another run's features."""
     outer_rate: float = 1e-3
     """Adam's learning rate."""
     halve_every: int = 0
@@ -119,7 +120,7 @@ class Mann:
 
     @property
     def _embeds(self) -> bool:
-        return self.config.embedding == "network"
+        return self.config.embedding != "inputs"
 
     def init(self, seed: int) -> State:
         generator = torch.Generator().manual_seed(seed)
@@ -136,9 +137,13 @@ class Mann:
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         sequence = _shuffled(batch, rng)
+        fixed = None
+        if self.config.embedding == "fixed":
+            with torch.no_grad():
+                fixed = self._features(updates.learned(state), sequence.inputs, updates.running(state))
 
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Statistics | None]]:
-            features, statistics = self._features(parameters, sequence.inputs, None)
+            features, statistics = fixed or self._features(parameters, sequence.inputs, None)
             logits, _ = self._read(parameters, features, sequence.targets)
             return losses.by_task(logits, sequence).mean(), (logits.detach(), statistics)
 

@@ -26,6 +26,8 @@ from metarl.learner import Parameters
 
 HEAD = ("head.weight", "head.bias")
 """The names of the last linear layer's parameters: what ANIL adapts."""
+FEATURES = ("blocks.", "hidden.")
+"""What the names of all other parameters begin with."""
 _BLOCKS = 4
 _SMALL = 32  # pixels; images up to here are halved by stride, as MAML does on Omniglot
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl import adam
+from metarl.fewshot import networks
 from metarl.fewshot.networks import Network, Statistics
 from metarl.learner import Parameters, State
 
@@ -40,6 +41,11 @@ def start(network: Network, learned: Parameters, device: str) -> State:
 def learned(state: State) -> dict[str, Tensor]:
     """The parameters, without the running averages."""
     return {name: value for name, value in state.parameters.items() if not name.startswith(RUNNING)}
+
+
+def of_features(name: str) -> bool:
+    """Whether a state's parameter belongs to a network below its head."""
+    return name.removeprefix(RUNNING).startswith(networks.FEATURES)
 
 
 def running(state: State) -> Statistics:

@@ -1,11 +1,15 @@
 """MANN's memory against the paper's equations, written out for one sequence, slot by slot."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from metarl.fewshot import lstm
 from metarl.fewshot.examples import TaskSignature
 from metarl.fewshot.mann import Carry, Mann, MannConfig, empty, least_used, step
+from metarl.fewshot.networks import NetworkConfig
+from tests.fewshot import problem
 
 CONFIG = MannConfig(slots=6, width=5, heads=2, controller=7, usage_decay=0.9)
 SIGNATURE = TaskSignature("classification", (3,), ways=2, shots=1, outputs=2, classes=4)
@@ -68,3 +72,12 @@ def test_an_input_finds_the_slot_that_it_was_just_put_in() -> None:
     written = least_used(torch.zeros(1, config.slots), config.heads).argmax(-1)
     assert torch.equal(carry.reading.argmax(-1), written)
     assert carry.reading.amax(-1).min() > 0.5
+
+
+def test_a_fixed_embedding_stays_as_it_began_and_the_rest_learns() -> None:
+    signature = problem.IMAGES
+    learner = Mann(dataclasses.replace(CONFIG, embedding="fixed", network=NetworkConfig(filters=4)), signature)
+    before, rng = learner.init(0), np.random.default_rng(0)
+    after, _ = learner.meta_step(before, problem.tasks(signature, 2, 1, 2, rng), rng)
+    for name, value in before.parameters.items():
+        assert torch.equal(value, after.parameters[name]) == ("blocks." in name), name

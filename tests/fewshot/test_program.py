@@ -168,6 +168,40 @@ def test_bad_input_is_one_message_before_anything_is_written(
 # metarl.fewshot.load
 
 
+def test_a_run_can_begin_with_another_learners_features(run: Path, photos: Path, tmp_path: Path) -> None:
+    origin, folder = run / "checkpoints" / "4", tmp_path / "next"
+    command = ("matching", "--data", photos, "--run", folder, *SIZES, *SMALL, "--steps", "1", "--outer-rate", "1e-9")
+    assert call(*command, "--start-from", origin) == 0
+    there, here = (fewshot.load(each).state.parameters for each in (run, folder))
+    learned = [name for name in there if name.startswith("blocks.")]
+    assert len(learned) == 12
+    for name in learned:  # one step of Adam moves a parameter by no more than its rate
+        np.testing.assert_allclose(here[name].numpy(), there[name].numpy(), atol=1e-7)
+    assert call(*command) == 2  # of another beginning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("prototypical", "--filters", "5"), "is of another network: blocks.0.weight is [3, 3, 1, 4] there"),
+        (("centroid",), "this learner has no network that could begin with it"),
+        (("prototypical", "--split-seed", "1"), "was trained on other data: "),
+    ],
+)
+def test_it_refuses_features_that_do_not_fit(
+    run: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    origin = run / "checkpoints" / "4"
+    options = ("--data", photos, "--run", tmp_path / "next", *SIZES, "--threads", "1", "--steps", "1")
+    assert call(*arguments, *options, "--start-from", origin) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_loaded_learner_tells_new_classes_apart(run: Path) -> None:
     trained = fewshot.load(run)
     rng = np.random.default_rng(1)
