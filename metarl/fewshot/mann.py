@@ -30,7 +30,7 @@ from metarl import checks
 from metarl.fewshot import losses, lstm, metric, networks, updates
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, need_batch_norm
-from metarl.fewshot.networks import Network, NetworkConfig, Statistics
+from metarl.fewshot.networks import STANDARD, Network, NetworkConfig, Standardised, Statistics
 from metarl.learner import Figures, Parameters, State
 
 _TURNS = 10  # examples of each class in a sequence
@@ -56,7 +56,7 @@ class MannConfig:
     """γ."""
     embedding: Literal["inputs", "network", "fixed"] = "inputs"
     """What the controller is shown: the inputs themselves, flat (the paper's), or what a network makes of them, which
-    is learned too, or is fixed as it begins: with another run's features."""
+    is learned too, or is fixed as it begins: with another run's features, say."""
     outer_rate: float = 1e-3
     """Adam's learning rate."""
     halve_every: int = 0
@@ -106,7 +106,7 @@ class Mann:
 
     @property
     def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return ("running",) if self._embeds and self.network.normalises else ("none",)
+        return ("running",) if self._embeds else ("none",)
 
     @property
     def training(self) -> TrainingTasks:
@@ -115,8 +115,8 @@ class Mann:
 
     @functools.cached_property
     def network(self) -> Network:
-        """The embedding, where there is one."""
-        return networks.build(self.config.network, self.signature, outputs=0)
+        """The embedding, where there is one. Standardised, because keys are compared by the angle between them."""
+        return Standardised(networks.build(self.config.network, self.signature, outputs=0))
 
     @property
     def _embeds(self) -> bool:
@@ -140,7 +140,8 @@ class Mann:
         fixed = None
         if self.config.embedding == "fixed":
             with torch.no_grad():
-                fixed = self._features(updates.learned(state), sequence.inputs, updates.running(state))
+                blocks = {name: pair for name, pair in updates.running(state).items() if name != STANDARD}
+                fixed = self._features(updates.learned(state), sequence.inputs, blocks)
 
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Statistics | None]]:
             features, statistics = fixed or self._features(parameters, sequence.inputs, None)

@@ -28,6 +28,8 @@ HEAD = ("head.weight", "head.bias")
 """The names of the last linear layer's parameters: what ANIL adapts."""
 FEATURES = ("blocks.", "hidden.")
 """What the names of all other parameters begin with."""
+STANDARD = "features"
+"""The name of the statistics that `Standardised` adds."""
 _BLOCKS = 4
 _SMALL = 32  # pixels; images up to here are halved by stride, as MAML does on Omniglot
 
@@ -329,6 +331,40 @@ class Conv4:
                 x = torch.nn.functional.max_pool2d(x, 2)
         x = x.movedim(-3, -1).flatten(1).to(inputs.dtype)
         return Outputs(affine(parameters, "head", x) if self.outputs else x, found)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Standardised:
+    """A network whose features are standardised too, without a scale and a shift: for who looks at their directions.
+
+    What all inputs have in common, most of a rectified feature, would make all directions alike.
+    """
+
+    network: Network
+
+    @property
+    def normalises(self) -> bool:
+        return True
+
+    @property
+    def features(self) -> int:
+        return self.network.features
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.network.init(generator)
+
+    def start(self) -> Statistics:
+        return {**self.network.start(), STANDARD: (torch.zeros(self.features), torch.ones(self.features))}
+
+    def __call__(
+        self, parameters: Parameters, inputs: Float[Tensor, "example ..."], statistics: Statistics | None = None
+    ) -> Outputs:
+        """Without a task axis; standardises by the inputs' own statistics also where only the network's are given."""
+        values, found = self.network(parameters, inputs, statistics)
+        given = None if statistics is None else statistics.get(STANDARD)
+        mean, variance = (values.mean(0), values.var(0, correction=0)) if given is None else given
+        return Outputs((values - mean) * torch.rsqrt(variance + EPSILON), {**found, STANDARD: (mean, variance)})
 
 
 @final

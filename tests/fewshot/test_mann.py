@@ -81,3 +81,4 @@ def test_a_fixed_embedding_stays_as_it_began_and_the_rest_learns() -> None:
     after, _ = learner.meta_step(before, problem.tasks(signature, 2, 1, 2, rng), rng)
     for name, value in before.parameters.items():
         assert torch.equal(value, after.parameters[name]) == ("blocks." in name), name
+    assert any(name.startswith("running.features") for name in before.parameters)  # what the rest learns from

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metarl.fewshot.examples import TaskSignature
-from metarl.fewshot.networks import Conv4, Dense, NetworkConfig, build
+from metarl.fewshot.networks import STANDARD, Conv4, Dense, NetworkConfig, Standardised, build
 
 
 @pytest.mark.parametrize(("downsample", "shape"), [("stride", (1, 28, 28)), ("pool", (3, 33, 32))])
@@ -56,6 +56,18 @@ def test_so_they_do_for_weights_that_are_each_tasks_own() -> None:
     torch.testing.assert_close(*gradients)
     given = general(parameters, inputs, one.statistics), quick(parameters, inputs, one.statistics)
     torch.testing.assert_close(given[0].values, given[1].values)
+
+
+def test_standardised_features_have_no_mean_and_variance_one_and_running_ones_are_applied() -> None:
+    network = Standardised(Conv4((1, 20, 20), 8, "pool", outputs=0, adapted=False))
+    parameters = network.init(torch.Generator().manual_seed(0))
+    inputs = torch.rand(30, 1, 20, 20, generator=torch.Generator().manual_seed(1))
+    values, found = network(parameters, inputs)
+    torch.testing.assert_close(values.mean(0), torch.zeros(network.features), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.var(0, correction=0), torch.ones(network.features), atol=1e-3, rtol=0)
+    torch.testing.assert_close(network(parameters, inputs[:4], found).values, values[:4], atol=1e-5, rtol=1e-4)
+    plain = network.network(parameters, inputs).values
+    torch.testing.assert_close(found[STANDARD], (plain.mean(0), plain.var(0, correction=0)))
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
