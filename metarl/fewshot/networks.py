@@ -285,22 +285,15 @@ class Conv4:
             return self._one_batch(parameters, inputs, statistics)
         own = any(value.ndim > _axes(name) for name, value in parameters.items())
         if not own and statistics is not None and statistics["blocks.0"][0].ndim == 1:
-            return Outputs(
-                self._one_batch(parameters, inputs.flatten(0, 1), statistics).values.unflatten(0, inputs.shape[:2]),
-                statistics,
-            )
-        tasks = [
-            self._one_batch(
-                {name: _of(task, value, _axes(name)) for name, value in parameters.items()},
-                images,
-                statistics
-                and {
-                    block: (_of(task, mean, 1), _of(task, variance, 1))
-                    for block, (mean, variance) in statistics.items()
-                },
-            )
-            for task, images in enumerate(inputs)
-        ]
+            values = self._one_batch(parameters, inputs.flatten(0, 1), statistics).values
+            return Outputs(values.unflatten(0, inputs.shape[:2]), statistics)
+        tasks: list[Outputs] = []
+        for task, images in enumerate(inputs):
+            weights = {name: _of(task, value, _axes(name)) for name, value in parameters.items()}
+            given = statistics
+            if statistics is not None:
+                given = {block: (_of(task, m, 1), _of(task, v, 1)) for block, (m, v) in statistics.items()}
+            tasks.append(self._one_batch(weights, images, given))
         found = statistics or {
             block: (
                 torch.stack([each.statistics[block][0] for each in tasks]),
