@@ -134,6 +134,11 @@ class Run:
         return path
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a run in the folder."""
+    return (folder / _CONFIG).is_file()
+
+
 def read(folder: Path) -> Run:
     """The run in a folder, to evaluate it or to look at it; takes no lock.
 
@@ -141,7 +146,7 @@ def read(folder: Path) -> Run:
         UsageError: there is no run in the folder.
         RunError: its `config.json` cannot be read.
     """
-    if not (folder / _CONFIG).is_file():
+    if not begun(folder):
         raise UsageError(f"{folder} is not a run: it has no {_CONFIG}; train one with --run {folder}")
     try:
         return Run(folder, Config.from_json(read_json(folder / _CONFIG)))

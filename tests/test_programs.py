@@ -184,4 +184,4 @@ def test_a_run_refuses_to_begin_with_what_does_not_fit(
     arguments = [*AGENTS[metarl.load(run).source.agent], *options, "--run", tmp_path / "next", "--steps", "1"]
     capsys.readouterr()
     assert call("train", *arguments, "--start-from", run / place) == 2
-    assert message in capsys.readouterr().err
+    assert message in capsys.readouterr().err and not (tmp_path / "next").exists()

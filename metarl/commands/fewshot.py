@@ -116,6 +116,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         fresh = learner.init(seed)
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, problem)
 
+    if not runs.begun(options.place.run):
+        start(options.place.seed)  # so that a beginning that does not fit is refused before anything is written
     environment = provenance.environment(options.machine.threads)
     decided = {
         "agent": dataclasses.asdict(options.learner),

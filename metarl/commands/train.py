@@ -77,6 +77,8 @@ def train_agent(options: TrainOptions) -> None:
         fresh = agent.init(seed)
         return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
 
+    if not runs.begun(place.run):
+        start(place.seed)  # so that a beginning that does not fit is refused before anything is written
     decides = experiment(name, decided, options.loop, dist, place, machine)
     environment = provenance.environment(machine.threads)
     with runs.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
