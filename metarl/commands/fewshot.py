@@ -6,6 +6,7 @@ evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,6 +113,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     def validate(state: State) -> Figures:
         return problem.validate(learner, state)
 
+    @functools.cache  # asked for before a new run is written, and by the training
     def start(seed: int) -> State:
         fresh = learner.init(seed)
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, problem)

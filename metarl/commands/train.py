@@ -1,6 +1,7 @@
 """Trains an agent: `train.py maml --env cheetah-direction --run runs/dir`. The same command again resumes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -73,6 +74,7 @@ def train_agent(options: TrainOptions) -> None:
             figures["validation_return"] = found.of_returns().curve()[-1].mean.value
         return figures
 
+    @functools.cache  # asked for before a new run is written, and by the training
     def start(seed: int) -> State:
         fresh = agent.init(seed)
         return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
