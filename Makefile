@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: setup
 	@# Without OpenGL there is everything but the video; the one line says what to install.
-	@$(BIN)/python -m metarl.rendering --install || true
+	@$(BIN)/python -m metarl.envs.rendering --install || true
 	$(BIN)/python scripts/demo.py
 
 test: setup

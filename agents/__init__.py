@@ -1,11 +1,11 @@
 """The agents by the name that programs know them under."""
 
-from metarl.agents.blind_ppo import PpoConfig
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.agents.rl2_ppo import Rl2Ppo, Rl2PpoConfig
+from metarl.agents.maml import MamlTrpo, MamlTrpoConfig
+from metarl.agents.ppo import PpoConfig
+from metarl.agents.rl2 import Rl2Ppo, Rl2PpoConfig
 from metarl.envs import EnvDistribution
-from metarl.learner import Agent
-from metarl.rollout import Sampler, box
+from metarl.learning.collect import Sampler, box
+from metarl.learning.protocols import Agent
 
 AgentConfig = MamlTrpoConfig | Rl2PpoConfig | PpoConfig
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.episodes import Episodes
-from metarl.learner import Figures, Memory, Memoryless, Schedule, State
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Figures, Memory, Memoryless, Schedule, State
 from metarl.tasks import Task
 
 Act = Callable[[Float[Tensor, "task episode observation"], torch.Generator], Float[Tensor, "task episode action"]]

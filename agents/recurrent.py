@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from metarl.episodes import Episodes
-from metarl.learner import Memory, Parameters
-from metarl.moments import Moments
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Memory, Parameters
+from metarl.maths.running_mean_std import Moments
 
 Cell = Literal["gru", "lstm", "none"]
 """What remembers; with `none` the policy sees its observation alone, through two layers."""

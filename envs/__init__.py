@@ -6,10 +6,10 @@
 100
 """
 
-from metarl.envs.catalogue import ids as list
-from metarl.envs.catalogue import make
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.registration import gymnasium_id, register_all
+from metarl.envs.registry import ids as list
+from metarl.envs.registry import make
 from metarl.envs.simulator import Outcome, Simulator
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv

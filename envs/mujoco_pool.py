@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl import rendering
+from metarl.envs import rendering
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ the module in the id: `gymnasium.make("metarl.envs:metarl/CheetahTerrain-v0")`.
 
 import gymnasium
 
-from metarl.envs.catalogue import ids, make
+from metarl.envs.registry import ids, make
 from metarl.envs.single import TaskEnv
 from metarl.tasks import Task
 

@@ -10,14 +10,14 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl.evaluation import evaluate
-    from metarl.trained import load
+    from metarl.evaluation.evaluate import evaluate
+    from metarl.runs.trained import load
 
 __version__: str
 
 __all__ = ["__version__", "evaluate", "load"]
 
-_HOMES = {"evaluate": "metarl.evaluation", "load": "metarl.trained"}
+_HOMES = {"evaluate": "metarl.evaluation.evaluate", "load": "metarl.runs.trained"}
 
 
 def __getattr__(name: str) -> object:

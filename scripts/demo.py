@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from metarl.scores import Evaluation
+from metarl.evaluation.results import Evaluation
 
 RUN = Path("runs/demo")
 BUDGET = ("--steps", "60", "--meta-batch", "10")

@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def drawing() -> str:
     """The backend that draws here. Skips where none does, unless METARL_MUST_DRAW is set (CI sets it)."""
-    from metarl import rendering  # no earlier: the checks of shapes are put in as modules are imported
+    from metarl.envs import rendering  # no earlier: the checks of shapes are put in as modules are imported
 
     try:
         return rendering.use()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl import networks
 from metarl.adapt import adapt, adapt_tasks
-from metarl.agents.maml_trpo import Support, policy_gradient_loss
+from metarl.agents import policies
+from metarl.agents.maml import Support, policy_gradient_loss
 from metarl.fewshot.examples import Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig
 from metarl.fewshot.networks import HEAD, NetworkConfig
@@ -55,7 +55,7 @@ def initial(learner: Maml) -> dict[str, Tensor]:
 
 
 def policy_gradient(generator: torch.Generator) -> Problem:
-    policy = networks.GaussianPolicy(3, 2, (6,), -0.5, 0.01, generator).double()
+    policy = policies.GaussianPolicy(3, 2, (6,), -0.5, 0.01, generator).double()
 
     def episodes() -> Support:
         def normal(*shape: int) -> Tensor:
@@ -64,7 +64,7 @@ def policy_gradient(generator: torch.Generator) -> Problem:
         return Support(normal(3), normal(2), normal(), torch.rand(TASKS, 7, generator=generator) < 0.8)
 
     loss = functools.partial(policy_gradient_loss, policy)
-    return Problem(loss, networks.parameters_of(policy), [episodes(), episodes()], episodes(), policy.head)
+    return Problem(loss, policies.parameters_of(policy), [episodes(), episodes()], episodes(), policy.head)
 
 
 @pytest.fixture(params=[regression, classification, policy_gradient])

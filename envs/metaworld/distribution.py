@@ -140,7 +140,7 @@ def _simulator(num_envs: int, threads: int, *, variant: Variant) -> Simulator:
         from metarl.envs.metaworld.simulator import LocalSimulator  # imports metaworld
 
         return LocalSimulator(num_envs, space, ACTION_SPACE, variant.reward, variant.goal_shown)
-    from metarl.envs.metaworld.workers import WorkerSimulator
+    from metarl.envs.metaworld.process_simulator import WorkerSimulator
 
     return WorkerSimulator(num_envs, min(num_envs, threads), space, ACTION_SPACE, variant.reward, variant.goal_shown)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs.metaworld import stock
+from metarl.envs.metaworld import metaworld_api
 from metarl.tasks import Task
 
 SHOWN = "+goal-shown"
@@ -16,7 +16,7 @@ SHOWN = "+goal-shown"
 
 def expert_actions(tasks: Sequence[Task]) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Acts for each of the tasks as its class's script says; observations are [task, episode, observation]."""
-    scripts = [stock.expert(task.family) for task in tasks]
+    scripts = [metaworld_api.expert(task.family) for task in tasks]
 
     def act(observations: Tensor, generator: torch.Generator) -> Tensor:
         with warnings.catch_warnings():

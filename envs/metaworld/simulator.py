@@ -9,8 +9,8 @@ from gymnasium.spaces import Box
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl.envs.metaworld.player import Player, Situation, player
-from metarl.envs.metaworld.stock import TERMS
+from metarl.envs.metaworld.class_simulator import Player, Situation, player
+from metarl.envs.metaworld.metaworld_api import TERMS
 from metarl.envs.simulator import Outcome
 from metarl.tasks import Task
 

@@ -23,13 +23,14 @@ from gymnasium.spaces import Box
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl import agents, envs, provenance
+from metarl import agents, envs
 from metarl.agents import MamlTrpoConfig
 from metarl.commands import benchmark_fewshot
 from metarl.commands.options import Machine, parse
 from metarl.commands.timing import Stepper, in_turns, line, random_steps
 from metarl.envs import Outcome, Simulator
-from metarl.files import encode_json, write_atomically
+from metarl.runs import provenance
+from metarl.runs.files import encode_json, write_atomically
 from metarl.tasks import Json, Task
 
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"

@@ -73,11 +73,11 @@ def _ours(threads: int) -> Iterator[Stepper]:
 
 @contextlib.contextmanager
 def _stock() -> Iterator[Stepper]:
-    from metarl.envs.metaworld import stock
+    from metarl.envs.metaworld import metaworld_api
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        venv = stock.their_train_envs("ML10", _STOCK_ENVS, seed=0)
+        venv = metaworld_api.their_train_envs("ML10", _STOCK_ENVS, seed=0)
     with contextlib.closing(venv):
         yield random_steps(venv.step, _STOCK_ENVS, 4)
 
@@ -104,9 +104,9 @@ def _envpool(threads: int) -> Iterator[Stepper]:
 def _physics() -> Iterator[Stepper]:
     import mujoco
 
-    from metarl.envs.metaworld import stock
+    from metarl.envs.metaworld import metaworld_api
 
-    made = [stock.make(name, "v2") for name in BENCHMARKS["ml10"].train]
+    made = [metaworld_api.make(name, "v2") for name in BENCHMARKS["ml10"].train]
     rng = np.random.default_rng(0)
 
     def step(count: int) -> float:

@@ -13,12 +13,12 @@ import tyro
 
 from metarl.commands.options import Machine, distribution, parse, trial_schedule, usage
 from metarl.errors import warn
-from metarl.evaluation import SEED, Candidate, Evaluation, EvaluationSource, Source, aggregate, evaluate
-from metarl.evaluation import Trained as Evaluable
-from metarl.files import encode_json, write_atomically
-from metarl.progress import progress
+from metarl.evaluation.evaluate import SEED, Candidate, Evaluation, EvaluationSource, Source, aggregate, evaluate
+from metarl.evaluation.evaluate import Trained as Evaluable
+from metarl.runs.files import encode_json, write_atomically
+from metarl.runs.progress import progress
+from metarl.runs.trained import Trained, Which, load
 from metarl.tasks import Json, Split
-from metarl.trained import Trained, Which, load
 
 Policy = Literal["random", "expert"]
 
@@ -119,7 +119,7 @@ def policy_candidate(policy: Policy, id: str, options: EvaluateOptions) -> tuple
         ValueError: an unknown distribution, or scripted policies for what is not Meta-World.
     """
     from metarl.agents.fixed import NOTHING, FixedPolicy, random_policy
-    from metarl.rollout import box
+    from metarl.learning.collect import box
 
     source, episodes = Source(policy, policy, None, "none", 0), options.episodes or 1
     if policy == "random":
@@ -165,7 +165,7 @@ def with_progress(trained: Evaluable, dist: EvaluationSource, options: EvaluateO
 
 def as_metaworld(trained: Trained, evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Json]:
     """What Meta-World's own evaluation says of a run, beside ours."""
-    from metarl.envs.metaworld import theirs
+    from metarl.envs.metaworld import official_evaluation
     from metarl.envs.metaworld.distribution import benchmark
 
     schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
@@ -173,14 +173,14 @@ def as_metaworld(trained: Trained, evaluation: Evaluation, options: EvaluateOpti
         warnings.simplefilter("ignore")
         if options.split != "test":
             raise ValueError(f"--metaworld-protocol is about the test split, not {options.split}")
-        found = theirs.evaluate(trained, benchmark(trained.dist.id), schedule, options.evaluation_seed)
+        found = official_evaluation.evaluate(trained, benchmark(trained.dist.id), schedule, options.evaluation_seed)
     ours = evaluation.curve()[-1].mean.value
     by_class: dict[str, Json] = dict(found.by_class)
     return {"success": found.success, "ours": ours, "difference": found.success - ours, "by_class": by_class}
 
 
 def _comparison(folder: Path, figures: dict[str, Json]) -> str:
-    from metarl.envs.metaworld.theirs import JUDGED
+    from metarl.envs.metaworld.official_evaluation import JUDGED
 
     theirs, ours, difference = figures["success"], figures["ours"], figures["difference"]
     return (

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from metarl import checkpoints, metrics, provenance, runs
 from metarl.commands.options import Machine, Place, experiment, parse, state_of, usage
 from metarl.errors import RunError, UsageError
-from metarl.fewshot import datasets, learners, plot, updates
+from metarl.fewshot import datasets, learners, outer_step, plot
+from metarl.fewshot.benchmarks import Classification, Problem, SinusoidRegression, Size
 from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.learners import CONFIGS, LearnerConfig
-from metarl.fewshot.problems import Classification, Problem, SinusoidRegression, Size
 from metarl.fewshot.trained import LEARNER, described
-from metarl.learner import Figures, State
-from metarl.progress import progress
+from metarl.learning.protocols import Figures, State
+from metarl.learning.training import LoopConfig, Training, train
+from metarl.runs import checkpoints, metrics, provenance, run_folder
+from metarl.runs.progress import progress
+from metarl.runs.trained import Which
 from metarl.tasks import Json
-from metarl.trained import Which
-from metarl.training import LoopConfig, Training, train
 
 _SINUSOID = "sinusoid"
 
@@ -118,7 +118,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         fresh = learner.init(seed)
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, problem)
 
-    if not runs.begun(options.place.run):
+    if not run_folder.begun(options.place.run):
         start(options.place.seed)  # so that a beginning that does not fit is refused before anything is written
     environment = provenance.environment(options.machine.threads)
     decided = {
@@ -131,7 +131,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         decided["start"] = {"from": str(options.start_from)}
     name = f"{LEARNER}{name_of(options.learner)}"
     decides = experiment(name, decided, options.loop, problem, options.place, options.machine)
-    with runs.claim(options.place.run, decides, steps=options.loop.steps, environment=environment) as run:
+    with run_folder.claim(options.place.run, decides, steps=options.loop.steps, environment=environment) as run:
         finished = train(Training(learner, source, validate, (*learner.shown, "validation"), start), run, options.loop)
         plot.write_curve(run.folder, learner.shown, run.folder / "curve.png")
         if not finished:
@@ -148,10 +148,10 @@ def with_features_of(checkpoint: Path, fresh: State, problem: Problem) -> State:
         BrokenCheckpointError: it is damaged.
     """
     there = state_of(checkpoint).parameters
-    data = runs.read(checkpoint.parent.parent).config.experiment.distribution_hash
+    data = run_folder.read(checkpoint.parent.parent).config.experiment.distribution_hash
     if data != problem.hash:  # classes that it was trained on may be among those held out here
         raise UsageError(f"--start-from {checkpoint} was trained on other data: {data}, not {problem.hash}")
-    features = {name: value for name, value in fresh.parameters.items() if updates.of_features(name)}
+    features = {name: value for name, value in fresh.parameters.items() if outer_step.of_features(name)}
     if not features:
         raise UsageError(f"--start-from {checkpoint}: this learner has no network that could begin with it")
     for name, value in features.items():
@@ -162,7 +162,9 @@ def with_features_of(checkpoint: Path, fresh: State, problem: Problem) -> State:
     return dataclasses.replace(fresh, parameters={**fresh.parameters, **features})
 
 
-def evaluate(run: runs.Run, judged: Mapping[str, Problem], learner: FewShotLearner, options: FewshotOptions) -> None:
+def evaluate(
+    run: run_folder.Run, judged: Mapping[str, Problem], learner: FewShotLearner, options: FewshotOptions
+) -> None:
     """Writes `evaluations/test.json` (or `test-20w1s.json`, `test-best.json`) and prints the tables.
 
     Args:

@@ -10,11 +10,12 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 import tyro
 
-from metarl import checkpoints, envs, runs
+from metarl import envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
-from metarl.learner import Schedule, State
-from metarl.training import LoopConfig
+from metarl.learning.protocols import Schedule, State
+from metarl.learning.training import LoopConfig
+from metarl.runs import checkpoints, run_folder
 
 Options = TypeVar("Options")
 
@@ -97,13 +98,13 @@ def experiment(
     tasks: Identified,
     place: Place,
     machine: Machine,
-) -> runs.Experiment:
+) -> run_folder.Experiment:
     """What decides a run's results: the options by group, and in the group `loop` also the loop's own.
 
     The number of steps does not: it may grow.
     """
     lasting = {name: value for name, value in dataclasses.asdict(loop).items() if name != "steps"}
-    return runs.Experiment(
+    return run_folder.Experiment(
         learner=learner,
         options={**options, "loop": {**lasting, **options.get("loop", {})}},
         distribution=tasks.id,

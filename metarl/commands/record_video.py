@@ -7,14 +7,15 @@ from typing import Annotated
 
 import tyro
 
-from metarl import rendering, video
 from metarl.commands.options import Machine, parse, trial_schedule
+from metarl.envs import rendering
 from metarl.errors import UsageError
-from metarl.evaluation import SEED
-from metarl.files import writing
-from metarl.progress import progress
+from metarl.evaluation import video
+from metarl.evaluation.evaluate import SEED
+from metarl.runs.files import writing
+from metarl.runs.progress import progress
+from metarl.runs.trained import Trained, Which, load
 from metarl.tasks import Split, Task
-from metarl.trained import Trained, Which, load
 
 
 @dataclasses.dataclass(frozen=True)

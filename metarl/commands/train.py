@@ -9,15 +9,16 @@ from typing import Annotated
 import tyro
 from torch import Tensor
 
-from metarl import agents, provenance, runs
+from metarl import agents
 from metarl.agents import MamlTrpoConfig, PpoConfig, Rl2PpoConfig
 from metarl.commands.options import Machine, Place, distribution, experiment, parse, state_of, usage
 from metarl.errors import UsageError
-from metarl.evaluation import Candidate, evaluate
-from metarl.learner import Figures, State
-from metarl.rollout import Sampler
-from metarl.scores import Source
-from metarl.training import LoopConfig, Training, train
+from metarl.evaluation.evaluate import Candidate, evaluate
+from metarl.evaluation.results import Source
+from metarl.learning.collect import Sampler
+from metarl.learning.protocols import Figures, State
+from metarl.learning.training import LoopConfig, Training, train
+from metarl.runs import provenance, run_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +80,11 @@ def train_agent(options: TrainOptions) -> None:
         fresh = agent.init(seed)
         return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
 
-    if not runs.begun(place.run):
+    if not run_folder.begun(place.run):
         start(place.seed)  # so that a beginning that does not fit is refused before anything is written
     decides = experiment(name, decided, options.loop, dist, place, machine)
     environment = provenance.environment(machine.threads)
-    with runs.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
+    with run_folder.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
         shown = ("env_steps", *agent.shown, "validation")
         finished = train(Training(agent, dist, validate, shown, start), run, options.loop)
         print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")

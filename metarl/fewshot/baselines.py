@@ -20,13 +20,13 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.adapt import adapt
-from metarl.fewshot import losses, metric, networks, updates
+from metarl.fewshot import losses, metric, networks, outer_step
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.metric import Embedded
 from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Statistics
 from metarl.fewshot.prototypical import prototypes, squared_distances
-from metarl.learner import Figures, Parameters, State
+from metarl.learning.protocols import Figures, Parameters, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Transfer:
         generator = torch.Generator().manual_seed(seed)
         outputs = self.signature.classes if self._classifies else self.signature.outputs
         head = networks.linear("head", self.network.features, outputs, generator)
-        return updates.start(self.network, self.network.init(generator) | head, self.device)
+        return outer_step.start(self.network, self.network.init(generator) | head, self.device)
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         parts = [batch.query] if self._classifies else [batch.support, batch.query]
@@ -171,16 +171,16 @@ class Transfer:
             predicted = networks.affine(parameters, "head", outputs.values)
             return losses.by_task(predicted, pooled), (predicted.detach(), outputs.statistics)
 
-        found, (predicted, statistics) = updates.gradients(objective, updates.learned(state))
+        found, (predicted, statistics) = outer_step.gradients(objective, outer_step.learned(state))
         figures = {"loss": float(losses.by_task(predicted, pooled))}
         if self._classifies:
             figures["accuracy"] = losses.accuracy(predicted, pooled.targets)
-        return updates.step(state, found, self.config, statistics), figures
+        return outer_step.step(state, found, self.config, statistics), figures
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Fitted":
         """The network after the fit to each task's support."""
         need_batch_norm(batch_norm, self.batch_norms)
-        running = updates.running(state) if batch_norm == "running" else None
+        running = outer_step.running(state) if batch_norm == "running" else None
         parameters, tasks = self._start(state), len(support.inputs)
         with torch.no_grad():
             if self.config.fit == "probe":  # the features stay as they are: compute them once
@@ -207,7 +207,7 @@ class Transfer:
 
     def _start(self, state: State) -> dict[str, Tensor]:
         """Where a fit begins: for a classification with a last layer of zeros."""
-        parameters = updates.learned(state)
+        parameters = outer_step.learned(state)
         if self._classifies:
             weight = parameters["head.weight"]
             parameters["head.weight"] = weight.new_zeros(len(weight), self.signature.ways)

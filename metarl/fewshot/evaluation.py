@@ -18,8 +18,8 @@ from metarl.fewshot import calibration
 from metarl.fewshot.examples import Examples
 from metarl.fewshot.learner import BatchNorm, FewShotLearner
 from metarl.fewshot.sampler import Draw, EpisodeSampler
-from metarl.learner import State
-from metarl.statistics import Estimate, t_interval
+from metarl.learning.protocols import State
+from metarl.maths.statistics import Estimate, t_interval
 from metarl.tasks import Json, Split
 
 SEED = 20_160_613

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.fewshot.examples import Batch, Examples, TrainingTasks
-from metarl.learner import Learner, State
+from metarl.learning.protocols import Learner, State
 
 BatchNorm = Literal["transductive", "support", "running", "none"]
 """Where batch normalisation takes its statistics from when a query is predicted: from the whole query (as the papers

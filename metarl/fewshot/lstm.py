@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl import networks
-from metarl.learner import Parameters
+from metarl.agents import policies
+from metarl.learning.protocols import Parameters
 
 
 class Memory(NamedTuple):
@@ -26,7 +26,7 @@ class Memory(NamedTuple):
 def init(name: str, inputs: int, hidden: int, generator: torch.Generator) -> dict[str, Tensor]:
     """A cell's parameters, named as `torch.nn.LSTMCell`'s behind the given name."""
     shapes = {"weight_ih": (4 * hidden, inputs), "weight_hh": (4 * hidden, hidden)}
-    weights = {part: networks.orthogonal_gates(torch.empty(shape), hidden, generator) for part, shape in shapes.items()}
+    weights = {part: policies.orthogonal_gates(torch.empty(shape), hidden, generator) for part, shape in shapes.items()}
     biases = {part: torch.zeros(4 * hidden) for part in ("bias_ih", "bias_hh")}
     return {f"{name}.{part}": value for part, value in (weights | biases).items()}
 

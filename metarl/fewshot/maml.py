@@ -22,11 +22,11 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.adapt import adapt, adapt_tasks
-from metarl.fewshot import losses, networks, updates
+from metarl.fewshot import losses, networks, outer_step
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Tuned
-from metarl.learner import Figures, Parameters, State
+from metarl.learning.protocols import Figures, Parameters, State
 
 Strategy = Literal["stacked", "vmap", "loop"]
 _RATES = "rates."
@@ -149,8 +149,8 @@ class Maml:
 
     def init(self, seed: int) -> State:
         parameters = self.network.init(torch.Generator().manual_seed(seed))
-        state = updates.start(self.network, parameters | self._initial_rates(parameters), self.device)
-        return dataclasses.replace(state, parameters=updates.learned(state))  # it keeps no running averages
+        state = outer_step.start(self.network, parameters | self._initial_rates(parameters), self.device)
+        return dataclasses.replace(state, parameters=outer_step.learned(state))  # it keeps no running averages
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -164,8 +164,8 @@ class Maml:
                     terms.append(loss if weight == 1 else weight * loss)
             return functools.reduce(torch.add, terms), (predicted.detach(), loss.detach())
 
-        found, (predicted, loss) = updates.gradients(objective, state.parameters)
-        return updates.step(state, found, self.config), self._figures(state, batch, predicted, float(loss))
+        found, (predicted, loss) = outer_step.gradients(objective, state.parameters)
+        return outer_step.step(state, found, self.config), self._figures(state, batch, predicted, float(loss))
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
         """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""

@@ -27,11 +27,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import losses, lstm, metric, networks, updates
+from metarl.fewshot import losses, lstm, metric, networks, outer_step
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import STANDARD, Network, NetworkConfig, Standardised, Statistics
-from metarl.learner import Figures, Parameters, State
+from metarl.learning.protocols import Figures, Parameters, State
 
 _TURNS = 10  # examples of each class in a sequence
 _SHARP = 10.0  # what β begins with, before softplus
@@ -132,30 +132,30 @@ class Mann:
         parameters |= networks.linear(_HEADS, config.controller, config.heads * (config.width + 2), generator)
         parameters[f"{_HEADS}.bias"].view(config.heads, -1)[:, config.width] = _SHARP
         parameters |= networks.linear(_OUTPUT, config.controller + read, ways, generator)
-        state = updates.start(self.network, parameters, self.device)
-        return state if self._embeds else dataclasses.replace(state, parameters=updates.learned(state))
+        state = outer_step.start(self.network, parameters, self.device)
+        return state if self._embeds else dataclasses.replace(state, parameters=outer_step.learned(state))
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         sequence = _shuffled(batch, rng)
         fixed = None
         if self.config.embedding == "fixed":
             with torch.no_grad():
-                blocks = {name: pair for name, pair in updates.running(state).items() if name != STANDARD}
-                fixed = self._features(updates.learned(state), sequence.inputs, blocks)
+                blocks = {name: pair for name, pair in outer_step.running(state).items() if name != STANDARD}
+                fixed = self._features(outer_step.learned(state), sequence.inputs, blocks)
 
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Statistics | None]]:
             features, statistics = fixed or self._features(parameters, sequence.inputs, None)
             logits, _ = self._read(parameters, features, sequence.targets)
             return losses.by_task(logits, sequence).mean(), (logits.detach(), statistics)
 
-        found, (logits, statistics) = updates.gradients(objective, updates.learned(state))
-        return updates.step(state, found, self.config, statistics), _figures(logits, sequence)
+        found, (logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
+        return outer_step.step(state, found, self.config, statistics), _figures(logits, sequence)
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Remembering":
         """The learner that has read the support."""
         need_batch_norm(batch_norm, self.batch_norms)
         with torch.no_grad():
-            parameters, statistics = updates.learned(state), updates.running(state)
+            parameters, statistics = outer_step.learned(state), outer_step.running(state)
             features, _ = self._features(parameters, support.inputs, statistics)
             _, carry = self._read(parameters, features, support.targets)
             return Remembering(self, parameters, statistics, carry, self._one_hot(support.targets[:, -1]))
@@ -163,8 +163,8 @@ class Mann:
     def predict_in_turn(self, state: State, sequence: Examples) -> Float[Tensor, "task example way"]:
         """Logits for each example, from the examples and targets before it and its own inputs."""
         with torch.no_grad():
-            parameters = updates.learned(state)
-            features, _ = self._features(parameters, sequence.inputs, updates.running(state))
+            parameters = outer_step.learned(state)
+            features, _ = self._features(parameters, sequence.inputs, outer_step.running(state))
             return self._read(parameters, features, sequence.targets)[0]
 
     def next(

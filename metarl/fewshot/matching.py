@@ -24,7 +24,7 @@ from metarl.fewshot.examples import TrainingTasks
 from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
 from metarl.fewshot.networks import NetworkConfig
 from metarl.fewshot.prototypical import squared_distances
-from metarl.learner import Parameters
+from metarl.learning.protocols import Parameters
 
 _FORWARDS, _BACKWARDS, _ATTENTION = "context.forwards", "context.backwards", "context.attention"
 _TEMPERATURE = "log_temperature"

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.fewshot import losses, networks, updates
+from metarl.fewshot import losses, networks, outer_step
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, Predictor, need_batch_norm
 from metarl.fewshot.networks import Network, NetworkConfig, Statistics
-from metarl.fewshot.updates import OuterOptions
-from metarl.learner import Figures, Parameters, State
+from metarl.fewshot.outer_step import OuterOptions
+from metarl.learning.protocols import Figures, Parameters, State
 
 
 class Embedded(NamedTuple):
@@ -132,7 +132,7 @@ class MetricLearner(abc.ABC):
     def init(self, seed: int) -> State:
         generator = torch.Generator().manual_seed(seed)
         embedding = self.network.init(generator)
-        return updates.start(self.network, embedding | self.own_parameters(generator), self.device)
+        return outer_step.start(self.network, embedding | self.own_parameters(generator), self.device)
 
     def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
         return self.comparing.meta_step(state, batch, self.config)
@@ -162,16 +162,16 @@ class Comparing:
             loss = self.criterion(logits, batch.query.targets)
             return loss, (loss.detach(), logits.detach(), outputs.statistics)
 
-        found, (loss, logits, statistics) = updates.gradients(objective, updates.learned(state))
+        found, (loss, logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
         figures = {"loss": float(loss), "accuracy": losses.accuracy(logits, batch.query.targets)}
-        return updates.step(state, found, options, statistics), figures
+        return outer_step.step(state, found, options, statistics), figures
 
     def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Compared":
         """The learner that compares queries with this support."""
         need_batch_norm(batch_norm, batch_norms(self.network))
-        parameters = updates.learned(state)
+        parameters = outer_step.learned(state)
         with torch.no_grad():
-            statistics = updates.running(state) if batch_norm == "running" else None
+            statistics = outer_step.running(state) if batch_norm == "running" else None
             outputs = self.network(parameters, support.inputs, statistics)
         if batch_norm == "support":
             statistics = outputs.statistics

@@ -22,7 +22,7 @@ from metarl import checks
 from metarl.fewshot.convolution import KERNEL, convolve
 from metarl.fewshot.examples import TaskSignature
 from metarl.fewshot.normalisation import EPSILON, normalised_relu
-from metarl.learner import Parameters
+from metarl.learning.protocols import Parameters
 
 HEAD = ("head.weight", "head.bias")
 """The names of the last linear layer's parameters: what ANIL adapts."""

@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no global state, no screen
 
-from metarl import metrics
-from metarl.files import write_atomically
+from metarl.runs import metrics
+from metarl.runs.files import write_atomically
 
 _POINTS = 200
 """Points of a curve at the most; each is the mean of its share of the steps."""

@@ -17,7 +17,7 @@ from metarl.fewshot import metric, networks
 from metarl.fewshot.examples import TrainingTasks
 from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
 from metarl.fewshot.networks import NetworkConfig
-from metarl.learner import Parameters
+from metarl.learning.protocols import Parameters
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from metarl.fewshot.evaluation import estimate_to_json
 from metarl.fewshot.examples import Examples
 from metarl.fewshot.learner import FewShotLearner
-from metarl.learner import State
-from metarl.statistics import t_interval
+from metarl.learning.protocols import State
+from metarl.maths.statistics import t_interval
 from metarl.tasks import Json, Split, Task
 
 SEED = 20_170_309

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import losses, networks, updates
+from metarl.fewshot import losses, networks, outer_step
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, need_batch_norm
 from metarl.fewshot.networks import Network, NetworkConfig, Tuned
-from metarl.learner import Figures, Parameters, State
+from metarl.learning.protocols import Figures, Parameters, State
 
 _BETA, _EPSILON = 0.999, 1e-8  # Adam's β₂ and ε
 _SECOND, _INNER, _OUTER = "exp_avg_sq.", "inner_steps", "step"
@@ -173,7 +173,7 @@ class Reptile:
                 loss = losses.by_task(self.network(parameters, part.inputs).values, part)
                 return loss.sum(), float(loss.detach().mean())
 
-            gradients, value = updates.gradients(objective, tuned)
+            gradients, value = outer_step.gradients(objective, tuned)
             found.append(value)
             moments = {name: torch.lerp(v, gradients[name] ** 2, 1 - _BETA) for name, v in moments.items()}
             unbiased = 1 - _BETA**step

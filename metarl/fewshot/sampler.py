@@ -69,7 +69,7 @@ class Draw(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpisodeSampler:
-    """Episodes of a data set; a `metarl.training.BatchSource`."""
+    """Episodes of a data set; a `metarl.learning.training.BatchSource`."""
 
     data: FewShotDataset
     shape: EpisodeShape = EpisodeShape()

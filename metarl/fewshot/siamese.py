@@ -21,7 +21,7 @@ from metarl.fewshot import metric
 from metarl.fewshot.examples import TrainingTasks
 from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
 from metarl.fewshot.networks import NetworkConfig
-from metarl.learner import Parameters
+from metarl.learning.protocols import Parameters
 
 _WEIGHT, _BIAS = "verify.weight", "verify.bias"
 

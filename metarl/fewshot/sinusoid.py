@@ -60,7 +60,7 @@ class Sinusoids:
 @final
 @dataclasses.dataclass(frozen=True)
 class SinusoidSource:
-    """Meta-batches of sinusoids; a `metarl.training.BatchSource`."""
+    """Meta-batches of sinusoids; a `metarl.learning.training.BatchSource`."""
 
     data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
     shots: Range = 10

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from metarl import checkpoints, runs
 from metarl.errors import UsageError
 from metarl.fewshot import learners
+from metarl.fewshot.benchmarks import Problem
 from metarl.fewshot.dataset import as_examples, normalised
 from metarl.fewshot.examples import Examples, TaskSignature
 from metarl.fewshot.learner import BatchNorm, FewShotLearner, Predictor
-from metarl.fewshot.problems import Problem
-from metarl.learner import State
-from metarl.trained import Which
+from metarl.learning.protocols import State
+from metarl.runs import checkpoints, run_folder
+from metarl.runs.trained import Which
 
 LEARNER = "fewshot-"
 """What the names of few-shot learners begin with in a run's config."""
@@ -44,7 +44,7 @@ def described(problem: Problem) -> dict[str, object]:
 class TrainedFewShot:
     """A few-shot learner as a run left it."""
 
-    run: runs.Run
+    run: run_folder.Run
     """The run's folder and its config."""
     learner: FewShotLearner
     state: State
@@ -114,13 +114,13 @@ def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> Trai
         UsageError: no run there, no checkpoint yet, or not of a few-shot learner.
         RunError: every checkpoint is damaged, or the config is not one of this version.
     """
-    run = runs.read(Path(folder))
+    run = run_folder.read(Path(folder))
     experiment = run.config.experiment
     name = experiment.learner.removeprefix(LEARNER)
     if not experiment.learner.startswith(LEARNER) or name not in learners.CONFIGS:
         raise UsageError(f"{folder} is a run of {experiment.learner}, not of a few-shot learner; see metarl.load")
-    config = runs.options_from_json(learners.CONFIGS[name], experiment.options.get("agent"), run.folder)
-    tasks = runs.options_from_json(TaskRecord, experiment.options.get("tasks"), run.folder)
+    config = run_folder.options_from_json(learners.CONFIGS[name], experiment.options.get("agent"), run.folder)
+    tasks = run_folder.options_from_json(TaskRecord, experiment.options.get("tasks"), run.folder)
     find = checkpoints.latest if which == "last" else checkpoints.best
     saved = find(run.checkpoints)
     if saved is None:

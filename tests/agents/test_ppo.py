@@ -1,109 +1,79 @@
-"""PPO's losses against stable-baselines3's own training step, and against themselves in the limits."""
+"""Task-blind PPO: it learns, and knows nothing of the task or of what happened before."""
 
-import gymnasium as gym
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
 
-from metarl.agents import ppo
+from metarl import agents
+from metarl.agents import PpoConfig, Rl2Ppo, Rl2PpoConfig
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Actor, Schedule
+from metarl.tasks import Task
+
+TASKS = (Task.of("x", x=0.0),) * 32
 
 
-def _everything(*shape: int) -> torch.Tensor:
-    return torch.ones(shape, dtype=torch.bool)
+class Middle:
+    """One step an episode, with reward −(a − o)²; the observation is random."""
+
+    def collect(self, actor: Actor, tasks: Sequence[Task], episodes: int, seed: int) -> Episodes:
+        generator = torch.Generator().manual_seed(seed)
+        observations = 2 * torch.rand(len(tasks), episodes, 1, generator=generator) - 1
+        with torch.no_grad():
+            actions, _ = actor.act(observations, actor.begin(episodes), generator)
+        return Episodes(
+            observations=observations[:, :, None],
+            final_observations=observations,
+            actions=actions[:, :, None],
+            rewards=-((actions - observations) ** 2),
+            terminated=torch.ones(len(tasks), episodes, dtype=torch.bool),
+            diverged=torch.zeros(len(tasks), episodes, dtype=torch.bool),
+            lengths=torch.ones(len(tasks), episodes, dtype=torch.int64),
+        )
 
 
-def test_losses_equal_those_that_stable_baselines3_logs() -> None:
-    """Golden: SB3 runs `train()` once over one minibatch, with learning rate 0, on old log-probs shifted by noise."""
-    clip, steps = 0.2, 64
-    model = PPO(
-        "MlpPolicy", gym.make("Pendulum-v1"), learning_rate=0.0, n_steps=steps, batch_size=steps, n_epochs=1,
-        clip_range=clip, normalize_advantage=True, seed=0, device="cpu",
-    )  # fmt: skip
-    model.learn(steps)
-    buffer = model.rollout_buffer
-    buffer.log_probs += np.random.default_rng(0).normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
-    model.train()
-    logged = model.logger.name_to_value
+def agent(config: PpoConfig) -> Rl2Ppo:
+    return Rl2Ppo(config.as_rl2(), 1, 1, Middle())
 
-    data = next(buffer.get(steps))
-    with torch.no_grad():
-        values, log_probs, _ = model.policy.evaluate_actions(data.observations, data.actions)
-    values, mask = values.flatten(), _everything(steps)
-    # SB3 divides by the standard deviation with Bessel's correction, we by the one without.
-    advantages = ppo.normalise(data.advantages, mask) * ((steps - 1) / steps) ** 0.5
-    ours = {
-        "train/policy_gradient_loss": ppo.surrogate_loss(log_probs, data.old_log_prob, advantages, mask, clip),
-        "train/value_loss": ppo.value_loss(values, data.returns, mask),
-        "train/approx_kl": ppo.approximate_kl(log_probs, data.old_log_prob, mask),
-        "train/clip_fraction": ppo.clip_fraction(log_probs, data.old_log_prob, mask, clip),
+
+def test_it_learns_what_can_be_known_from_the_observation() -> None:
+    learner = agent(PpoConfig(meta_batch=32, hidden=16, learning_rate=3e-3))
+    state, returns = learner.init(0), []
+    for step in range(16):
+        state, figures = learner.meta_step(state, TASKS, np.random.default_rng([0, step]))
+        returns.append(figures["return_first"])
+    assert np.mean(returns[:2]) < -0.4
+    assert np.mean(returns[-3:]) > -0.15
+
+
+def test_it_neither_adapts_nor_remembers() -> None:
+    learner = agent(PpoConfig(hidden=8))
+    assert learner.schedule == Schedule(rounds=0, episodes=1)
+    actor = learner.start(learner.init(0), 2)
+    episodes = Middle().collect(actor, TASKS[:2], 1, seed=0)
+    observations = torch.tensor([[[0.3]], [[-0.7]]])
+    memory = actor.begin(1)
+    told = actor.feedback(memory, torch.ones(2, 1, 1), torch.full((2, 1), 5.0), torch.ones(2, 1, dtype=torch.bool))
+    adapted = actor.adapt(episodes)
+    drawn = [
+        each.act(observations, remembered, torch.Generator().manual_seed(1))[0]
+        for each, remembered in ((actor, memory), (actor, told), (adapted, adapted.begin(1)))
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_its_options_are_rl2s() -> None:
+    shared = {field.name for field in dataclasses.fields(PpoConfig)} & {
+        f.name for f in dataclasses.fields(Rl2PpoConfig)
     }
-    for name, value in ours.items():
-        assert float(value) == pytest.approx(float(logged[name]), rel=1e-4), name
-    assert 0.1 < float(ours["train/clip_fraction"]) < 0.9  # the clip was at work on both sides
-    old_values = torch.as_tensor(buffer.values).flatten()
-    targets = torch.as_tensor(buffer.returns).flatten()
-    explained = ppo.explained_variance(old_values, targets, mask)
-    assert float(explained) == pytest.approx(float(logged["train/explained_variance"]), rel=1e-3, abs=1e-4)
-
-
-@pytest.mark.parametrize("advantage", [1.0, -1.0])
-@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.1, 1.5])
-def test_surrogate_and_its_gradient_by_hand(advantage: float, ratio: float) -> None:
-    """The gradient vanishes exactly where a step has already gone far enough in the direction it wanted."""
-    log_prob = torch.tensor([ratio], dtype=torch.float64).log().requires_grad_()
-    zero, mask = torch.zeros(1, dtype=torch.float64), _everything(1)
-    loss = ppo.surrogate_loss(log_prob, zero, zero + advantage, mask, clip=0.2)
-    loss.backward()
-    exhausted = (advantage > 0 and ratio > 1.2) or (advantage < 0 and ratio < 0.8)
-    clipped = min(max(ratio, 0.8), 1.2)
-    assert log_prob.grad is not None
-    assert float(loss.detach()) == pytest.approx(-min(ratio * advantage, clipped * advantage))
-    assert float(log_prob.grad) == pytest.approx(0.0 if exhausted else -ratio * advantage)
-
-
-def test_a_wide_clip_is_the_plain_policy_gradient() -> None:
-    """Reduction: at ρ = 1 the surrogate's gradient is that of −E[log π A], whatever the clip."""
-    torch.manual_seed(0)
-    log_probs = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    advantages, mask = torch.randn(3, 5, dtype=torch.float64), _everything(3, 5)
-    surrogate = ppo.surrogate_loss(log_probs, log_probs.detach(), advantages, mask, clip=1e9)
-    plain = -ppo.masked_mean(log_probs * advantages, mask)
-    torch.testing.assert_close(*torch.autograd.grad(surrogate, log_probs), *torch.autograd.grad(plain, log_probs))
-
-
-def test_padding_counts_for_nothing_even_if_it_is_not_finite() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 6, dtype=torch.float64, generator=generator)
-    old, advantages = x + 0.1 * torch.randn(4, 6, dtype=torch.float64, generator=generator), torch.flip(x, [0])
-    mask = _everything(4, 6)
-    mask[1, 3:] = mask[3, 1:] = False
-
-    def spoiled(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.where(mask, tensor, torch.nan)
-
-    everything = _everything(int(mask.sum()))
-    torch.testing.assert_close(
-        ppo.surrogate_loss(spoiled(x), spoiled(old), spoiled(advantages), mask, clip=0.1),
-        ppo.surrogate_loss(x[mask], old[mask], advantages[mask], everything, clip=0.1),
-    )
-    torch.testing.assert_close(
-        ppo.normalise(spoiled(advantages), mask)[mask], ppo.normalise(advantages[mask], everything)
-    )
-    for function in (ppo.value_loss, ppo.approximate_kl, ppo.explained_variance):
-        torch.testing.assert_close(function(spoiled(x), spoiled(old), mask), function(x[mask], old[mask], everything))
-
-
-def test_normalised_advantages_have_mean_0_and_deviation_1() -> None:
-    advantages = 3 + 7 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    normalised = ppo.normalise(advantages, _everything(1000))
-    assert float(normalised.mean()) == pytest.approx(0, abs=1e-5)
-    assert float(normalised.std(correction=0)) == pytest.approx(1, abs=1e-5)
-
-
-def test_explained_variance_of_perfect_constant_and_hopeless_critics() -> None:
-    targets, mask = torch.tensor([1.0, 2.0, 3.0]), _everything(3)
-    assert float(ppo.explained_variance(targets + 5, targets, mask)) == pytest.approx(1)
-    assert float(ppo.explained_variance(torch.zeros(3), targets, mask)) == pytest.approx(0)
-    assert float(ppo.explained_variance(-targets, targets, mask)) == pytest.approx(-3)
-    assert torch.isnan(ppo.explained_variance(targets, torch.ones(3), mask))
+    assert len(shared) == len(dataclasses.fields(PpoConfig))
+    for name in shared - {"meta_batch"}:
+        assert getattr(PpoConfig(), name) == getattr(Rl2PpoConfig(), name)
+    assert agents.name_of(PpoConfig()) == "ppo"
+    for wrong in ({"meta_batch": 0}, {"learning_rate": 0.0}, {"epochs": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PpoConfig(**wrong)  # pyright: ignore[reportArgumentType]  # wrong in value only

@@ -37,7 +37,7 @@ def test_splits_share_no_task_unless_they_say_so(dist: EnvDistribution) -> None:
 
 
 def test_an_overlap_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metarl.tasks._draw_outside", lambda family, reserved, rng: family.draw(rng))
+    monkeypatch.setattr("metarl.tasks.space._draw_outside", lambda family, reserved, rng: family.draw(rng))
     assert overlap(envs.make("cheetah-velocity"), 5000)
 
 

@@ -15,7 +15,7 @@ from metarl.fewshot.dataset import FewShotDataset, from_arrays
 from metarl.fewshot.examples import Batch, Examples, TrainingTasks
 from metarl.fewshot.learner import BatchNorm, FewShotLearner
 from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape
-from metarl.learner import Figures, State
+from metarl.learning.protocols import Figures, State
 
 STATE = State({}, {})
 

@@ -19,8 +19,8 @@ from metarl.fewshot.networks import NetworkConfig
 from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.reptile import ReptileConfig
 from metarl.fewshot.siamese import SiameseConfig
-from metarl.learner import State
-from metarl.statistics import t_interval
+from metarl.learning.protocols import State
+from metarl.maths.statistics import t_interval
 from tests.fewshot import problem
 
 SMALL = NetworkConfig(filters=8)

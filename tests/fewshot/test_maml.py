@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarl import adam
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig, recipe
 from metarl.fewshot.networks import HEAD, NetworkConfig
-from metarl.learner import State
+from metarl.learning.protocols import State
+from metarl.maths import adam
 from tests.fewshot import problem
 
 TINY = NetworkConfig(filters=3, hidden=(5,))

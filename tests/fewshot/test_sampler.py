@@ -9,8 +9,8 @@ import torch
 
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, distinct
+from metarl.learning.training import BatchSource
 from metarl.tasks import SPLITS, Split
-from metarl.training import BatchSource
 
 SIZES = (20, 9, 7, 30, 12, 8, 11, 10, 7, 15, 25, 9)  # examples of each class
 SPLITTING: dict[Split, tuple[int, ...]] = {"train": (0, 2, 4, 6, 8, 10), "validation": (1, 5, 9), "test": (3, 7, 11)}

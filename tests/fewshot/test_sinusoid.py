@@ -10,9 +10,9 @@ import torch
 from metarl.fewshot import regression
 from metarl.fewshot.maml import Maml, MamlConfig
 from metarl.fewshot.sinusoid import Sinusoids, SinusoidSource
-from metarl.statistics import t_interval
+from metarl.learning.training import BatchSource
+from metarl.maths.statistics import t_interval
 from metarl.tasks import Task
-from metarl.training import BatchSource
 
 DATA = Sinusoids()
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from metarl.errors import RunError, UsageError, warn
-from metarl.files import TEMPORARY, remove, write_atomically, writing
+from metarl.runs.files import TEMPORARY, remove, write_atomically, writing
 from metarl.tasks import Json, content_hash
 
 ROOT_VARIABLE = "METARL_DATA"

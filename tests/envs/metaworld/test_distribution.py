@@ -8,7 +8,7 @@ import pytest
 from metaworld import env_dict
 
 from metarl import envs
-from metarl.envs.metaworld import IDS, stock
+from metarl.envs.metaworld import IDS, metaworld_api
 from metarl.envs.metaworld.goals import BENCHMARKS, RESETS, family
 from metarl.envs.metaworld.simulator import rand_vec
 from metarl.tasks import SPLITS, Task
@@ -17,7 +17,7 @@ from metarl.tasks import SPLITS, Task
 
 
 def test_the_classes_are_metaworlds() -> None:
-    assert set(RESETS) == set(stock.class_names())
+    assert set(RESETS) == set(metaworld_api.class_names())
     assert len(RESETS) == 50
     stock_lists = {"ml10": env_dict.ML10_V3, "ml25": env_dict.ML25_V3, "ml45": env_dict.ML45_V3}
     assert stock_lists.keys() == BENCHMARKS.keys()

@@ -15,11 +15,11 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from scipy.spatial.transform import Rotation
 
 from metarl import envs
-from metarl.envs.metaworld import stock
+from metarl.envs.metaworld import metaworld_api
+from metarl.envs.metaworld.class_simulator import player
+from metarl.envs.metaworld.fast_math import Rotation as QuickRotation
+from metarl.envs.metaworld.fast_math import norm, numpy_with_quick_norm, tolerance
 from metarl.envs.metaworld.goals import RESETS, family
-from metarl.envs.metaworld.player import player
-from metarl.envs.metaworld.quick import Rotation as QuickRotation
-from metarl.envs.metaworld.quick import norm, numpy_with_quick_norm, tolerance
 from metarl.envs.metaworld.simulator import rand_vec
 from metarl.tasks import Task
 
@@ -33,12 +33,12 @@ Act = Callable[[np.ndarray], np.ndarray]
 def actors(name: str) -> list[tuple[Act, bool]]:
     """Scripted actions, which ask for the goal to be shown, and random ones."""
     rng = np.random.default_rng(0)
-    return [(stock.expert(name), True), (lambda _: rng.uniform(-1, 1, 4).astype(np.float32), False)]
+    return [(metaworld_api.expert(name), True), (lambda _: rng.uniform(-1, 1, 4).astype(np.float32), False)]
 
 
 def check(name: str, task: Task, act: Act, steps: int, *, reward: str = "v2", goal_shown: bool = False) -> None:
     theirs = ALL_V3_ENVIRONMENTS[name](reward_function_version=reward)
-    theirs.set_task(stock.stock_task(name, np.array(rand_vec(task)), goal_shown=goal_shown))
+    theirs.set_task(metaworld_api.stock_task(name, np.array(rand_vec(task)), goal_shown=goal_shown))
     observation, _ = theirs.reset()
     ours = player(name, reward, goal_shown)
     situation = ours.reset(rand_vec(task))
@@ -54,7 +54,7 @@ def check(name: str, task: Task, act: Act, steps: int, *, reward: str = "v2", go
         assert np.array_equal(moment.observation[others], observation[others]), where
         np.testing.assert_allclose(moment.observation[QUATERNIONS], observation[QUATERNIONS], rtol=0, atol=1e-12)
         assert moment.reward == score, where
-        assert moment.terms == tuple(float(info[term]) for term in stock.TERMS), where
+        assert moment.terms == tuple(float(info[term]) for term in metaworld_api.TERMS), where
         assert info["unscaled_reward"] == score
         assert not terminated
         assert not moment.diverged
@@ -102,7 +102,9 @@ def test_the_vector_env_is_metaworlds_train_benchmark() -> None:
         assert np.array_equal(one[0][others], other[0][others])
         np.testing.assert_allclose(one[0], other[0], rtol=0, atol=1e-12)
         assert one[1:4] == other[1:4]
-        assert {name: other[4][name] for name in stock.TERMS} == {name: one[4][name] for name in stock.TERMS}
+        assert {name: other[4][name] for name in metaworld_api.TERMS} == {
+            name: one[4][name] for name in metaworld_api.TERMS
+        }
     env.close()
     theirs.close()
 
@@ -120,7 +122,7 @@ def test_nothing_of_what_was_played_before_is_left() -> None:
         return [ours.step(situation, action).observation for _ in range(20)]
 
     def theirs_episode(vector: tuple[float, ...]) -> list[np.ndarray]:
-        theirs.set_task(stock.stock_task(name, np.array(vector), goal_shown=True))
+        theirs.set_task(metaworld_api.stock_task(name, np.array(vector), goal_shown=True))
         theirs.reset()
         return [theirs.step(action)[0] for _ in range(20)]
 

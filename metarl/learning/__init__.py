@@ -1,0 +1,1 @@
+"""How one learns: protocols, experience and where it comes from, the training loop."""

@@ -1,0 +1,1 @@
+"""Pure functions: returns, distributions, losses, the trust-region step, statistics."""

@@ -1,0 +1,164 @@
+"""The figures of every outer step, in `metrics.jsonl` and as TensorBoard events.
+
+A line is one JSON object: `step`, `wall_time` (seconds since 1970), and the figures by name. JSON has no NaN and no
+infinity: such a figure is null there (TensorBoard shows it as it is). Figures that differ between equal runs because
+a clock went into them have names that begin with `time/`.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import final
+
+from metarl.errors import warn
+from metarl.learning.protocols import Figures
+from metarl.runs import events
+from metarl.runs.files import write_all, write_atomically, writing
+
+FILE = "metrics.jsonl"
+EVENTS = "events.out.tfevents."
+Row = dict[str, int | float | None]
+"""A line of the file."""
+RESERVED = ("step", "wall_time")
+
+
+@final
+class Metrics:
+    """Takes the figures of one step after the other; a line is in the file when `log` returns."""
+
+    def __init__(self, folder: Path, start: int, clock: Callable[[], float], lines: int, events_file: int) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._lines = lines  # file descriptor of metrics.jsonl
+        self._events = events_file  # file descriptor of the events
+        self._next = start
+
+    def log(self, step: int, figures: Figures) -> None:
+        """Writes the figures of a step.
+
+        Raises:
+            DiskFullError: no room; the line is taken back.
+            RunError: any other fault of the operating system.
+            ValueError: the step was logged before, or a figure has a reserved name.
+        """
+        if step < self._next:
+            raise ValueError(f"step {step} was logged before; the next is {self._next} or later")
+        if taken := [name for name in RESERVED if name in figures]:
+            raise ValueError(f"a figure cannot be called {taken[0]!r}: that is a field of every line")
+        now = self._clock()
+        line = {"step": step, "wall_time": round(now, 3)} | {name: _number(value) for name, value in figures.items()}
+        _append(self._folder / FILE, self._lines, (json.dumps(line, allow_nan=False) + "\n").encode())
+        _append(self._folder / EVENTS, self._events, events.scalars(now, step, figures))
+        self._next = step + 1
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk: before a checkpoint, so that it is never ahead of the metrics."""
+        with writing(self._folder / FILE):
+            os.fsync(self._lines)
+
+
+@contextlib.contextmanager
+def recording(
+    folder: Path,
+    start: int,
+    *,
+    clock: Callable[[], float] = time.time,
+    warning: Callable[[str], None] = warn,
+) -> Iterator[Metrics]:
+    """Goes on with a run's metrics at step `start`; whatever was written of that step and later ones is dropped.
+
+    Raises:
+        DiskFullError: no room.
+        RunError: any other fault of the operating system.
+    """
+    _rewind(folder / FILE, start, warning)
+    with writing(folder / FILE), contextlib.ExitStack() as stack:
+        lines = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        stack.callback(os.close, lines)
+        events_file = os.open(_new_events(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        stack.callback(os.close, events_file)
+        closing = stack.pop_all()
+    with closing:
+        now = clock()
+        _append(folder / EVENTS, events_file, events.header(now) + events.purge(now, start))
+        yield Metrics(folder, start, clock, lines, events_file)
+
+
+def read(folder: Path) -> tuple[Row, ...]:
+    """The lines of a run's metrics by ascending step, each step once; empty where there are none.
+
+    Lines that are torn or damaged are left out: the run may be going on at this moment.
+
+    Raises:
+        RunError: the file is there and cannot be read.
+    """
+    rows, _ = _parse(_content(folder / FILE))
+    return tuple(rows[step][1] for step in sorted(rows))
+
+
+def _rewind(path: Path, start: int, warning: Callable[[str], None]) -> None:
+    """Leaves one whole line for each step before `start`, and nothing else."""
+    content = _content(path)
+    rows, damaged = _parse(content)
+    if damaged:
+        warning(f"{path}: {damaged} damaged lines are left out")
+    kept = b"".join(rows[step][0] for step in sorted(rows) if step < start)
+    if kept != content:
+        write_atomically(path, kept)
+
+
+def _content(path: Path) -> bytes:
+    with writing(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+
+def _parse(content: bytes) -> tuple[dict[int, tuple[bytes, Row]], int]:
+    """Whole lines by their step (the last one wins), and how many others there are besides a torn last one."""
+    *lines, _torn = content.split(b"\n")
+    parsed = [(line, _row(line)) for line in lines]
+    rows = {int(row["step"] or 0): (line + b"\n", row) for line, row in parsed if row is not None}
+    return rows, sum(row is None for _, row in parsed)
+
+
+def _row(line: bytes) -> Row | None:
+    """A line's figures, or None where it is damaged."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+            return None
+        figures = [value for value in row.values() if value is not None]
+        whole = all(type(value) in (int, float) and math.isfinite(value) for value in figures)
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    return row if whole else None
+
+
+def _number(value: float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _append(path: Path, descriptor: int, content: bytes) -> None:
+    """Appends all of it or, where the disk is full, nothing."""
+    with writing(path):
+        size = os.fstat(descriptor).st_size
+        try:
+            write_all(descriptor, content)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+
+
+def _new_events(folder: Path) -> Path:
+    """The next events file. TensorBoard reads them in the order of their names, so they are numbered."""
+    taken = [path.name.removeprefix(EVENTS) for path in folder.glob(f"{EVENTS}*")]
+    number = 1 + max((int(suffix) for suffix in taken if suffix.isascii() and suffix.isdigit()), default=0)
+    return folder / f"{EVENTS}{number:06d}"

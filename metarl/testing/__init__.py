@@ -1,0 +1,1 @@
+"""Contract checks for everybody's distributions, agents and learners."""

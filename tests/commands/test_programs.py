@@ -1,0 +1,187 @@
+"""The programs as people call them: what they print, write and refuse."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.commands import main as commands
+from metarl.commands.main import PROGRAMS
+from metarl.errors import UsageError
+from metarl.evaluation.results import Evaluation
+from metarl.runs import run_folder
+
+TINY = ["--meta-batch", "2", "--threads", "1", "--validation-tasks", "2", "--env", "point-navigation"]
+AGENTS = {
+    "maml": ["maml", *TINY, "--episodes", "2", "--hidden", "8"],
+    "rl2": ["rl2", *TINY, "--hidden", "8", "--epochs", "1", "--minibatches", "1"],
+}
+
+
+def call(name: str, *arguments: str | Path) -> int:
+    """Runs a program in this process; its exit status."""
+    before = sys.argv
+    sys.argv = [f"{name}.py", *map(str, arguments)]
+    try:
+        commands.script(name)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = before
+    raise AssertionError("a script ends with its status")
+
+
+@pytest.fixture(scope="module", params=list(AGENTS))
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two outer steps."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    assert call("train", *AGENTS[request.param], "--run", folder, "--steps", "2") == 0
+    return folder
+
+
+def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in PROGRAMS:
+        assert call(name, "--help") == 0
+        assert f"{name}.py" in capsys.readouterr().out
+    assert call("train", "maml", "--help") == 0
+    assert "--inner-rate" in capsys.readouterr().out
+
+
+def test_the_entry_point_lists_and_runs_the_same_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["metarl"])
+    with pytest.raises(SystemExit) as end:
+        commands.main()
+    assert end.value.code == 0
+    assert all(name in capsys.readouterr().out for name in ["train"])
+    monkeypatch.setattr(sys, "argv", ["metarl", "trian"])
+    with pytest.raises(SystemExit) as end:
+        commands.main()
+    assert end.value.code == 2 and "unknown program 'trian'" in capsys.readouterr().err
+
+
+def test_train_evaluate_and_load(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("evaluate", run, "--num-tasks", "3", "--threads", "1") == 0
+    printed = capsys.readouterr().out
+    found = Evaluation.from_json(json.loads((run / "evaluations" / "test.json").read_text()))
+    assert len(found.tasks) == 3 and found.sources[0].step == 2 and found.sources[0].checkpoint == "last"
+    assert found.table() in printed
+    trained = metarl.load(run)
+    again = metarl.evaluate(trained, trained.dist, split="test", num_tasks=3)
+    assert (again.scores == found.scores).all()
+    assert call("evaluate", run, "--num-tasks", "3", "--threads", "1", "--checkpoint", "best") == 0
+    best = json.loads((run / "evaluations" / "test-best.json").read_text())
+    assert Evaluation.from_json(best).sources[0].checkpoint == "best on validation"
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(run: Path) -> None:
+    before = (run / "checkpoints" / "2" / "params.safetensors").read_bytes()
+    assert call("train", *AGENTS[run.name], "--run", run, "--steps", "2") == 0
+    assert (run / "checkpoints" / "2" / "params.safetensors").read_bytes() == before
+
+
+def test_another_experiment_in_the_same_folder_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", *AGENTS[run.name], "--run", run, "--steps", "2", "--seed", "9") == 2
+    assert "seed is 0 there and 9 here" in capsys.readouterr().err
+    assert call("train", *AGENTS[run.name], "--run", run, "--steps", "1") == 2
+
+
+def test_a_video_of_an_adapted_agent(run: Path, drawing: str) -> None:
+    target = run / "film.mp4"
+    small = ("--width", "96", "--height", "64", "--every", "10", "--threads", "1")
+    assert call("record_video", run, "--task", "goal", "--output", target, *small) == 0
+    assert target.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("train", ["maml", "--env", "cheetah-terain", "--run", "FOLDER/a"], "did you mean cheetah-terrain"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--meta-batch", "-1"], "got -1"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--threads", "0"], "got 0"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--device", "cuda:9"], "--device cuda:9"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--steps", "many"], "many"),
+        ("train", ["dqn", "--env", "point-navigation", "--run", "FOLDER/a"], "dqn"),
+        ("evaluate", ["FOLDER/nothing"], "is not a run"),
+        ("evaluate", [], "at least one run"),
+        ("record_video", ["FOLDER/nothing"], "is not a run"),
+        ("record_video", ["FOLDER/nothing", "--width", "7"], "must be even"),
+        ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--shots", "0"], "got 0"),
+        ("benchmark", ["--rounds", "0"], "got 256, 0"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_status_2(
+    program: str, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(program, *(argument.replace("FOLDER", str(tmp_path)) for argument in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.split()) and "Traceback" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_requests_of_a_run_name_what_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("evaluate", run, "--num-tasks", "1000", "--threads", "1") == 2
+    assert "40 test tasks; 1000 were asked for" in capsys.readouterr().err
+    assert call("record_video", run, "--task", "ice", "--threads", "1") == 2
+    assert "name a family (goal)" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_not_loaded(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((run / "config.json").read_bytes())
+    with pytest.raises(UsageError, match="no checkpoint yet"):
+        metarl.load(folder)
+    assert run_folder.read(folder).config.experiment.learner == run.name
+
+
+def test_the_sinusoids_are_trained_evaluated_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("maml", "--data", "sinusoid", "--run", tmp_path / "sinusoid", "--validate-every", "10")
+    assert call("fewshot", *command, "--steps", "20") == 0
+    assert "600 held-out tasks" in capsys.readouterr().out
+    written = json.loads((tmp_path / "sinusoid" / "evaluations" / "test.json").read_text())
+    assert set(written["shots"]) == {"5", "10"} and len(written["shots"]["5"]["1"]["errors"]) == 600
+    assert call("fewshot", *command, "--steps", "30") == 0
+    with pytest.raises(UsageError, match="not of an agent"):
+        metarl.load(tmp_path / "sinusoid")
+
+
+def test_a_run_can_begin_with_what_another_one_learned(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = metarl.load(run)
+    options = [*AGENTS[trained.source.agent], "--run", tmp_path / "next", "--steps", "1", "--seed", "5"]
+    origin = run / "checkpoints" / "2"
+    assert call("train", *options, "--start-from", origin) == 0
+    rng = np.random.default_rng([5, 0])
+    tasks = trained.dist.sample("train", trained.agent.meta_batch, rng)
+    wanted, _ = trained.agent.meta_step(trained.state, tasks, rng)
+    found = metarl.load(tmp_path / "next").state
+    for there, here in ((wanted.parameters, found.parameters), (wanted.optimizer, found.optimizer)):
+        assert there.keys() == here.keys()
+        assert all(torch.equal(value, here[name]) for name, value in there.items())
+    capsys.readouterr()
+    assert call("train", *options) == 2
+    assert str(origin) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "message"),
+    [
+        (".", [], "names a checkpoint's folder"),
+        ("checkpoints/7", [], "no checkpoint of step 7; there are: 2"),
+        ("checkpoints/2", ["--hidden", "9"], "is of another learner"),
+    ],
+)
+def test_a_run_refuses_to_begin_with_what_does_not_fit(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, options: list[str], message: str
+) -> None:
+    arguments = [*AGENTS[metarl.load(run).source.agent], *options, "--run", tmp_path / "next", "--steps", "1"]
+    capsys.readouterr()
+    assert call("train", *arguments, "--start-from", run / place) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "next").exists()

@@ -1,0 +1,183 @@
+# pyright: reportPrivateUsage=false
+"""Worker processes: that they change nothing, and what happens when one is killed or hangs, or the parent is."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metarl import envs
+from metarl.envs.metaworld import process_simulator
+from metarl.envs.metaworld.distribution import ACTION_SPACE, observation_space
+from metarl.envs.metaworld.process_simulator import WorkerSimulator
+from metarl.envs.vector import TaskVectorEnv
+from metarl.errors import WorkerLostError
+from metarl.learning.collect import Sampler
+from metarl.learning.protocols import Memory
+
+DIST = envs.make("metaworld-ml1-reach-v3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Acts at random."""
+
+    def begin(self, episodes: int) -> Memory:
+        return ()
+
+    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        return torch.randn(*observations.shape[:2], 4, generator=generator), memory
+
+    def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
+        return memory
+
+
+@pytest.fixture
+def simulator() -> Iterator[WorkerSimulator]:
+    simulator = WorkerSimulator(4, 2, observation_space(False), ACTION_SPACE, "v2", False, patience=2.0)
+    yield simulator
+    simulator.close()
+
+
+def running(simulator: WorkerSimulator) -> TaskVectorEnv:
+    venv = TaskVectorEnv(simulator, DIST.horizon, DIST.families, DIST.tasks("train")[:4])
+    venv.reset(seed=0)
+    return venv
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process runs; a child that nobody has waited for has ended too."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "ZX"
+
+
+def wait_until_gone(*pids: int) -> None:
+    deadline = time.monotonic() + 20
+    while not all(map(gone, pids)):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
+
+
+def test_a_killed_worker_is_reported_with_its_task(simulator: WorkerSimulator) -> None:
+    venv = running(simulator)
+    first, second = simulator.processes
+    os.kill(second, signal.SIGKILL)
+    with pytest.raises(WorkerLostError, match=r"worker 2 of 2 was killed by SIGKILL while stepping reach-v3\(rand_0="):
+        venv.step(np.zeros((4, 4), np.float32))
+    wait_until_gone(first, second)
+
+
+def test_a_worker_that_hangs_is_noticed_within_seconds(simulator: WorkerSimulator) -> None:
+    venv = running(simulator)
+    pids = simulator.processes
+    os.kill(pids[0], signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(WorkerLostError, match="worker 1 of 2 has made no progress for 2 s while stepping reach-v3"):
+        venv.step(np.zeros((4, 4), np.float32))
+    assert time.monotonic() - began < 20
+    wait_until_gone(*pids)
+
+
+def test_workers_end_with_the_environment() -> None:
+    venv = DIST.vector_env(2, threads=2)
+    simulator = venv._simulator
+    assert isinstance(simulator, WorkerSimulator)
+    pids = simulator.processes
+    venv.reset(seed=0)
+    del venv, simulator  # nobody called close
+    wait_until_gone(*pids)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_worker_outlives_a_killed_parent(stopped: bool) -> None:
+    """Not even one that is stopped, and could do nothing about it itself."""
+    program = """
+import sys, time
+from metarl import envs
+venv = envs.make("metaworld-ml1-reach-v3").vector_env(2, threads=2)
+venv.reset(seed=0)
+print(*venv._simulator.processes, flush=True)
+import numpy as np
+while True:
+    venv.step(np.zeros((2, 4), np.float32))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    assert not any(map(gone, pids))
+    if stopped:
+        os.kill(pids[0], signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    wait_until_gone(*pids)
+
+
+def test_a_lost_trial_is_played_again_and_comes_out_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = DIST.tasks("train")[:2]
+    short = dataclasses.replace(DIST, horizon=30)
+    expected = Sampler(short, threads=1).collect(Noise(), tasks, 1, seed=4)
+    started, calls = process_simulator._start, []
+
+    def fragile(*arguments: object) -> object:
+        worker = started(*arguments)  # pyright: ignore[reportArgumentType]
+        calls.append(worker.process.pid)
+        if len(calls) == 2:
+            worker.process.kill()
+        return worker
+
+    monkeypatch.setattr(process_simulator, "_start", fragile)
+    sampler = Sampler(short, threads=2)
+    found = sampler.collect(Noise(), tasks, 1, seed=4)
+    assert len(calls) == 4
+    assert "worker 2 of 2 was killed by SIGKILL" in capsys.readouterr().err
+    for name, tensor in expected.tensors().items():
+        assert torch.equal(tensor, found.tensors()[name]), name
+    sampler.close()
+    wait_until_gone(*calls)
+
+
+def test_workers_that_are_lost_again_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = process_simulator._start
+
+    def dying(*arguments: object) -> object:
+        worker = started(*arguments)  # pyright: ignore[reportArgumentType]
+        worker.process.kill()
+        return worker
+
+    monkeypatch.setattr(process_simulator, "_start", dying)
+    with pytest.raises(WorkerLostError, match="was killed by SIGKILL while resetting its first task"):
+        Sampler(DIST, threads=2).collect(Noise(), DIST.tasks("train")[:2], 1, seed=4)
+
+
+def test_workers_load_no_pytorch() -> None:
+    program = "import sys, metarl.envs.metaworld.process_worker; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_only_one_module_imports_metaworld() -> None:
+    root = Path(envs.__file__).parent.parent
+    found = [
+        path.name
+        for folder in (root, root / "envs", root / "envs" / "metaworld", root / "agents", root / "commands")
+        for path in folder.glob("*.py")
+        for line in path.read_text().splitlines()
+        if line.lstrip().startswith(("import metaworld", "from metaworld"))
+    ]
+    assert set(found) == {"metaworld_api.py"}

@@ -1,0 +1,234 @@
+# pyright: reportPrivateUsage=false
+"""Videos: what is in the file, frame by frame, and that a fault leaves none."""
+
+import dataclasses
+import errno
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any, SupportsFloat, final
+
+import gymnasium as gym
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metarl import envs
+from metarl.errors import DiskFullError, RunError
+from metarl.evaluation import video as video_module
+from metarl.evaluation.video import Recording, record
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Figures, Memory, Schedule, State
+from metarl.tasks import Task
+
+DIST = envs.make("point-navigation")
+TASK = Task.of("goal", goal_x=0.4, goal_y=-0.3)
+FRAMES = DIST.horizon + 1 + 20  # the first, one a step, and the last held for a second
+SIZE = (200, 160)  # pixels
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Walker:
+    """Wanders before it has adapted; then steps over the action space's edge, towards the goal."""
+
+    adaptations: int = 0
+    seen: int = 0
+    fault: bool = False
+
+    def begin(self, episodes: int) -> Memory:
+        return (torch.zeros(1, episodes),)
+
+    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        noise = 0.2 * torch.randn(observations.shape, generator=generator)
+        if self.fault and not self.adaptations and float(memory[0].max()) > 10:
+            return torch.full_like(noise, torch.nan), memory
+        towards = torch.tensor([0.4, -0.3]) - observations
+        return (10 * towards if self.adaptations else noise), memory
+
+    def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
+        assert actions.shape == (1, memory[0].shape[1], 2)
+        assert rewards.shape == done.shape == memory[0].shape
+        assert float(actions.abs().nan_to_num().max()) <= 1, "actions as executed"
+        return (memory[0] + 1,)
+
+    def adapt(self, support: Episodes) -> "Walker":
+        return dataclasses.replace(self, adaptations=self.adaptations + 1, seen=self.seen + support.scores.numel())
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class WalkerAgent:
+    schedule: Schedule
+    meta_batch: int = 1
+    shown: tuple[str, ...] = ()
+    round_name: str = "round"
+    fault: bool = False
+
+    def init(self, seed: int) -> State:
+        return State({}, {})
+
+    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
+        raise AssertionError("a video does not train")
+
+    def start(self, state: State, num_tasks: int) -> Walker:
+        assert num_tasks == 1
+        return Walker(fault=self.fault)
+
+
+def _record(path: Path, *, rounds: int = 1, every: int = 1, fault: bool = False) -> Recording:
+    agent = WalkerAgent(Schedule(rounds, 3), fault=fault)
+    return record(agent, State({}, {}), DIST, TASK, path, every=every, width=SIZE[0], height=SIZE[1])
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """Every frame; by ffmpeg itself, because imageio's reader leaves its pipes open."""
+    encoder, (width, height) = imageio_ffmpeg.get_ffmpeg_exe(), (2 * SIZE[0], SIZE[1] + 94)
+    command = [encoder, "-loglevel", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, height, width, 3)
+
+
+def _described(path: Path) -> str:
+    """What ffmpeg says about the file's picture."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    return next(line for line in said.splitlines() if "Video:" in line)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, np.ndarray]:
+    recording = _record(tmp_path_factory.mktemp("videos") / "point.mp4")
+    return recording, _decoded(recording.path)
+
+
+def test_the_file_has_every_frame_in_a_format_that_browsers_play(video: tuple[Recording, np.ndarray]) -> None:
+    recording, frames = video
+    assert recording.frames == len(frames) == FRAMES
+    assert re.search(r"h264 .* yuv420p.* 400x254.* 20 fps", _described(recording.path))
+    assert list(recording.path.parent.iterdir()) == [recording.path]
+
+
+def test_both_sides_start_alike_and_end_apart(video: tuple[Recording, np.ndarray]) -> None:
+    recording, frames = video
+    pictures = frames[:, 36 : 36 + SIZE[1]].astype(int)
+    left, right = pictures[:, :, 4 : SIZE[0] - 4], pictures[:, :, SIZE[0] + 4 : -4]  # without the line between
+    assert np.abs(left[0] - right[0]).mean() < 2  # the same world, up to the compression
+    assert np.abs(left[-1] - right[-1]).mean() > 1
+    assert (np.abs(left[-1] - right[-1]).max(-1) > 100).sum() > 20
+    assert recording.after > recording.before
+
+
+def test_the_scores_are_those_of_the_episodes(video: tuple[Recording, np.ndarray]) -> None:
+    """The adapted walker goes straight at 0.1 m a step in each direction: the sum of its distances is known."""
+    position, goal, total = np.zeros(2), np.array([0.4, -0.3]), 0.0
+    for _ in range(DIST.horizon):
+        position = position + np.clip(goal - position, -0.1, 0.1)
+        total -= float(np.linalg.norm(goal - position))
+    assert video[0].after == pytest.approx(total, abs=1e-4)
+
+
+def test_the_captions_change_with_the_score(video: tuple[Recording, np.ndarray]) -> None:
+    captions = video[1][:, 36 + SIZE[1] :].astype(int)
+    assert captions.max() > 200, "there is light text"
+    for side in (captions[:, :, : SIZE[0]], captions[:, :, SIZE[0] :]):
+        assert np.abs(side[0] - side[-1]).max() > 100
+    titles = video[1][:, :36].astype(int)
+    assert titles.max() > 200
+    assert np.abs(titles[0] - titles[-1]).mean() < 2
+
+
+def test_every_other_step_makes_half_the_frames_at_half_the_rate(tmp_path: Path) -> None:
+    recording = _record(tmp_path / "half.mp4", every=2)
+    assert recording.frames == 51 + 10
+    assert ", 10 fps" in _described(recording.path)
+
+
+def test_the_same_seed_makes_the_same_video(tmp_path: Path) -> None:
+    one, two = _record(tmp_path / "one.mp4", every=10), _record(tmp_path / "two.mp4", every=10)
+    assert (one.before, one.after) == (two.before, two.after)
+    np.testing.assert_array_equal(_decoded(one.path), _decoded(two.path))
+
+
+def test_an_episode_that_diverges_is_shown_to_its_end(tmp_path: Path) -> None:
+    recording = _record(tmp_path / "nan.mp4", fault=True)
+    # The unadapted side stops after its eleventh step and waits for the other.
+    assert recording.frames == FRAMES
+    frames = _decoded(recording.path)[:, 36 : 36 + SIZE[1], : SIZE[0] - 2].astype(int)
+    assert np.abs(frames[14] - frames[-1]).mean() < 1
+    assert np.abs(frames[0] - frames[14]).max() > 50
+
+
+def test_wrong_input_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends in \.mp4, got video\.gif"):
+        _record(tmp_path / "video.gif")
+    with pytest.raises(ValueError, match="rounds=0"):
+        _record(tmp_path / "video.mp4", rounds=0)
+    with pytest.raises(ValueError, match="every=0"):
+        _record(tmp_path / "video.mp4", every=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"could not write .*point\.mp4"):
+        _record(tmp_path / "none" / "point.mp4", every=50)
+
+
+@pytest.mark.parametrize("complaint", [os.strerror(errno.ENOSPC), "Conversion failed!"])
+def test_a_fault_of_the_encoder_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: str
+) -> None:
+    """The encoder takes the frames, fails at the end, and has written half a file: as on a full disk."""
+    encoder = tmp_path / "encoder"
+    encoder.write_text(
+        f'#!/bin/sh\ncat > /dev/null\nfor last; do :; done\necho half > "$last"\necho "{complaint}" >&2\nexit 1\n'
+    )
+    encoder.chmod(encoder.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(encoder))
+    path = tmp_path / "point.mp4"
+    path.write_bytes(b"the video of yesterday")
+    with pytest.raises(RunError) as fault:
+        _record(path, every=50)
+    assert isinstance(fault.value, DiskFullError) == (complaint != "Conversion failed!")
+    assert complaint in str(fault.value)
+    assert path.read_bytes() == b"the video of yesterday"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["encoder", "point.mp4"]
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 50:
+            raise KeyboardInterrupt
+
+    agent = WalkerAgent(Schedule(1, 3))
+    with pytest.raises(KeyboardInterrupt):
+        record(agent, State({}, {}), DIST, TASK, tmp_path / "point.mp4", width=200, height=160, on_progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_success_is_told_from_the_step_at_which_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Telling(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+        """Succeeds at the goal, as Meta-World's environments do, and may leave it again."""
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            success = float(np.linalg.norm(observation - [0.4, -0.3]) < 0.05)
+            return observation, reward, terminated, truncated, {**info, "success": success}
+
+    dist, make, texts = dataclasses.replace(DIST, score="success"), type(DIST).env, list[str]()
+    monkeypatch.setattr(type(DIST), "env", lambda self, *arguments: Telling(make(self, *arguments)))
+    write = video_module._write
+    monkeypatch.setattr(
+        video_module, "_write", lambda draw, at, text, *rest: (texts.append(text), write(draw, at, text, *rest))
+    )
+    agent = WalkerAgent(Schedule(1, 3))
+    record(agent, State({}, {}), dist, TASK, tmp_path / "told.mp4", width=SIZE[0], height=SIZE[1])
+    adapted = [text for text in texts if text.startswith("episode 4 · ")]
+    assert adapted[3:6] == ["episode 4 · step 3", *(f"episode 4 · step {n} · success at step 4" for n in (4, 5))]
+    assert adapted[-1] == "episode 4 · step 100 · success at step 4 · time is up"
+    assert not any("success" in text for text in texts if text.startswith("episode 1 · "))
+    assert any(text.startswith("return −") for text in texts) and not any(text.startswith("score") for text in texts)
