@@ -1,0 +1,144 @@
+"""Registries: what is known by a name, and what is brought from outside the package.
+
+An id is one of
+
+    cheetah-terrain               a name that was registered, by `register(...)` or by an installed package's entry point
+    my_package.worlds:pendulum    an attribute of a module that can be imported
+    path/to/my_file.py:pendulum   an attribute of a Python file
+
+so that whoever brings an environment, an agent, a few-shot learner, an encoder or a data set need not edit the package.
+"""
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar, final
+
+Entry = TypeVar("Entry")
+
+
+@final
+class Registry(Generic[Entry]):
+    """Entries of one kind by id.
+
+    Args:
+        kind: what an entry is called in messages: `distribution`, `agent`.
+        group: the entry-point group in which installed packages offer theirs: `metarl.agents`.
+        check: gives back the object that an id from outside named as an entry; ValueError says why it is none.
+    """
+
+    def __init__(self, kind: str, group: str, check: Callable[[object], Entry]) -> None:
+        self._kind = kind
+        self._group = group
+        self._check = check
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, entry: Entry) -> None:
+        """Makes an entry known by a name.
+
+        Raises:
+            ValueError: the name is taken by another entry, or looks like an id from outside.
+        """
+        if ":" in name or name.endswith(".py") or not name:
+            raise ValueError(f"a {self._kind}'s name must not be empty, hold a colon or end in .py, got {name!r}")
+        if self._entries.get(name, entry) is not entry:
+            raise ValueError(f"there is a {self._kind} called {name!r} already; choose another name")
+        self._entries[name] = self._check(entry)
+
+    def __getitem__(self, id: str) -> Entry:
+        """The entry of an id.
+
+        Raises:
+            ValueError: there is none; the message names what is near.
+        """
+        if id in self._entries:
+            return self._entries[id]
+        if ":" in id:
+            return self._checked(load_object(id), id)
+        offered = self._offered
+        if id in offered:
+            return self._checked(offered[id].load(), id)
+        raise ValueError(f"unknown {self._kind} {id!r}; {self._hint(id)}")
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, sorted: those registered and those that installed packages offer."""
+        return iter(sorted({*self._entries, *self._offered}))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries or name in self._offered
+
+    def name_of(self, entry: Entry) -> str | None:
+        """The name that an entry was registered under; None where it came from outside."""
+        return next((name for name, known in self._entries.items() if known is entry), None)
+
+    @functools.cached_property
+    def _offered(self) -> Mapping[str, metadata.EntryPoint]:
+        return {point.name: point for point in metadata.entry_points(group=self._group)}
+
+    def _checked(self, found: object, id: str) -> Entry:
+        try:
+            return self._check(found)
+        except ValueError as error:
+            raise ValueError(f"{id!r} is not a {self._kind}: {error}") from error
+
+    def _hint(self, id: str) -> str:
+        near = difflib.get_close_matches(id, list(self), n=3)
+        known = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self)}"
+        return f"{known} One of your own is named my_file.py:name or my_module:name"
+
+
+def load_object(id: str) -> object:
+    """What `my_module:name` or `path/to/file.py:name` names.
+
+    Raises:
+        ValueError: no such module, file or attribute; the message says which. An error that the module itself raises
+            while it is imported passes as it is.
+    """
+    place, _, attribute = id.rpartition(":")
+    module = _file_module(Path(place)) if place.endswith(".py") else _named_module(place, id)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        near = difflib.get_close_matches(attribute, vars(module), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "the name after the colon must be defined there"
+        raise ValueError(f"{place} has no {attribute!r}; {hint}") from None
+
+
+def canonical(id: str) -> str:
+    """The id as a run remembers it: a file by its absolute path, so that it is found from every folder."""
+    place, colon, attribute = id.rpartition(":")
+    return f"{Path(place).resolve()}:{attribute}" if colon and place.endswith(".py") else id
+
+
+def _file_module(path: Path) -> ModuleType:
+    """The module of a Python file, run once for each file."""
+    path = path.resolve()
+    name = f"metarl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise ValueError(f"there is no Python file {path}")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses and pickle look it up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _named_module(name: str, id: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # one of the module's own imports is missing
+        raise ValueError(f"there is no module {name!r} for {id!r}; a file is named path/to/file.py:name") from None
