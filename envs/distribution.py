@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from metarl.envs.simulator import Simulator
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv
+from metarl.learning.spaces import Spaces
 from metarl.tasks import SPLITS, Json, Score, Split, Task, TaskSpace, content_hash
 
 
@@ -54,6 +55,11 @@ class EnvDistribution:
         """Each task parameter's unit."""
         families = itertools.chain.from_iterable(self.space.families(split) for split in SPLITS)
         return {name: source.unit for family in families for name, source in family.parameters.items()}
+
+    @property
+    def spaces(self) -> Spaces:
+        """Of one environment, as agents are built for them."""
+        return Spaces(self.observation_space, self.action_space)
 
     def spec(self) -> dict[str, Json]:
         """Everything that decides what a score means, as JSON."""

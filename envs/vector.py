@@ -98,6 +98,23 @@ class TaskVectorEnv(VectorEnv[ndarray, ndarray, ndarray]):
         self._observe(mask)
         return self._observations.copy(), {"diverged": self._diverged.copy()}
 
+    def start_episodes(
+        self, tasks: Sequence[Task], seeds: Sequence[int]
+    ) -> tuple[Float[ndarray, "env observation"], Infos]:
+        """Starts one episode in each of the first `len(tasks)` sub-environments and freezes the others.
+
+        Raises:
+            ValueError: more tasks than sub-environments, or another number of seeds.
+        """
+        count, rest = len(tasks), self.num_envs - len(tasks)
+        if rest < 0 or len(seeds) != count:
+            raise ValueError(f"need at most {self.num_envs} tasks and a seed for each, got {count} and {len(seeds)}")
+        self.set_tasks((*tasks, *self._tasks[count:]))
+        mask = np.arange(self.num_envs) < count
+        self._started[:] = True
+        self._truncated[~mask] = True
+        return self.reset(seed=[*seeds, *[None] * rest], options={"reset_mask": mask})
+
     def step(
         self, actions: Float[ndarray, "env action"]
     ) -> tuple[

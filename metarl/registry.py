@@ -2,7 +2,7 @@
 
 An id is one of
 
-    cheetah-terrain               a name that was registered, by `register(...)` or by an installed package's entry point
+    cheetah-terrain               a name: of `register(...)`, or of an installed package's entry point
     my_package.worlds:pendulum    an attribute of a module that can be imported
     path/to/my_file.py:pendulum   an attribute of a Python file
 
