@@ -1,0 +1,126 @@
+"""What an evaluation asks of those who judge learners: agents by their episodes, few-shot learners by their queries."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, TypeVar, final, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from metarl.learning.protocols import State
+from metarl.tasks import Split, Task
+
+Learner_contra = TypeVar("Learner_contra", contravariant=True)
+Actions = Literal["sampled", "mean"]
+"""Whether scored episodes are of drawn actions, or of the mean (most probable) ones: two different policies."""
+OnProgress = Callable[[float], object]
+"""Told which share of the work is done, from 0 to 1."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """How learners are to be evaluated; what is None is as the learner was trained."""
+
+    split: Split = "test"
+    """Which of the frozen lists of tasks."""
+    num_tasks: int | None = None
+    """Only the first tasks of the list; all if None."""
+    num_adaptations: int | None = None
+    """Adaptations in a trial."""
+    episodes_per_adaptation: int | None = None
+    """Episodes on each task before each adaptation, and after the last; for agents only."""
+    trials: int = 1
+    """Whole trials on each task."""
+    seed: int = 20_210_830
+    """The evaluation's own seed: the same for every run, so that all meet the same resets, supports and queries."""
+    actions: Actions = "sampled"
+    """What the scored episodes' actions are; what agents adapt to is always sampled. For agents only."""
+    batch_norm: str | None = None
+    """Where batch normalisation takes its statistics from when queries are predicted; for few-shot learners only."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_tasks", "episodes_per_adaptation", "trials"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.num_adaptations is not None and self.num_adaptations < 0:
+            raise ValueError(f"num_adaptations must be at least 0, got {self.num_adaptations}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"the evaluation's seed must be between 0 and 2**63 - 1, got {self.seed}")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """The points of the adaptation curve that are measured."""
+
+    adaptations: tuple[int, ...]
+    """Adaptations before each point, ascending; the first is before any: 0."""
+    amounts: tuple[int, ...]
+    """What was spent on each task before each point, in `unit`s."""
+    unit: str
+    """What adaptation spends: `episode`, `gradient step`, `support`, `example a class`."""
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """What one trial on every task gave."""
+
+    metrics: Mapping[str, Float[np.ndarray, "point task"]]
+    """By name; the score is among them. A count (`env_steps`, `diverged`) is of all of a point's episodes."""
+    calibration: Float[np.ndarray, "point bin 3"] | None = None
+    """Of classifiers: how many answers fell into each bin of confidence, and the sums of their confidences and of the
+    right ones among them (see `metarl.maths.calibration`)."""
+
+
+@runtime_checkable
+class Judge(Protocol[Learner_contra]):
+    """Tasks of a distribution or data set, and how well a learner does on them."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def hash(self) -> str:
+        """The content hash of everything that decides what a score means."""
+        ...
+
+    @property
+    def held_out(self) -> bool:
+        """Whether validation and test hold tasks that training never sees."""
+        ...
+
+    @property
+    def score(self) -> str:
+        """The name of the metric that a learner is judged by; higher is better, unless it is an `error`."""
+        ...
+
+    def tasks(self, settings: EvaluationSettings) -> tuple[Task, ...]:
+        """The tasks of an evaluation: the same for everybody.
+
+        Raises:
+            ValueError: there are fewer than asked for.
+        """
+        ...
+
+    def points(self, learner: Learner_contra, settings: EvaluationSettings) -> Points:
+        """The points at which a learner is measured.
+
+        Raises:
+            ValueError: a setting that is not for this kind of learner.
+        """
+        ...
+
+    def measure(
+        self,
+        learner: Learner_contra,
+        state: State,
+        tasks: tuple[Task, ...],
+        settings: EvaluationSettings,
+        trial: int,
+        on_progress: OnProgress,
+    ) -> Measured:
+        """One trial on every task: a function of its arguments alone, each task's part of that task's alone."""
+        ...
