@@ -1,168 +1,128 @@
-"""Evaluation: one function for every kind of agent.
-
-The unit is the task instance (one goal, one terrain). Each is given the same quota of episodes at every point of the
-adaptation curve, whichever of them end first: a sub-environment that has finished waits for the others, so quick
-successes cannot crowd out slow failures.
-"""
+"""Evaluation: one function for every kind of learner, and seeds' evaluations summed up together."""
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, final, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
-import torch
 
-from metarl.evaluation.results import Evaluation, Point, Setting, Source
-from metarl.learning.collect import Collector, EnvSource, Sampler
-from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import Agent, Schedule, State
-from metarl.tasks import Score, Split, Task, TaskDistribution
+from metarl.errors import UsageError
+from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
+from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig
+from metarl.learning.protocols import State
 
-__all__ = ["Candidate", "Evaluation", "Point", "Setting", "Source", "Trained", "aggregate", "evaluate"]
-
-SEED = 20_210_830
-"""The evaluation's own seed: the same for every run, so that all meet the same resets."""
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """A trained agent and where it comes from: what is evaluated."""
-
-    @property
-    def agent(self) -> Agent: ...
-
-    @property
-    def state(self) -> State: ...
-
-    @property
-    def distribution_hash(self) -> str | None:
-        """Of the distribution it was trained on; None where it was not trained."""
-        ...
-
-    @property
-    def source(self) -> "Source": ...
+AnyLearner = TypeVar("AnyLearner")
+AnyLearner_co = TypeVar("AnyLearner_co", covariant=True)
+Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A `Trained` from its parts."""
+class Candidate(Generic[AnyLearner]):
+    """What is evaluated: a learner, what it has learned, and where that comes from."""
 
-    agent: Agent
+    learner: AnyLearner
     state: State
-    source: Source
+    ref: CheckpointRef
     distribution_hash: str | None = None
+    """Of the distribution it was trained on; None where it was not trained."""
 
 
 @runtime_checkable
-class EvaluationSource(TaskDistribution, EnvSource, Protocol):
-    """Tasks and the environments that pose them: an `EnvDistribution`."""
+class TrainedRun(Protocol[AnyLearner_co, Distribution_contra]):
+    """A trained learner of a run's folder, as `metarl.load` gives it."""
 
     @property
-    def score(self) -> Score:
-        """What an episode is judged by."""
+    def candidate(self) -> Candidate[AnyLearner_co]: ...
+
+    def judge(self, dist: Distribution_contra | None, threads: int) -> Judge[AnyLearner_co]:
+        """Who judges it on a distribution; on the one that it was trained on if None."""
         ...
 
 
 def evaluate(
-    trained: Trained,
-    dist: EvaluationSource,
-    split: Split = "test",
+    run: TrainedRun[AnyLearner, Distribution_contra],
+    dist: Distribution_contra | None = None,
+    split: str = "test",
     *,
-    schedule: Schedule | None = None,
-    trials: int = 1,
+    settings: EvaluationSettings | None = None,
     num_tasks: int | None = None,
-    seed: int = SEED,
-    sampler: Collector | None = None,
     threads: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[float], object] = lambda share: None,
 ) -> Evaluation:
-    """Evaluates an agent on a split's frozen list of tasks.
-
-    At each point of the curve it acts on every task for the schedule's episodes; those are the point's score, and the
-    experience it adapts to next. Each point has resets and noise of its own: on the ones it adapted to, an agent could
-    do well by remembering them.
-
-    Trials run one after the other, each over all tasks: memory does not grow with their number, and a trial's scores
-    do not depend on how many follow. They do depend on the list of tasks, which share one stream of action noise.
+    """Evaluates a run's learner on a split's frozen list of tasks: `metarl.evaluate(metarl.load("runs/ice"))`.
 
     Args:
-        trained: the agent, its state and where they come from.
-        dist: the tasks; a hash other than the one trained on is warned about.
-        split: which of the distribution's frozen lists.
-        schedule: rounds and episodes; as the agent was trained if None.
-        trials: whole trials on each task. Take many where a point is one episode.
-        num_tasks: only the first of the list (families take turns in it); all if None.
-        seed: decides every reset and every action's noise.
-        sampler: runs the episodes; one of `threads` threads, where the parameters are, if None.
-        threads: threads of that sampler; no score depends on it.
-        on_progress: called with (collections done, collections in all).
+        run: what `metarl.load` gave.
+        dist: the distribution (or few-shot benchmark); the one that the run was trained on if None. Another hash than
+            the one trained on is warned about.
+        split: `train`, `validation` or `test`; not given with `settings`.
+        settings: everything that can be said about an evaluation; the defaults if None.
+        num_tasks: only the first tasks of the list; not given with `settings`.
+        threads: threads that step the simulators; no score depends on it.
+        on_progress: told which share of the work is done.
 
     Raises:
-        ValueError: a count that is not positive, or more tasks than the list has.
+        ValueError: settings that do not fit the learner or the distribution.
+        RunError: all episodes on a task diverged.
     """
-    tasks, schedule = _first_tasks(dist, split, num_tasks), schedule or trained.agent.schedule
-    if trials < 1 or schedule.rounds < 0 or schedule.episodes < 1:
-        raise ValueError(f"need trials >= 1, rounds >= 0 and episodes >= 1, got {trials} trials and {schedule}")
-    _warn_if_other_distribution(trained, dist)
-    sampler = sampler or Sampler(dist, threads, device_of(trained.state))
-    points = schedule.rounds + 1
-    scores, returns = np.zeros((trials, points, len(tasks))), np.zeros((trials, points, len(tasks)))
-    diverged = np.zeros((trials, points, len(tasks)), dtype=np.int64)
-    env_steps = np.zeros_like(diverged)
-    for trial in range(trials):
-        for point, episodes in enumerate(_trial(trained, tasks, schedule, sampler, seed, trial)):
-            scores[trial, point] = episodes.judged(dist.score).double().mean(1).cpu().numpy()
-            returns[trial, point] = episodes.scores.double().mean(1).cpu().numpy()
-            diverged[trial, point] = episodes.diverged.sum(1).cpu().numpy()
-            env_steps[trial, point] = episodes.lengths.sum(1).cpu().numpy()
-            if on_progress is not None:
-                on_progress(trial * points + point + 1, trials * points)
-    setting = Setting(
-        distribution=dist.id,
-        distribution_hash=dist.hash,
-        split=split,
-        held_out=dist.held_out,
-        rounds=schedule.rounds,
-        episodes=schedule.episodes,
-        trials=trials,
-        seed=seed,
-        score=dist.score,
+    if settings is None:
+        if split not in ("train", "validation", "test"):
+            raise ValueError(f"unknown split {split!r}; the splits are train, validation and test")
+        settings = EvaluationSettings(split=split, num_tasks=num_tasks)
+    elif split != "test" or num_tasks is not None:
+        raise ValueError("split and num_tasks are fields of the settings: give them there")
+    return evaluate_with(run.judge(dist, threads), run.candidate, settings, on_progress)
+
+
+def evaluate_with(
+    judge: Judge[AnyLearner],
+    candidate: Candidate[AnyLearner],
+    settings: EvaluationSettings,
+    on_progress: Callable[[float], object] = lambda share: None,
+) -> Evaluation:
+    """`evaluate` with a judge that is there already.
+
+    Trials run one after the other, each over all tasks: memory does not grow with their number, and a trial's scores
+    do not depend on how many follow, nor on which other tasks are on the list.
+    """
+    _need_finite(candidate)
+    _warn_if_other_distribution(candidate, judge)
+    tasks, points, count = judge.tasks(settings), judge.points(candidate.learner, settings), settings.trials
+    trials: list[Measured] = []
+    for trial in range(count):
+
+        def done(share: float, before: int = trial) -> None:
+            on_progress((before + share) / count)
+
+        trials.append(judge.measure(candidate.learner, candidate.state, tasks, settings, trial, done))
+    metrics = {name: np.stack([found.metrics[name] for found in trials])[None] for name in trials[0].metrics}
+    sums = [found.calibration for found in trials if found.calibration is not None]
+    config = EvaluationConfig(
+        distribution=judge.id,
+        distribution_hash=judge.hash,
+        split=settings.split,
+        held_out=judge.held_out and settings.split != "train",
+        score=judge.score,
+        adaptations=points.adaptations,
+        amounts=points.amounts,
+        unit=points.unit,
+        episodes_per_adaptation=points.episodes_per_adaptation,
+        trials=count,
+        seed=settings.seed,
+        actions=settings.actions if points.episodes_per_adaptation else None,
+        batch_norm=points.batch_norm,
     )
-    beside = None if dist.score == "return" else returns[None]
-    counts = diverged.sum(0)[None], env_steps.sum(0)[None]
-    return Evaluation(setting, tasks, (trained.source,), scores[None], *counts, beside)
-
-
-def _trial(
-    trained: Trained, tasks: tuple[Task, ...], schedule: Schedule, sampler: Collector, seed: int, trial: int
-) -> Iterator[Episodes]:
-    """The episodes of each point of one trial's curve; the agent adapts between them."""
-    adapted = trained.agent.start(trained.state, len(tasks))
-    for point in range(schedule.rounds + 1):
-        episodes = sampler.collect(adapted, tasks, schedule.episodes, collection_seed(seed, trial, point))
-        assert episodes.scores.shape == (len(tasks), schedule.episodes), "a sampler must keep to the quota"
-        yield episodes
-        if point < schedule.rounds:
-            adapted = adapted.adapt(episodes)
-
-
-def device_of(state: State) -> torch.device:
-    """Where the learner's parameters are, and so where it computes."""
-    return next((value.device for value in state.parameters.values()), torch.device("cpu"))
-
-
-def collection_seed(seed: int, trial: int, point: int) -> int:
-    """The sampler's seed for one point of one trial."""
-    return int(np.random.SeedSequence([seed, trial, point]).generate_state(1)[0])
+    return Evaluation(config, tasks, (candidate.ref,), metrics, np.sum(sums, axis=0)[None] if sums else None)
 
 
 def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
     """One evaluation of several seeds' runs, with intervals over seeds × tasks.
 
     Raises:
-        ValueError: none given; another setting, other tasks, another agent or kind of checkpoint; or a run twice.
+        ValueError: none given; another configuration, other tasks, another learner or kind of checkpoint; or a run
+            that is not a seed of its own: the same parameters, or the same training seed, again.
     """
     if not evaluations:
         raise ValueError("need at least one evaluation to aggregate, got none")
@@ -170,27 +130,35 @@ def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
     for other in evaluations[1:]:
         _check_comparable(first, other)
     sources = tuple(source for evaluation in evaluations for source in evaluation.sources)
-    kinds = sorted({f"{source.agent} ({source.checkpoint})" for source in sources})
+    kinds = sorted({f"{source.learner} ({source.checkpoint})" for source in sources})
     if len(kinds) > 1:
-        raise ValueError(f"seeds of one agent and one kind of checkpoint make a figure, got {', '.join(kinds)}")
-    twice = sorted({source.run for source in sources if sources.count(source) > 1})
-    if twice:
-        raise ValueError(f"each run counts once; given twice: {', '.join(twice)}")
-    returns = [evaluation.returns for evaluation in evaluations if evaluation.returns is not None]
+        raise ValueError(f"seeds of one learner and one kind of checkpoint make a figure, got {', '.join(kinds)}")
+    _need_distinct(sources)
+    sums = [evaluation.calibration for evaluation in evaluations if evaluation.calibration is not None]
     return dataclasses.replace(
         first,
         sources=sources,
-        scores=np.concatenate([evaluation.scores for evaluation in evaluations]),
-        diverged=np.concatenate([evaluation.diverged for evaluation in evaluations]),
-        env_steps=np.concatenate([evaluation.env_steps for evaluation in evaluations]),
-        returns=None if not returns else np.concatenate(returns),
+        metrics={
+            name: np.concatenate([evaluation.metrics[name] for evaluation in evaluations]) for name in first.metrics
+        },
+        calibration=np.concatenate(sums) if sums else None,
     )
+
+
+def _need_distinct(sources: Sequence[CheckpointRef]) -> None:
+    """Raises ValueError where two sources are one seed: that would make intervals narrower than they are."""
+    for index, one in enumerate(sources):
+        for other in sources[:index]:
+            if one.content and one.content == other.content:
+                raise ValueError(f"{other.run} and {one.run} hold the same parameters: each run counts once")
+            if one.seed is not None and one.seed == other.seed:
+                raise ValueError(f"{other.run} and {one.run} are both of seed {one.seed}: each seed counts once")
 
 
 def _check_comparable(first: Evaluation, other: Evaluation) -> None:
     names = f"{first.sources[0].run} and {other.sources[0].run}"
-    for field in dataclasses.fields(Setting):
-        one, two = getattr(first.setting, field.name), getattr(other.setting, field.name)
+    for field in dataclasses.fields(EvaluationConfig):
+        one, two = getattr(first.config, field.name), getattr(other.config, field.name)
         if one != two:
             raise ValueError(f"{names} were evaluated differently: {field.name} is {one!r} and {two!r}")
     if first.tasks != other.tasks:
@@ -199,21 +167,20 @@ def _check_comparable(first: Evaluation, other: Evaluation) -> None:
             f"{names} were evaluated on other tasks: lists of {len(first.tasks)} and {len(other.tasks)} "
             f"with {shared} in common; evaluate both on the same list"
         )
+    if first.metrics.keys() != other.metrics.keys():
+        raise ValueError(f"{names} measured {', '.join(first.metrics)} and {', '.join(other.metrics)}")
 
 
-def _first_tasks(dist: TaskDistribution, split: Split, num_tasks: int | None) -> tuple[Task, ...]:
-    tasks = dist.tasks(split)
-    if num_tasks is None:
-        return tasks
-    if not 1 <= num_tasks <= len(tasks):
-        raise ValueError(f"{dist.id} has {len(tasks)} {split} tasks; {num_tasks} were asked for")
-    return tasks[:num_tasks]
+def _need_finite(candidate: Candidate[AnyLearner]) -> None:
+    for name, value in candidate.state.parameters.items():
+        if not bool(value.isfinite().all()):
+            raise UsageError(f"{candidate.ref.run} is damaged: its parameter {name} is not finite")
 
 
-def _warn_if_other_distribution(trained: Trained, dist: TaskDistribution) -> None:
-    if trained.distribution_hash not in (None, dist.hash):
+def _warn_if_other_distribution(candidate: Candidate[AnyLearner], judge: Judge[AnyLearner]) -> None:
+    if candidate.distribution_hash not in (None, judge.hash):
         warnings.warn(
-            f"{trained.source.run} was trained on a distribution of hash {trained.distribution_hash}; "
-            f"{dist.id} has {dist.hash}: its tasks, rewards or simulator differ, so its scores mean something else",
-            stacklevel=3,
+            f"{candidate.ref.run} was trained on a distribution of hash {candidate.distribution_hash}; "
+            f"{judge.id} has {judge.hash}: its tasks, rewards or simulator differ, so its scores mean something else",
+            stacklevel=4,
         )

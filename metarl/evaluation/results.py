@@ -1,61 +1,78 @@
-"""What an evaluation found: the raw scores, the figures made of them, and the table that people read."""
+"""What an evaluation found: the raw scores by name, and the figures made of them."""
 
 import dataclasses
-import types
-from collections.abc import Mapping, Sequence
-from typing import Never, TypeVar, cast, final
+import math
+from collections.abc import Mapping
+from typing import TypeVar, final
 
+import msgspec
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy import stats
 
+from metarl.evaluation.judge import Actions
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate, Resampling, Statistic
-from metarl.tasks import Json, Score, Split, Task
+from metarl.tasks import Json, Split, Task
 
-FORMAT = 1
+FORMAT = 2
+FOREIGN = "foreign_"
+"""What the name of the score begins with where each task's learner had adapted to another task's experience."""
+COUNTS = ("env_steps", "diverged")
+"""Metrics that are counts of all of a point's episodes, not means."""
 
-Record = TypeVar("Record", "Source", "Setting")
+Record = TypeVar("Record")
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Source:
+class CheckpointRef:
     """Which training run, and which of its checkpoints, a row of scores is of."""
 
-    agent: str
-    """The agent's name: `maml`, `rl2`, ..."""
+    learner: str
+    """The learner's id: `maml`, `rl2`, `prototypical`, …"""
     run: str
     """The run's name."""
     seed: int | None
-    """The training's seed."""
+    """The training's seed; None for what was not trained."""
     checkpoint: str
-    """Which checkpoint: `last` or `best on validation`."""
+    """Which checkpoint: `last`, `best on validation`, or `none`."""
     step: int
     """Outer steps it had been trained for."""
+    content: str = ""
+    """A digest of the parameters: two copies of one run have the same."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class EvaluationConfig:
     """How scores were taken. Figures are comparable where this is equal."""
 
     distribution: str
-    """The distribution's id."""
+    """The id of the distribution or data set."""
     distribution_hash: str
     """Of everything that decides what a score means."""
     split: Split
     held_out: bool
     """Whether training never saw these tasks."""
-    rounds: int
-    """Adaptations in a trial; the curve has one point more."""
-    episodes: int
-    """Episodes on each task at each point of the curve, and in each adaptation."""
+    score: str
+    """The metric that a learner is judged by."""
+    adaptations: tuple[int, ...]
+    """Adaptations before each point of the curve."""
+    amounts: tuple[int, ...]
+    """What was spent on each task before each point, in `unit`s."""
+    unit: str
+    """What adaptation spends: `episode`, `gradient step`, …"""
+    episodes_per_adaptation: int | None
+    """Episodes on each task at each point, of agents; None for few-shot learners."""
     trials: int
     """Whole trials on each task, averaged: they make one episode a point less noisy."""
     seed: int
     """The evaluation's own seed."""
-    score: Score = "return"
-    """What an episode is judged by."""
+    actions: Actions | None = None
+    """What the scored episodes' actions were; None for few-shot learners."""
+    batch_norm: str | None = None
+    """The batch-norm mode of few-shot learners; None where there is none."""
 
 
 @final
@@ -63,10 +80,10 @@ class Setting:
 class Point:
     """One point of an adaptation curve, or the gain from its first to its last."""
 
-    rounds: int
+    adaptations: int
     """Adaptations before it."""
-    episodes: int
-    """Adaptation episodes spent on each task before it."""
+    amount: int
+    """What was spent on each task before it, in the evaluation's unit."""
     mean: Estimate
     """Over seeds and tasks."""
     interquartile_mean: Estimate
@@ -78,37 +95,45 @@ class Point:
 class Evaluation:
     """The scores of one or more runs on a list of tasks, and the figures made of them."""
 
-    setting: Setting
+    config: EvaluationConfig
     tasks: tuple[Task, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[CheckpointRef, ...]
     """One for each seed."""
-    scores: Float[np.ndarray, "seed trial point task"]
-    """The mean of the point's episodes: of their undiscounted returns, or the share of them that succeeded."""
-    diverged: Int[np.ndarray, "seed point task"]
-    """Episodes whose simulation blew up, all trials together. Their return counts as far as it got."""
-    env_steps: Int[np.ndarray, "seed point task"]
-    """Environment steps, all trials together."""
-    returns: Float[np.ndarray, "seed trial point task"] | None = None
-    """Where the scores are something else, the undiscounted returns beside them."""
+    metrics: Mapping[str, Float[np.ndarray, "seed trial point task"]]
+    """By name: the score (`return`, `success`, `accuracy`, `error`) and what was measured beside it. Each is a mean
+    over the point's episodes or queries, but for the `COUNTS`."""
+    calibration: Float[np.ndarray, "seed point bin 3"] | None = None
+    """Of classifiers, all trials and tasks together: how many answers fell into each bin of confidence, and the sums of
+    their confidences and of the right ones among them."""
 
     def __post_init__(self) -> None:
-        setting, num_seeds, num_tasks = self.setting, len(self.sources), len(self.tasks)
-        points = setting.rounds + 1
-        expected = {
-            "scores": (num_seeds, setting.trials, points, num_tasks),
-            "diverged": (num_seeds, points, num_tasks),
-            "env_steps": (num_seeds, points, num_tasks),
-        }
-        for name, shape in expected.items():
-            found = getattr(self, name).shape
-            if found != shape or 0 in shape:
-                raise ValueError(f"{name} must have the shape {shape} (none of it 0), got {found}")
-        if (self.returns is None) != (setting.score == "return"):
-            raise ValueError(f"returns go with scores of another kind; the scores are of the kind {setting.score!r}")
-        if self.returns is not None and self.returns.shape != self.scores.shape:
-            raise ValueError(f"returns must have the shape {self.scores.shape}, got {self.returns.shape}")
-        if not np.isfinite(self.scores).all():
-            raise ValueError(f"{int((~np.isfinite(self.scores)).sum())} of {self.scores.size} scores are not finite")
+        points = len(self.config.adaptations)
+        shape = (len(self.sources), self.config.trials, points, len(self.tasks))
+        if self.config.score not in self.metrics:
+            raise ValueError(f"the score {self.config.score!r} is not among the metrics {', '.join(self.metrics)}")
+        if len(self.config.amounts) != points or 0 in shape:
+            raise ValueError(f"need as many amounts as adaptations, and at least one of each axis, got shape {shape}")
+        for name, values in self.metrics.items():
+            if values.shape != shape:
+                raise ValueError(f"{name} must have the shape {shape} [seed, trial, point, task], got {values.shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"{int((~np.isfinite(values)).sum())} of {values.size} values of {name} are not finite"
+                )
+        if self.calibration is not None and self.calibration.shape[:2] != (shape[0], points):
+            raise ValueError(f"calibration must begin with the axes {shape[0]}, {points}: {self.calibration.shape}")
+
+    def __repr__(self) -> str:
+        first, last = self.curve()[0].mean, self.curve()[-1].mean
+        return (
+            f"<Evaluation of {', '.join(source.run for source in self.sources[:3])} on {self.config.distribution} "
+            f"{self.config.split}: {self.config.score} {first.value:.3g} before, {last:.3g} after adaptation>"
+        )
+
+    @property
+    def scores(self) -> Float[np.ndarray, "seed trial point task"]:
+        """The metric that learners are judged by."""
+        return self.metrics[self.config.score]
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -116,222 +141,184 @@ class Evaluation:
         return tuple(dict.fromkeys(task.family for task in self.tasks))
 
     def only(self, family: str) -> "Evaluation":
-        """The part that is about one family of tasks."""
+        """The part that is about one family of tasks.
+
+        Raises:
+            ValueError: there is no task of it.
+        """
         chosen = [index for index, task in enumerate(self.tasks) if task.family == family]
         if not chosen:
             raise ValueError(f"no task of family {family!r} here; there are {', '.join(self.families)}")
+        metrics = {name: values[..., chosen] for name, values in self.metrics.items()}
         return dataclasses.replace(
-            self,
-            tasks=tuple(self.tasks[index] for index in chosen),
-            scores=self.scores[..., chosen],
-            diverged=self.diverged[..., chosen],
-            env_steps=self.env_steps[..., chosen],
-            returns=None if self.returns is None else self.returns[..., chosen],
+            self, tasks=tuple(self.tasks[index] for index in chosen), metrics=metrics, calibration=None
         )
 
-    def of_returns(self) -> "Evaluation":
-        """The same evaluation judged by the returns."""
-        if self.returns is None:
-            return self
-        setting = dataclasses.replace(self.setting, score="return")
-        return dataclasses.replace(self, setting=setting, scores=self.returns, returns=None)
+    def judged_by(self, metric: str) -> "Evaluation":
+        """The same evaluation with another metric as the score.
+
+        Raises:
+            ValueError: it was not measured.
+        """
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, score=metric))
 
     @property
     def resampled(self) -> str:
         """What the intervals resample, in words.
 
         Tasks are resampled where the list is a sample of a distribution. Where the distribution *is* a few tasks, they
-        are fixed; one run on fixed tasks leaves only its trials, and an interval that says nothing of other runs.
+        are fixed; one run on fixed tasks leaves only its trials.
         """
-        if self.setting.held_out:
-            return "tasks within families" if len(self.sources) == 1 else "seeds, and tasks within families"
-        if len(self.sources) > 1:
+        one = len(self.sources) == 1
+        if self._tasks_vary:
+            return "tasks within families" if one else "seeds, and tasks within families"
+        if not one:
             return "seeds (the tasks are all there are)"
-        return "the trials of one run" if self.setting.trials > 1 else "nothing (one run, one trial, fixed tasks)"
+        return "the trials of one run" if self.config.trials > 1 else "nothing (one run, one trial, fixed tasks)"
 
-    def curve(self) -> "tuple[Point, ...]":
-        """The adaptation curve: the score after 0, 1, ... rounds of adaptation."""
-        rows = self._rows()
+    @property
+    def caveat(self) -> str | None:
+        """What an interval of a single run does not cover; None where there are several."""
+        if len(self.sources) > 1 or self.sources[0].seed is None:
+            return None
+        return "one seed: the interval says nothing about runs of other seeds"
+
+    @property
+    def _tasks_vary(self) -> bool:
+        """Whether the tasks are a sample of more: all lists but those of distributions that are a few fixed tasks."""
+        return self.config.held_out or self.config.split == "train"
+
+    def curve(self) -> tuple[Point, ...]:
+        """The adaptation curve: the score after each number of adaptations."""
+        rows = self._rows(self.scores)
         return tuple(
-            Point(
-                rounds=point,
-                episodes=point * self.setting.episodes,
-                mean=self._estimate(rows[:, point], statistics.mean),
-                interquartile_mean=self._estimate(rows[:, point], statistics.interquartile_mean),
+            self._point(rows[:, index], adaptations, amount)
+            for index, (adaptations, amount) in enumerate(
+                zip(self.config.adaptations, self.config.amounts, strict=True)
             )
-            for point in range(rows.shape[1])
         )
 
-    def gain(self) -> "Point":
+    def gain(self) -> Point:
         """What adaptation brings: last point − first point, paired by seed and task."""
-        rows = self._rows()
-        difference = rows[:, -1] - rows[:, 0]
-        return Point(
-            rounds=self.setting.rounds,
-            episodes=self.setting.rounds * self.setting.episodes,
-            mean=self._estimate(difference, statistics.mean),
-            interquartile_mean=self._estimate(difference, statistics.interquartile_mean),
-        )
+        rows = self._rows(self.scores)
+        return self._last(rows[:, -1] - rows[:, 0])
 
-    def _rows(self) -> Float[np.ndarray, "row point task"]:
+    def specific_gain(self) -> Point | None:
+        """What a task's own support brings beyond another task's: own − foreign after all adaptations, paired.
+
+        A gain that any support gives is a start that is switched on, no adaptation. None where it was not measured.
+        """
+        foreign = self.metrics.get(FOREIGN + self.config.score)
+        if foreign is None:
+            return None
+        return self._last(self._rows(self.scores - foreign)[:, -1])
+
+    def estimate(self, metric: str, point: int = -1) -> Estimate:
+        """The mean of a metric at a point of the curve, with its interval."""
+        return self._estimate(self._rows(self.metrics[metric])[:, point], statistics.mean)
+
+    def worst_tenth(self, point: int = -1) -> float:
+        """The mean score of the worst tenth of the tasks, at least one."""
+        scores = np.sort(self._rows(self.scores)[:, point].mean(0))
+        return float(scores[: max(1, len(scores) // 10)].mean())
+
+    def _last(self, rows: Float[np.ndarray, "row task"]) -> Point:
+        return self._point(rows, self.config.adaptations[-1], self.config.amounts[-1])
+
+    def _point(self, rows: Float[np.ndarray, "row task"], adaptations: int, amount: int) -> Point:
+        mean, middle = (self._estimate(rows, kind) for kind in (statistics.mean, statistics.interquartile_mean))
+        return Point(adaptations, amount, mean, middle)
+
+    def _rows(self, values: Float[np.ndarray, "seed trial point task"]) -> Float[np.ndarray, "row point task"]:
         """What is resampled as rows: the seeds, or the trials of a single run on fixed tasks."""
-        if len(self.sources) == 1 and not self.setting.held_out:
-            return self.scores[0]
-        return self.scores.mean(1)
+        if len(self.sources) == 1 and not self._tasks_vary:
+            return values[0]
+        return values.mean(1)
 
     def _estimate(self, rows: Float[np.ndarray, "row task"], statistic: Statistic) -> Estimate:
-        resample: Resampling = "seeds and tasks" if self.setting.held_out else "seeds"
+        resample: Resampling = "seeds and tasks" if self._tasks_vary else "seeds"
         strata = [task.family for task in self.tasks]
         # A fresh generator for each figure: it does not depend on which others were asked for before.
-        rng = np.random.default_rng(self.setting.seed)
-        return statistics.bootstrap(rows, statistic, rng, resample=resample, strata=strata)
-
-    def table(self) -> str:
-        """The figures as short, aligned text."""
-        return _table(self)
+        rng = np.random.default_rng(self.config.seed)
+        found = statistics.bootstrap(rows, statistic, rng, resample=resample, strata=strata)
+        if found.low == found.high and rows.min() == rows.max() and rows.max() in (0, 1):
+            return _wilson(found.value, rows.shape[1] if self._tasks_vary else rows.shape[0])
+        return found
 
     def to_json(self) -> dict[str, Json]:
-        """What `evaluation.json` holds: the raw scores, and the figures for whoever reads it."""
-        parts = {"all": self} | {family: self.only(family) for family in self.families}
-        if self.returns is not None:
-            parts["all, returns"] = self.of_returns()
-        value: dict[str, Json] = {
+        """What a file of `evaluations/` holds: the raw scores, and the figures for whoever reads it."""
+        parts = {"all": self} | (
+            {family: self.only(family) for family in self.families} if len(self.families) > 1 else {}
+        )
+        return {
             "format": FORMAT,
-            "setting": dataclasses.asdict(self.setting),
-            "sources": [dataclasses.asdict(source) for source in self.sources],
+            "config": _to_json(self.config),
+            "sources": [_to_json(source) for source in self.sources],
             "figures": {name: _figures(part) for name, part in parts.items()},
             "tasks": [task.to_json() for task in self.tasks],
-            "scores": self.scores.tolist(),
-            "diverged": self.diverged.tolist(),
-            "env_steps": self.env_steps.tolist(),
+            "metrics": {name: np.round(values, 9).tolist() for name, values in self.metrics.items()},
+            "calibration": None if self.calibration is None else self.calibration.tolist(),
         }
-        return value if self.returns is None else value | {"returns": self.returns.tolist()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> "Evaluation":
-        """Reads `to_json`'s value; the figures are made anew from the scores."""
+        """Reads `to_json`'s value; the figures are made anew from the scores.
+
+        Raises:
+            ValueError: it is not one; the message says where.
+        """
         if value.get("format") != FORMAT:
             raise ValueError(f"need an evaluation of format {FORMAT}, got {value.get('format')!r}: evaluate again")
-        try:
-            return cls(
-                setting=_record(Setting, value["setting"]),
-                tasks=tuple(Task.from_json(_mapping(task)) for task in _list(value["tasks"])),
-                sources=tuple(_record(Source, source) for source in _list(value["sources"])),
-                scores=np.asarray(value["scores"], dtype=np.float64),
-                diverged=np.asarray(value["diverged"], dtype=np.int64),
-                env_steps=np.asarray(value["env_steps"], dtype=np.int64),
-                returns=np.asarray(value["returns"], dtype=np.float64) if "returns" in value else None,
-            )
-        except KeyError as missing:
-            raise ValueError(f"the evaluation has no {missing}: the file is not whole; evaluate again") from missing
+        written = _record(_Written, value, "the evaluation")
+        calibration = written.calibration
+        return cls(
+            config=_record(EvaluationConfig, written.config, "config"),
+            tasks=tuple(Task.from_json(task) for task in written.tasks),
+            sources=tuple(_record(CheckpointRef, source, "sources") for source in written.sources),
+            metrics={name: _array(values, f"metrics.{name}") for name, values in written.metrics.items()},
+            calibration=None if calibration is None else _array(calibration, "calibration"),
+        )
 
 
-_MEANING: Mapping[Score, str] = {"return": "undiscounted return", "success": "share of episodes with success"}
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """A file of `evaluations/`, before its parts are looked at."""
+
+    format: int
+    config: dict[str, Json]
+    sources: list[dict[str, Json]]
+    figures: dict[str, Json]
+    tasks: list[dict[str, Json]]
+    metrics: dict[str, list[Json]]
+    calibration: list[Json] | None
 
 
-def _table(evaluation: Evaluation) -> str:
-    setting, curve, steps = evaluation.setting, evaluation.curve(), evaluation.env_steps.sum()
-    number = f".{_decimals(max(abs(point.mean.value) for point in curve))}f"
-    num_tasks = len(evaluation.tasks)
-    episodes = len(evaluation.sources) * setting.trials * setting.episodes * num_tasks
-    lines = [
-        f"{setting.distribution} ({setting.distribution_hash}) · {_label(setting)}",
-        _sources_line(evaluation.sources),
-        f"score before adaptation and after {_spent(curve[-1])} of it: {_MEANING[setting.score]} [95 % interval]",
-        "",
-        *_aligned(_headline(evaluation, number)),
-        "",
-    ]
-    if evaluation.returns is not None:
-        returns = evaluation.of_returns()
-        ends = (returns.curve()[0].mean, returns.curve()[-1].mean)
-        places = f".{_decimals(max(abs(end.value) for end in ends))}f"
-        lines += [f"undiscounted return: {ends[0]:{places}} before, {ends[1]:{places}} after", ""]
-    if len(curve) > 2:
-        points = [["adaptation episodes", *(str(point.episodes) for point in curve)]]
-        points.append(["mean score", *(f"{point.mean.value:{number}}" for point in curve)])
-        lines += [*_aligned(points), ""]
-    quota = f"{_count(setting.trials, 'trial')} × {_count(setting.episodes, 'episode')} = {episodes} episodes a point"
-    lines += [
-        f"{_count(len(evaluation.sources), 'seed')} × {_count(num_tasks, 'task')} × {quota}",
-        f"intervals resample {evaluation.resampled}; evaluation seed {setting.seed}",
-        f"{evaluation.diverged.sum()} of {episodes * len(curve)} episodes diverged; {steps:,} environment steps",
-    ]
-    return "\n".join(lines)
-
-
-def _headline(evaluation: Evaluation, number: str) -> list[list[str]]:
-    """Before, after and gain: of all tasks, then of each family."""
-    curve, gain, count = evaluation.curve(), evaluation.gain(), str(len(evaluation.tasks))
-    ends = (curve[0], curve[-1], gain)
-    rows = [
-        ["", "tasks", "before", "after", "gain"],
-        ["mean", count, *(f"{point.mean:{number}}" for point in ends)],
-        ["interquartile mean", count, *(f"{point.interquartile_mean:{number}}" for point in ends)],
-    ]
-    for family in evaluation.families if len(evaluation.families) > 1 else ():
-        part = evaluation.only(family)
-        ends = (part.curve()[0], part.curve()[-1], part.gain())
-        rows.append([f"mean, {family}", str(len(part.tasks)), *(f"{point.mean:{number}}" for point in ends)])
-    return rows
-
-
-def _decimals(largest: float) -> int:
-    """Digits after the point that leave about three that count."""
-    return 0 if largest >= 1000 else 1 if largest >= 10 else 2 if largest >= 1 else 3
-
-
-def _label(setting: Setting) -> str:
-    if not setting.held_out:
-        return "training tasks: nothing is held out"
-    return "training tasks" if setting.split == "train" else f"held-out {setting.split} tasks"
-
-
-def _sources_line(sources: Sequence[Source]) -> str:
-    steps = sorted({source.step for source in sources})
-    shown = str(steps[0]) if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
-    agents = ", ".join(sorted({source.agent for source in sources}))
-    checkpoints = ", ".join(sorted({source.checkpoint for source in sources}))
-    runs = ", ".join(source.run for source in sources[:3]) + (f" and {len(sources) - 3} more" * (len(sources) > 3))
-    return f"{agents} · {runs} · checkpoint: {checkpoints} (outer step {shown})"
-
-
-def _spent(point: Point) -> str:
-    return f"{_count(point.episodes, 'episode')} ({_count(point.rounds, 'round')})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest entry: the first to the left, the others to the right."""
-    widths = [max(len(entry) for entry in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            entry.ljust(width) if column == 0 else entry.rjust(width)
-            for column, (entry, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _wilson(share: float, count: int) -> Estimate:
+    """Wilson's score interval (1927), for outcomes that are all alike: nothing that is resampled can differ."""
+    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return Estimate(share, float(interval.low), float(interval.high))
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Json]:
-    setting = evaluation.setting
+    specific = evaluation.specific_gain()
+    others = {name: _estimate_json(evaluation.estimate(name)) for name in evaluation.metrics if name not in COUNTS}
     return {
         "seeds": len(evaluation.sources),
         "tasks": len(evaluation.tasks),
-        "episodes_per_point": len(evaluation.sources) * len(evaluation.tasks) * setting.trials * setting.episodes,
         "resampled": evaluation.resampled,
+        "caveat": evaluation.caveat,
         "curve": [_point_json(point) for point in evaluation.curve()],
         "gain": _point_json(evaluation.gain()),
+        "specific_gain": None if specific is None else _point_json(specific),
+        "worst_tenth": evaluation.worst_tenth(),
+        "after": dict(others),
     }
 
 
 def _point_json(point: Point) -> dict[str, Json]:
     return {
-        "rounds": point.rounds,
-        "episodes": point.episodes,
+        "adaptations": point.adaptations,
+        "amount": point.amount,
         "mean": _estimate_json(point.mean),
         "interquartile_mean": _estimate_json(point.interquartile_mean),
     }
@@ -339,37 +326,31 @@ def _point_json(point: Point) -> dict[str, Json]:
 
 def _estimate_json(estimate: Estimate) -> dict[str, Json]:
     """NaN is no JSON: an interval that is not there is null."""
-    missing = bool(np.isnan(estimate.low))
-    return {
-        "value": estimate.value,
-        "low": None if missing else estimate.low,
-        "high": None if missing else estimate.high,
-    }
+    low, high = (None if math.isnan(end) else end for end in (estimate.low, estimate.high))
+    return {"value": estimate.value, "low": low, "high": high}
 
 
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise ValueError(f"need a list, got {value!r}")
-    return value
+def _to_json(record: EvaluationConfig | CheckpointRef) -> dict[str, Json]:
+    return msgspec.to_builtins(record)
 
 
-def _mapping(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise ValueError(f"need an object, got {value!r}")
-    return value
+def _record(kind: type[Record], value: Mapping[str, Json], where: str) -> Record:
+    """A record from its JSON: every field of its type, and no other fields.
+
+    Raises:
+        ValueError: something differs; the message says what.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]  # a dataclass
+    if unknown := sorted(value.keys() - names):
+        raise ValueError(f"{where} has the unknown fields {', '.join(unknown)}")
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _record(kind: type[Record], value: Json) -> Record:
-    """A record from its JSON, every field there and of its type."""
-    fields = dataclasses.fields(kind)
-    # A field that came later has a default: files from before are read as what they are.
-    given = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-    given |= _mapping(value)
-    if set(given) != {field.name for field in fields}:
-        raise ValueError(f"{kind.__name__} has the fields {', '.join(field.name for field in fields)}; got {given}")
-    for field in fields:
-        expected = str if field.type in (Score, Split) else field.type
-        assert isinstance(expected, type | types.UnionType), "records of JSON have plain types"
-        if not isinstance(given[field.name], expected):
-            raise ValueError(f"{kind.__name__}'s {field.name} must be {expected}, got {given[field.name]!r}")
-    return kind(**cast(Mapping[str, Never], given))
+def _array(values: list[Json], where: str) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} is not an array of numbers: {' '.join(str(error).split())}") from error
