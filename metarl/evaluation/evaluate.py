@@ -13,7 +13,6 @@ from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfi
 from metarl.learning.protocols import State
 
 AnyLearner = TypeVar("AnyLearner")
-AnyLearner_co = TypeVar("AnyLearner_co", covariant=True)
 Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
 
 
@@ -30,13 +29,13 @@ class Candidate(Generic[AnyLearner]):
 
 
 @runtime_checkable
-class TrainedRun(Protocol[AnyLearner_co, Distribution_contra]):
+class TrainedRun(Protocol[AnyLearner, Distribution_contra]):
     """A trained learner of a run's folder, as `metarl.load` gives it."""
 
     @property
-    def candidate(self) -> Candidate[AnyLearner_co]: ...
+    def candidate(self) -> Candidate[AnyLearner]: ...
 
-    def judge(self, dist: Distribution_contra | None, threads: int) -> Judge[AnyLearner_co]:
+    def judge(self, dist: Distribution_contra | None, threads: int) -> Judge[AnyLearner]:
         """Who judges it on a distribution; on the one that it was trained on if None."""
         ...
 
@@ -104,6 +103,7 @@ def evaluate_with(
         distribution_hash=judge.hash,
         split=settings.split,
         held_out=judge.held_out and settings.split != "train",
+        fixed_tasks=not judge.held_out,
         score=judge.score,
         adaptations=points.adaptations,
         amounts=points.amounts,

@@ -20,6 +20,8 @@ FOREIGN = "foreign_"
 """What the name of the score begins with where each task's learner had adapted to another task's experience."""
 COUNTS = ("env_steps", "diverged")
 """Metrics that are counts of all of a point's episodes, not means."""
+LESS_IS_BETTER = ("error", "negative_log_likelihood")
+"""Metrics of which a small value is good."""
 
 Record = TypeVar("Record")
 
@@ -55,6 +57,8 @@ class EvaluationConfig:
     split: Split
     held_out: bool
     """Whether training never saw these tasks."""
+    fixed_tasks: bool
+    """Whether these are all the tasks there are, rather than a sample of them."""
     score: str
     """The metric that a learner is judged by."""
     adaptations: tuple[int, ...]
@@ -124,7 +128,8 @@ class Evaluation:
             raise ValueError(f"calibration must begin with the axes {shape[0]}, {points}: {self.calibration.shape}")
 
     def __repr__(self) -> str:
-        first, last = self.curve()[0].mean, self.curve()[-1].mean
+        curve = self.curve()
+        first, last = curve[0].mean, curve[-1].mean
         return (
             f"<Evaluation of {', '.join(source.run for source in self.sources[:3])} on {self.config.distribution} "
             f"{self.config.split}: {self.config.score} {first.value:.3g} before, {last:.3g} after adaptation>"
@@ -179,14 +184,15 @@ class Evaluation:
     @property
     def caveat(self) -> str | None:
         """What an interval of a single run does not cover; None where there are several."""
-        if len(self.sources) > 1 or self.sources[0].seed is None:
+        seeds = [source.seed for source in self.sources]
+        if len(seeds) > 1 or seeds[0] is None:
             return None
         return "one seed: the interval says nothing about runs of other seeds"
 
     @property
     def _tasks_vary(self) -> bool:
-        """Whether the tasks are a sample of more: all lists but those of distributions that are a few fixed tasks."""
-        return self.config.held_out or self.config.split == "train"
+        """Whether the tasks are a sample of more, so that intervals have to cover others."""
+        return not self.config.fixed_tasks
 
     def curve(self) -> tuple[Point, ...]:
         """The adaptation curve: the score after each number of adaptations."""
@@ -219,7 +225,8 @@ class Evaluation:
 
     def worst_tenth(self, point: int = -1) -> float:
         """The mean score of the worst tenth of the tasks, at least one."""
-        scores = np.sort(self._rows(self.scores)[:, point].mean(0))
+        sign = -1 if self.config.score in LESS_IS_BETTER else 1
+        scores = sign * np.sort(sign * self._rows(self.scores)[:, point].mean(0))
         return float(scores[: max(1, len(scores) // 10)].mean())
 
     def _last(self, rows: Float[np.ndarray, "row task"]) -> Point:
@@ -247,9 +254,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Json]:
         """What a file of `evaluations/` holds: the raw scores, and the figures for whoever reads it."""
-        parts = {"all": self} | (
-            {family: self.only(family) for family in self.families} if len(self.families) > 1 else {}
-        )
+        families = self.families if len(self.families) > 1 else ()
+        parts = {"all": self} | {family: self.only(family) for family in families}
         return {
             "format": FORMAT,
             "config": _to_json(self.config),

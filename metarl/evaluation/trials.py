@@ -93,7 +93,9 @@ class TrialJudge:
             scored = self._replay(start, trials.supports, tasks, count, seeds, noise=False)
             on_progress(2 / shares)
         metrics = _by_point(scored, tasks)
-        metrics["env_steps"] = _stacked([episodes.lengths.sum(1).double().numpy() for episodes in trials.episodes])
+        metrics["env_steps"] = _stacked(
+            [episodes.lengths.sum(1).double().cpu().numpy() for episodes in trials.episodes]
+        )
         if swap:
             foreign = [_chosen(support, foreign_tasks(tasks)) for support in trials.supports]
             after = self._replay(start, foreign, tasks, count, seeds, noise=settings.actions == "sampled")

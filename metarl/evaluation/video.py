@@ -1,7 +1,7 @@
-"""Videos: one task before and after adaptation, side by side, with captions.
+"""Videos: one task, several policies side by side, with captions: before and after adaptation, for example.
 
-Both sides have the same resets and the same action noise, so what differs is what adaptation changed. An agent that
-keeps memory is no special case: before is the first episode of a trial, after is its last.
+All columns have the same resets and the same action noise, so what differs is what differs between the policies. An
+agent that keeps memory is no special case: before is the first episode of a trial, after is its last.
 """
 
 import contextlib
@@ -10,26 +10,27 @@ import errno
 import functools
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, final, runtime_checkable
 
-import gymnasium as gym
 import imageio_ffmpeg
 import matplotlib
 import numpy as np
-import torch
 from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.evaluation.evaluate import SEED, EvaluationSource, collection_seed, device_of
-from metarl.learning.collect import Collector, Sampler, box, to_action_space
-from metarl.learning.protocols import Actor, Adapted, Agent, Schedule, State
+from metarl.evaluation.trials import ScoredTasks
+from metarl.learning.collect import Collector, VectorEnv, point_seeds
+from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
+from metarl.learning.random_streams import task_seeds
+from metarl.learning.spaces import BatchedObservations, Spaces
 from metarl.runs.files import TEMPORARY, remove, writing
 from metarl.tasks import Task
 
 Picture = UInt8[np.ndarray, "height width 3"]
-Env = gym.Env[np.ndarray, np.ndarray]
 
 _HOLD = 1.0  # s; how long the last picture stays, to be read
 _TITLE, _CAPTION, _MARGIN = 36, 58, 12  # pixels
@@ -37,12 +38,45 @@ _DARK, _LIGHT, _DIM, _ACCENT = (18, 20, 24), (240, 241, 243), (160, 165, 175), (
 
 
 @runtime_checkable
-class VideoSource(EvaluationSource, Protocol):
-    """Tasks, and environments that draw them: an `EnvDistribution`."""
+class DrawnVectorEnv(VectorEnv, Protocol):
+    """A vector environment that can be drawn: a `TaskVectorEnv`."""
 
-    def env(self, task: Task | None = None, render_mode: str | None = None, width: int = 480, height: int = 360) -> Env:
-        """One task as a plain environment; pictures in pixels."""
+    def picture(self, index: int, width: int, height: int) -> Picture:
+        """A picture of one sub-environment; sizes in pixels."""
         ...
+
+
+@runtime_checkable
+class VideoSource(ScoredTasks, Protocol):
+    """Tasks, and environments that can be drawn: an `EnvDistribution`."""
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def spaces(self) -> Spaces: ...
+
+    @property
+    def control_period(self) -> float:
+        """Seconds of the simulated world in one environment step."""
+        ...
+
+    def vector_env(self, num_envs: int, threads: int = 1) -> DrawnVectorEnv: ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One policy in a video."""
+
+    heading: str
+    """What it is: `before adaptation`."""
+    episode: str
+    """Which of its episodes is shown: `episode 21`."""
+    policy: AdaptedPolicy
+    """Of one task."""
+    accent: bool = False
+    """Whether it is what the video is about, and so in another colour."""
 
 
 @final
@@ -51,16 +85,14 @@ class Recording:
     """What a video shows."""
 
     path: Path
-    before: float
-    """Undiscounted return of the episode on the left."""
-    after: float
-    """Undiscounted return of the episode on the right."""
+    returns: tuple[float, ...]
+    """Undiscounted return of each column's episode."""
     frames: int
     """Pictures in the file."""
 
 
-class _Moment(NamedTuple):
-    """One side of one frame."""
+class _Frame(NamedTuple):
+    """One column of one frame."""
 
     picture: Picture
     step: int  # environment steps so far
@@ -69,161 +101,194 @@ class _Moment(NamedTuple):
     ended: bool
 
 
-class _Caption(NamedTuple):
-    """What stays the same below one side."""
-
-    heading: str
-    episode: str
-    colour: tuple[int, int, int]
+def before_and_after(
+    agent: Agent, state: State, collector: Collector, task: Task, protocol: AdaptationProtocol, seed: int
+) -> tuple[Column, ...]:
+    """The agent before and after a trial's adaptations on a task; before alone where it does not adapt."""
+    policy, spent = agent.start(state, 1), protocol.num_adaptations * protocol.episodes_per_adaptation
+    if not protocol.num_adaptations:
+        return (Column("without adaptation", "episode 1", policy, accent=True),)
+    trial = collector.collect_trials(policy, [task], protocol, task_seeds(seed, 1, num_tasks=1))
+    adapted = functools.reduce(lambda adapted, support: adapted.adapt(support), trial.supports, policy)
+    heading = f"after adaptation ({_spent(protocol, agent.adaptation_name)})"
+    return (
+        Column("before adaptation", "episode 1", policy),
+        Column(heading, f"episode {spent + 1}", adapted, accent=True),
+    )
 
 
 def record(
-    agent: Agent,
-    state: State,
+    columns: Sequence[Column],
     dist: VideoSource,
     task: Task,
     path: Path,
     *,
-    schedule: Schedule | None = None,
-    round_name: str | None = None,
-    seed: int = SEED,
-    sampler: Collector | None = None,
+    seed: int,
     every: int = 1,
     width: int = 480,
     height: int = 360,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
-    """Writes an mp4 (H.264, yuv420p: it plays in browsers) of one task, before and after adaptation.
+    """Writes an mp4 (H.264, yuv420p: it plays in browsers) of one task, a policy in each column.
 
     The file appears under its name only when it is whole.
 
     Args:
-        agent: the agent, unadapted.
-        state: what it has learned.
+        columns: the policies, from left to right.
         dist: where the task's environments come from.
-        task: the task to adapt to and to show.
+        task: the task to show.
         path: ends in `.mp4`; its folder exists.
-        schedule: rounds (at least one) and episodes of adaptation; as the agent was trained if None.
-        round_name: what one round of adaptation is called in the caption; as the agent calls it if None.
-        seed: decides the adaptation's episodes and the two that are shown.
-        sampler: runs the adaptation's episodes; one of a single thread if None.
+        seed: decides the resets and the noise of the actions, the same for all columns.
         every: environment steps from one picture to the next; the video runs at the same pace for all.
-        width: of each side, in pixels.
-        height: of each side without captions, in pixels.
-        on_progress: called with (steps shown, steps in all).
+        width: of each column, in pixels.
+        height: of each column without captions, in pixels.
+        on_progress: called with (episodes played, episodes in all).
 
     Raises:
-        ValueError: another suffix, a schedule without adaptation, or a count that is not positive.
+        ValueError: another suffix, no column, or a count that is not positive.
         DiskFullError: there is no room for the file.
         RunError: it cannot be written.
     """
-    schedule = schedule or agent.schedule
     if path.suffix != ".mp4":
         raise ValueError(f"a video's name ends in .mp4, got {path.name}")
-    if schedule.rounds < 1 or schedule.episodes < 1 or every < 1:
-        raise ValueError(f"need rounds, episodes and every >= 1, got {schedule} and every={every}")
-    before = agent.start(state, 1)
-    after = _adapted(before, task, schedule, seed, sampler or Sampler(dist, device=device_of(state)))
-    captions, by_success = _captions(schedule, round_name or agent.round_name), dist.score == "success"
-    # The evaluation's seed of the last point of its first trial: no adaptation has used it.
-    shown_seed = collection_seed(seed, 0, schedule.rounds)
-    size = 2 * width, _TITLE + height + _CAPTION + height % 2  # yuv420p needs even sizes
+    if not columns or every < 1:
+        raise ValueError(f"need at least one column and every >= 1, got {len(columns)} columns and every={every}")
+    size = len(columns) * width, _TITLE + height + _CAPTION + height % 2  # yuv420p needs even sizes
+    fps = 1 / (dist.control_period * every)
+    seeds = point_seeds(task_seeds(seed, 1, num_tasks=1), 0)
     with contextlib.ExitStack() as stack:
-        envs = [stack.enter_context(contextlib.closing(dist.env(task, "rgb_array", width, height))) for _ in captions]
-        fps = float(envs[0].metadata["render_fps"]) / every
-        write = stack.enter_context(_writer(path, size, fps))
-        sides = [
-            _play(actor, env, shown_seed, every, device_of(state))
-            for actor, env in zip((before, after), envs, strict=True)
-        ]
-        moments, pictures = tuple(next(side) for side in sides), 0
-        while True:
-            picture = _compose(f"{dist.id} · {task}", captions, moments, size, "return" if by_success else "score")
-            held = all(moment.ended for moment in moments)
-            for _ in range(1 + held * round(_HOLD * fps)):
-                write(picture)
-                pictures += 1
+        films: list[_Film] = []
+        for column in columns:
+            film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height)
+            with contextlib.closing(Collector(_FilmedSource(dist, film), device="cpu")) as collector:
+                collector.collect_episodes(column.policy, [task], 1, seeds)
+            films.append(film)
             if on_progress is not None:
-                on_progress(max(moment.step for moment in moments), dist.horizon)
-            if held:
-                return Recording(path, moments[0].score, moments[1].score, pictures)
-            moments = tuple(next(side) for side in sides)
+                on_progress(len(films), len(columns))
+        write = stack.enter_context(_writer(path, size, fps))
+        count, summed = max(len(film) for film in films), "return" if dist.score == "success" else "score"
+        for number in range(count):
+            frames = tuple(film.frame(number) for film in films)
+            picture = _compose(f"{dist.id} · {task}", columns, frames, size, summed)
+            for _ in range(1 + round(_HOLD * fps) * (number == count - 1)):
+                write(picture)
+    return Recording(path, tuple(film.frame(count).score for film in films), count + round(_HOLD * fps))
 
 
-def _captions(schedule: Schedule, round_name: str) -> tuple[_Caption, _Caption]:
-    """Of the left and the right side."""
-    number = schedule.rounds * schedule.episodes + 1
-    after = f"after adaptation ({_spent(schedule, round_name)})"
-    return _Caption("before adaptation", "episode 1", _LIGHT), _Caption(after, f"episode {number}", _ACCENT)
+class _Film:
+    """The frames of one episode, in a file without a name: raw pictures would fill the memory."""
+
+    def __init__(self, file: IO[bytes], every: int, width: int, height: int) -> None:
+        self._file = file
+        self._shape = (height, width, 3)
+        self._every = every
+        self._frames: list[tuple[int, float, tuple[str, ...], bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, venv: DrawnVectorEnv, step: int, score: float, status: tuple[str, ...], ended: bool) -> None:
+        """Takes a picture where one is due: every so many steps, and at the end."""
+        if step % self._every == 0 or ended:
+            height, width, _ = self._shape
+            self._file.write(np.ascontiguousarray(venv.picture(0, width, height)).tobytes())
+            self._frames.append((step, score, status, ended))
+
+    def frame(self, number: int) -> _Frame:
+        """A frame; the last one for all numbers after it."""
+        number = min(number, len(self._frames) - 1)
+        size = int(np.prod(self._shape))
+        self._file.seek(number * size)
+        picture = np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
+        return _Frame(picture, *self._frames[number])
 
 
-def _adapted(actor: Adapted, task: Task, schedule: Schedule, seed: int, sampler: Collector) -> Adapted:
-    for point in range(schedule.rounds):
-        actor = actor.adapt(sampler.collect(actor, [task], schedule.episodes, collection_seed(seed, 0, point)))
-    return actor
+@final
+@dataclasses.dataclass(frozen=True)
+class _FilmedSource:
+    """Environments that are filmed while they are played."""
+
+    dist: VideoSource
+    film: _Film
+
+    @property
+    def horizon(self) -> int:
+        return self.dist.horizon
+
+    @property
+    def spaces(self) -> Spaces:
+        return self.dist.spaces
+
+    def vector_env(self, num_envs: int, threads: int = 1) -> VectorEnv:
+        return _FilmedEnv(self.dist.vector_env(num_envs, threads), self.film)
 
 
-def _spent(schedule: Schedule, round_name: str) -> str:
-    episodes = schedule.rounds * schedule.episodes
+@final
+class _FilmedEnv:
+    """A vector environment whose first sub-environment is filmed."""
+
+    def __init__(self, venv: DrawnVectorEnv, film: _Film) -> None:
+        self._venv = venv
+        self._film = film
+        self._step, self._score, self._status = 0, 0.0, tuple[str, ...]()
+
+    @property
+    def num_envs(self) -> int:
+        return self._venv.num_envs
+
+    def start_episodes(
+        self, tasks: Sequence[Task], seeds: Sequence[int]
+    ) -> tuple[BatchedObservations, Mapping[str, ndarray]]:
+        started = self._venv.start_episodes(tasks, seeds)
+        self._film.add(self._venv, 0, 0.0, (), ended=False)
+        return started
+
+    def step(self, actions: ndarray) -> tuple[BatchedObservations, ndarray, ndarray, ndarray, Mapping[str, ndarray]]:
+        outcome = self._venv.step(actions)
+        _, rewards, terminated, truncated, infos = outcome
+        self._step, self._score = self._step + 1, self._score + float(rewards[0])
+        if not self._status and "success" in infos and infos["success"][0] > 0:
+            self._status = (f"success at step {self._step}",)
+        ended = bool(terminated[0] or truncated[0])
+        if ended:
+            end = "diverged" if infos["diverged"][0] else "ended" if terminated[0] else "time is up"
+            self._status = (*self._status, end)
+        self._film.add(self._venv, self._step, self._score, self._status, ended)
+        return outcome
+
+    def close(self) -> None:
+        self._venv.close()
+
+
+def _spent(protocol: AdaptationProtocol, adaptation_name: str) -> str:
+    episodes = protocol.num_adaptations * protocol.episodes_per_adaptation
     counts = [f"{episodes} episode{'s' * (episodes > 1)}"]
-    if schedule.episodes > 1:  # otherwise rounds are episodes
-        counts.append(f"{schedule.rounds} {round_name}{'s' * (schedule.rounds > 1)}")
+    if protocol.episodes_per_adaptation > 1:  # otherwise adaptations are episodes
+        counts.append(f"{protocol.num_adaptations} {adaptation_name}{'s' * (protocol.num_adaptations > 1)}")
     return ", ".join(counts)
 
 
-def _play(actor: Actor, env: Env, seed: int, every: int, device: torch.device) -> Iterator[_Moment]:
-    """One episode, a moment each `every` steps and at its end; its last one for ever after."""
-    space = box(env.action_space)
-    generator = torch.Generator(device).manual_seed(seed)
-    memory = actor.begin(1)
-    observation, _ = env.reset(seed=seed % 2**31)
-    score, step, status, done = 0.0, 0, tuple[str, ...](), False
-    while not done:
-        if step % every == 0:
-            yield _Moment(_picture(env), step, score, status, done)
-        inputs = torch.from_numpy(observation.astype(np.float32)).to(device)[None, None]
-        with torch.no_grad():
-            drawn, memory = actor.act(inputs, memory, generator)
-        executed = drawn[0, 0].clamp(-1, 1)
-        observation, reward, terminated, truncated, info = env.step(to_action_space(space, executed.cpu().numpy()))
-        score, step = score + float(reward), step + 1
-        done = terminated or truncated
-        rewards = torch.tensor([[float(reward)]], device=device)
-        memory = actor.feedback(memory, executed[None, None], rewards, torch.tensor([[done]], device=device))
-        if not status and info.get("success", 0.0) > 0:
-            status = (f"success at step {step}",)
-        if done:
-            status = (*status, "diverged" if info["diverged"] else "ended" if terminated else "time is up")
-    last = _Moment(_picture(env), step, score, status, done)
-    while True:
-        yield last
-
-
-def _picture(env: Env) -> Picture:
-    picture = env.render()
-    assert isinstance(picture, np.ndarray)
-    return picture
-
-
 def _compose(
-    title: str, captions: Sequence[_Caption], moments: Sequence[_Moment], size: tuple[int, int], summed: str
+    title: str, columns: Sequence[Column], frames: Sequence[_Frame], size: tuple[int, int], summed: str
 ) -> Picture:
     """The title, the pictures side by side, and below each its caption."""
-    frame = Image.new("RGB", size, _DARK)
-    draw = ImageDraw.Draw(frame)
-    width = size[0] // len(moments)
+    canvas = Image.new("RGB", size, _DARK)
+    draw = ImageDraw.Draw(canvas)
+    width = size[0] // len(frames)
     room = width - 2 * _MARGIN
     _write(draw, (_MARGIN, _TITLE // 2), title, _LIGHT, 16, size[0] - 2 * _MARGIN)
-    for side, (caption, moment) in enumerate(zip(captions, moments, strict=True)):
-        left, top = side * width, _TITLE + moment.picture.shape[0]
-        frame.paste(Image.fromarray(moment.picture), (left, _TITLE))
-        progress = " · ".join((caption.episode, f"step {moment.step}", *moment.status))
-        score = f"{summed} {moment.score:.1f}".replace("-", "−")
-        _write(draw, (left + _MARGIN, top + 17), caption.heading, caption.colour, 15, room)
+    for side, (column, frame) in enumerate(zip(columns, frames, strict=True)):
+        left, top = side * width, _TITLE + frame.picture.shape[0]
+        colour = _ACCENT if column.accent else _LIGHT
+        canvas.paste(Image.fromarray(frame.picture), (left, _TITLE))
+        progress = " · ".join((column.episode, f"step {frame.step}", *frame.status))
+        score = f"{summed} {frame.score:.1f}".replace("-", "−")
+        _write(draw, (left + _MARGIN, top + 17), column.heading, colour, 15, room)
         _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 3 // 5)
-        _write(draw, (left + width - _MARGIN, top + 41), score, caption.colour, 18, room * 2 // 5, "rm")
-    draw.line([(width, _TITLE), (width, size[1])], _DARK, 2)
-    return np.asarray(frame)
+        _write(draw, (left + width - _MARGIN, top + 41), score, colour, 18, room * 2 // 5, "rm")
+    for side in range(1, len(frames)):
+        draw.line([(side * width, _TITLE), (side * width, size[1])], _DARK, 2)
+    return np.asarray(canvas)
 
 
 def _write(
