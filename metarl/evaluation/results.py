@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TypeVar, final
+from typing import TypeVar, cast, final
 
 import msgspec
 import numpy as np
@@ -132,7 +132,7 @@ class Evaluation:
         first, last = curve[0].mean, curve[-1].mean
         return (
             f"<Evaluation of {', '.join(source.run for source in self.sources[:3])} on {self.config.distribution} "
-            f"{self.config.split}: {self.config.score} {first.value:.3g} before, {last:.3g} after adaptation>"
+            f"{self.config.split}: {self.config.score} {first.value:.3g} before, {last.value:.3g} after adaptation>"
         )
 
     @property
@@ -262,12 +262,12 @@ class Evaluation:
             "sources": [_to_json(source) for source in self.sources],
             "figures": {name: _figures(part) for name, part in parts.items()},
             "tasks": [task.to_json() for task in self.tasks],
-            "metrics": {name: np.round(values, 9).tolist() for name, values in self.metrics.items()},
+            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "calibration": None if self.calibration is None else self.calibration.tolist(),
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> "Evaluation":
+    def from_json(cls, value: Mapping[str, object]) -> "Evaluation":
         """Reads `to_json`'s value; the figures are made anew from the scores.
 
         Raises:
@@ -279,7 +279,7 @@ class Evaluation:
         calibration = written.calibration
         return cls(
             config=_record(EvaluationConfig, written.config, "config"),
-            tasks=tuple(Task.from_json(task) for task in written.tasks),
+            tasks=tuple(Task.from_json(cast(Mapping[str, Json], task)) for task in written.tasks),
             sources=tuple(_record(CheckpointRef, source, "sources") for source in written.sources),
             metrics={name: _array(values, f"metrics.{name}") for name, values in written.metrics.items()},
             calibration=None if calibration is None else _array(calibration, "calibration"),
@@ -291,12 +291,12 @@ class _Written:
     """A file of `evaluations/`, before its parts are looked at."""
 
     format: int
-    config: dict[str, Json]
-    sources: list[dict[str, Json]]
-    figures: dict[str, Json]
-    tasks: list[dict[str, Json]]
-    metrics: dict[str, list[Json]]
-    calibration: list[Json] | None
+    config: dict[str, object]
+    sources: list[dict[str, object]]
+    figures: dict[str, object]
+    tasks: list[dict[str, object]]
+    metrics: dict[str, list[object]]
+    calibration: list[object] | None
 
 
 def _wilson(share: float, count: int) -> Estimate:
@@ -305,7 +305,7 @@ def _wilson(share: float, count: int) -> Estimate:
     return Estimate(share, float(interval.low), float(interval.high))
 
 
-def _figures(evaluation: Evaluation) -> dict[str, Json]:
+def _figures(evaluation: Evaluation) -> dict[str, object]:
     specific = evaluation.specific_gain()
     others = {name: _estimate_json(evaluation.estimate(name)) for name in evaluation.metrics if name not in COUNTS}
     return {
@@ -340,7 +340,7 @@ def _to_json(record: EvaluationConfig | CheckpointRef) -> dict[str, Json]:
     return msgspec.to_builtins(record)
 
 
-def _record(kind: type[Record], value: Mapping[str, Json], where: str) -> Record:
+def _record(kind: type[Record], value: Mapping[str, object], where: str) -> Record:
     """A record from its JSON: every field of its type, and no other fields.
 
     Raises:
@@ -355,7 +355,7 @@ def _record(kind: type[Record], value: Mapping[str, Json], where: str) -> Record
         raise ValueError(f"{where}: {error}") from error
 
 
-def _array(values: list[Json], where: str) -> np.ndarray:
+def _array(values: list[object], where: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
