@@ -40,6 +40,11 @@ class Registry(Generic[Entry]):
         self._check = check
         self._entries: dict[str, Entry] = {}
 
+    @property
+    def kind(self) -> str:
+        """What an entry is called in messages."""
+        return self._kind
+
     def register(self, name: str, entry: Entry) -> None:
         """Makes an entry known by a name.
 

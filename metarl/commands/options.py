@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ import tyro
 from metarl import envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
-from metarl.learning.protocols import Schedule, State
-from metarl.learning.training import LoopConfig
-from metarl.runs import checkpoints, run_folder
+from metarl.learning.protocols import State
+from metarl.registry import Registry, canonical
+from metarl.runs import checkpoints
+from metarl.runs.run_folder import Experiment, Kind
+from metarl.runs.session import TrainingOptions
 
 Options = TypeVar("Options")
+Config = TypeVar("Config")
 
 
 def parse(options: type[Options], arguments: Sequence[str], name: str, about: str | None) -> Options:
@@ -31,23 +35,60 @@ def parse(options: type[Options], arguments: Sequence[str], name: str, about: st
     )
 
 
+def subcommands(registry: Registry[type[Config]], arguments: Sequence[str]) -> type[Config]:
+    """A type for `parse` whose values are the registry's configs, each a sub-command by its id.
+
+    The ids are the registered names and, where the first argument names a config from outside the package, that.
+
+    Raises:
+        UsageError: the first argument is no such id.
+    """
+    first = next((argument for argument in arguments if not argument.startswith("-")), "")
+    with usage():
+        configs = {name: registry[name] for name in registry}
+        if ":" in first:
+            configs[first] = registry[first]
+    if arguments and first == arguments[0] and first not in configs:
+        near = difflib.get_close_matches(first, configs, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(configs)}"
+        raise UsageError(f"unknown {registry.kind} {first!r}; {hint}")
+    about = {name: first_line(config) for name, config in configs.items()}
+    return tyro.extras.subcommand_type_from_defaults({name: config() for name, config in configs.items()}, about)
+
+
+def learner_id(registry: Registry[type[Config]], config: Config, arguments: Sequence[str]) -> str:
+    """The id that a run remembers of the config that was chosen among `subcommands`."""
+    name = registry.name_of(type(config))
+    if name is not None:
+        return name
+    return canonical(next(argument for argument in arguments if argument in registry or ":" in argument))
+
+
+def first_line(thing: object) -> str:
+    """The first line of a docstring."""
+    return (thing.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
+
+
 def _cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+MOST_THREADS = 1024
+
+
 @dataclasses.dataclass(frozen=True)
-class Machine:
+class ComputeOptions:
     """What a program runs on."""
 
     threads: int = dataclasses.field(default_factory=_cores)
-    """Threads that step the physics (no result depends on them), or, where there is none, of linear algebra."""
+    """Threads that step the simulators (no result depends on them), or, where there are none, of linear algebra."""
     device: str = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1."""
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {self.threads}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"--threads must be between 1 and {MOST_THREADS}, got {self.threads}")
 
     def use(self, linear_algebra_threads: int = 1) -> None:
         """Checks that the device is there, and sets PyTorch's threads.
@@ -56,19 +97,19 @@ class Machine:
         than one. Sums on one thread also come out the same whatever `--threads` says.
 
         Raises:
-            UsageError: it is not.
+            UsageError: it is not there, or holds no numbers.
         """
         torch.set_num_threads(linear_algebra_threads)
         try:
-            torch.empty(0, device=self.device)
+            float(torch.zeros(1, device=self.device))
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"--device {self.device} cannot be used here: {reason}") from error
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a run is and what it is of."""
+class RunOptions:
+    """Where a run is and what decides its chance."""
 
     run: Path
     """The run's folder; the same command again goes on where it stopped."""
@@ -76,13 +117,13 @@ class Place:
     """Decides everything that is random."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"--seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed must be between 0 and 2**63 - 1, got {self.seed}")
 
 
 @runtime_checkable
 class Identified(Protocol):
-    """A task distribution, as far as a run's config names it."""
+    """A task distribution or a data set, as far as a run's config names it."""
 
     @property
     def id(self) -> str: ...
@@ -92,25 +133,34 @@ class Identified(Protocol):
 
 
 def experiment(
+    kind: Kind,
     learner: str,
-    options: Mapping[str, Mapping[str, object]],
-    loop: LoopConfig,
-    tasks: Identified,
-    place: Place,
-    machine: Machine,
-) -> run_folder.Experiment:
-    """What decides a run's results: the options by group, and in the group `loop` also the loop's own.
+    groups: Mapping[str, object],
+    loop: TrainingOptions,
+    tasks: tuple[str, Identified],
+    run: RunOptions,
+    compute: ComputeOptions,
+) -> Experiment:
+    """What decides a run's results.
 
-    The number of steps does not: it may grow.
+    Args:
+        kind: of learner.
+        learner: its id.
+        groups: options by group; the loop's are added.
+        loop: of the loop; the number of steps does not count, it may grow.
+        tasks: the id under which they are found again, and the tasks.
+        run: for the seed.
+        compute: for the device.
     """
-    lasting = {name: value for name, value in dataclasses.asdict(loop).items() if name != "steps"}
-    return run_folder.Experiment(
+    id, distribution = tasks
+    return Experiment(
+        kind=kind,
         learner=learner,
-        options={**options, "loop": {**lasting, **options.get("loop", {})}},
-        distribution=tasks.id,
-        distribution_hash=tasks.hash,
-        seed=place.seed,
-        device=machine.device,
+        options={**groups, "loop": loop.lasting()},
+        distribution=canonical(id),
+        distribution_hash=distribution.hash,
+        seed=run.seed,
+        device=compute.device,
     )
 
 
@@ -123,10 +173,10 @@ def usage() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def distribution(name: str) -> EnvDistribution:
+def distribution(id: str) -> EnvDistribution:
     """The distribution of this id; a wrong one is the user's error."""
     with usage():
-        return envs.make(name)
+        return envs.make(id)
 
 
 def state_of(checkpoint: Path) -> State:
@@ -139,8 +189,3 @@ def state_of(checkpoint: Path) -> State:
     if not checkpoint.name.isdecimal():
         raise UsageError(f"--start-from names a checkpoint's folder, runs/other/checkpoints/500; got {checkpoint}")
     return checkpoints.load(checkpoint.parent, int(checkpoint.name)).state
-
-
-def trial_schedule(own: Schedule, rounds: int | None, episodes: int | None) -> Schedule:
-    """An agent's own schedule, but for what the user asked for."""
-    return Schedule(own.rounds if rounds is None else rounds, own.episodes if episodes is None else episodes)

@@ -1,45 +1,57 @@
-"""Trains an agent: `train.py maml --env cheetah-direction --run runs/dir`. The same command again resumes."""
+"""Trains an agent: `train.py maml --env cheetah-direction --run runs/dir`. The same command again resumes.
 
+An agent or a distribution of your own: `train.py my_file.py:MyConfig --env my_file.py:pendulum --run runs/mine`.
+"""
+
+import contextlib
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import tyro
-from torch import Tensor
+from typing import Generic, TypeVar
 
 from metarl import agents
-from metarl.agents import MamlTrpoConfig, PpoConfig, Rl2PpoConfig
-from metarl.commands.options import Machine, Place, distribution, experiment, parse, state_of, usage
-from metarl.errors import UsageError
-from metarl.evaluation.evaluate import Candidate, evaluate
-from metarl.evaluation.results import Source
-from metarl.learning.collect import Sampler
-from metarl.learning.protocols import Figures, State
-from metarl.learning.training import LoopConfig, Training, train
-from metarl.runs import provenance, run_folder
+from metarl.agents import AgentConfig
+from metarl.commands.options import (
+    ComputeOptions,
+    RunOptions,
+    distribution,
+    experiment,
+    learner_id,
+    parse,
+    state_of,
+    subcommands,
+    usage,
+)
+from metarl.errors import RunError, warn
+from metarl.evaluation.evaluate import Candidate, evaluate_with
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.results import CheckpointRef
+from metarl.evaluation.trials import TrialJudge
+from metarl.learning.collect import Collector
+from metarl.learning.protocols import Metrics, State
+from metarl.learning.sources import TrialSource
+from metarl.runs import checkpoints
+from metarl.runs.interrupt import stop_requested
+from metarl.runs.session import Plan, TrainingOptions, train_run
+
+Config = TypeVar("Config", bound=AgentConfig)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Generic[Config]):
     """What to train, on what, and for how long."""
 
-    agent: (
-        Annotated[MamlTrpoConfig, tyro.conf.subcommand("maml", description="Adapts by gradient steps: MAML-TRPO.")]
-        | Annotated[Rl2PpoConfig, tyro.conf.subcommand("rl2", description="Adapts through its memory: RL², by PPO.")]
-        | Annotated[PpoConfig, tyro.conf.subcommand("ppo", description="Does not adapt: one PPO for all tasks.")]
-    )
+    agent: Config
     env: str
-    """The task distribution's id."""
-    place: Place
-    loop: LoopConfig = LoopConfig(steps=500)
+    """The task distribution's id; my_file.py:name or my_module:name for one of your own."""
+    run: RunOptions
+    loop: TrainingOptions = TrainingOptions(steps=500)
     validation_tasks: int = 20
     """Validation tasks that the score is the mean over; all where there are fewer."""
     start_from: Path | None = None
     """Begin with what another run had learned: one of its checkpoints, runs/other/checkpoints/500. Options may differ,
     the sizes of networks may not. Steps count from 0 again."""
-    machine: Machine = Machine()
+    compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
         if self.validation_tasks < 1:
@@ -48,66 +60,51 @@ class TrainOptions:
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun."""
-    train_agent(parse(TrainOptions, arguments, name, __doc__))
+    chosen = subcommands(agents.REGISTRY, arguments)
+    options = parse(TrainOptions[chosen], arguments, name, __doc__)
+    train_agent(learner_id(agents.REGISTRY, options.agent, arguments), options)
 
 
-def train_agent(options: TrainOptions) -> None:
+def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
     """Trains in the run's folder, new or begun."""
-    machine, place = options.machine, options.place
-    machine.use()
+    compute, seed = options.compute, options.run.seed
+    compute.use()
     dist = distribution(options.env)
     with usage():
-        agent = agents.make(options.agent, dist, machine.threads, machine.device)
-    name = agents.name_of(options.agent)
-    decided = {"agent": dataclasses.asdict(options.agent), "loop": {"validation_tasks": options.validation_tasks}}
-    if options.start_from is not None:
-        decided["start"] = {"from": str(options.start_from)}
-    sampler = Sampler(dist, machine.threads, machine.device)
-    source = Source(name, place.run.name, place.seed, "last", 0)
+        agent = options.agent.build(dist.spaces, compute.device)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
+    settings = EvaluationSettings(split="validation", num_tasks=count, swap_control=False)
+    ref = CheckpointRef(learner, options.run.run.name, seed, "last", 0)
+    groups: dict[str, object] = {
+        "learner": dataclasses.asdict(options.agent),
+        "validation": {"tasks": options.validation_tasks},
+    }
+    if options.start_from is not None:
+        groups["start"] = {"from": str(options.start_from)}
+    decided = experiment("agent", learner, groups, options.loop, (options.env, dist), options.run, compute)
+    with (
+        stop_requested() as stop,
+        contextlib.closing(Collector(dist, compute.threads, compute.device, stop.interruption_point)) as collector,
+    ):
+        judge = TrialJudge(dist, collector)
 
-    def validate(state: State) -> Figures:
-        candidate = Candidate(agent, state, source, dist.hash)
-        found = evaluate(candidate, dist, "validation", num_tasks=count, sampler=sampler)
-        curve = found.curve()
-        figures = {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value}
-        if found.returns is not None:
-            figures["validation_return"] = found.of_returns().curve()[-1].mean.value
-        return figures
+        def validate(state: State) -> Metrics:
+            try:
+                found = evaluate_with(judge, Candidate(agent, state, ref, dist.hash), settings)
+            except RunError as error:  # a policy so bad that all its episodes diverge is no reason to stop
+                warn(f"no validation score: {error}")
+                return {}
+            curve = found.curve()
+            beside = {f"validation_{name}": float(values[:, :, -1].mean()) for name, values in found.metrics.items()}
+            return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value, **beside}
 
-    @functools.cache  # asked for before a new run is written, and by the training
-    def start(seed: int) -> State:
-        fresh = agent.init(seed)
-        return fresh if options.start_from is None else taken_over(options.start_from, fresh, machine.device)
+        def warm_start(fresh: State) -> State:
+            if options.start_from is None:
+                return fresh
+            saved = state_of(options.start_from)
+            checkpoints.check_state(saved, fresh, f"--start-from {options.start_from}")
+            return saved.to(compute.device)
 
-    if not run_folder.begun(place.run):
-        start(place.seed)  # so that a beginning that does not fit is refused before anything is written
-    decides = experiment(name, decided, options.loop, dist, place, machine)
-    environment = provenance.environment(machine.threads)
-    with run_folder.claim(place.run, decides, steps=options.loop.steps, environment=environment) as run:
-        shown = ("env_steps", *agent.shown, "validation")
-        finished = train(Training(agent, dist, validate, shown, start), run, options.loop)
-        print(f"{run.folder}: {'done' if finished else 'stopped; the same command goes on from here'}")
-
-
-def taken_over(checkpoint: Path, fresh: State, device: str) -> State:
-    """What a checkpoint holds, for a learner that would begin with `fresh`.
-
-    Raises:
-        UsageError: it is not a checkpoint's folder, or of a learner of another kind or size.
-        BrokenCheckpointError: it is damaged.
-    """
-    saved = state_of(checkpoint)
-    for there, here in ((saved.parameters, fresh.parameters), (saved.optimizer, fresh.optimizer)):
-        if different := _different(there, here):
-            raise UsageError(f"--start-from {checkpoint} is of another learner: {different}")
-    return saved.to(device)
-
-
-def _different(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str:
-    """The first tensor that only one of them has, or that has another shape; empty if there is none."""
-    for name in (*here, *there):
-        shapes = [tuple(part[name].shape) if name in part else "missing" for part in (there, here)]
-        if shapes[0] != shapes[1]:
-            return f"{name} is {shapes[0]} there and {shapes[1]} here"
-    return ""
+        plan = Plan(agent, TrialSource(dist, collector), validate, warm_start)
+        run = train_run(options.run.run, decided, plan, options.loop, stop, compute.threads)
+    print(f"{run.folder}: done; next: metarl evaluate {run.folder}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import final
 
 from metarl.errors import warn
-from metarl.learning.protocols import Figures
+from metarl.learning.protocols import Metrics
 from metarl.runs import events
 from metarl.runs.files import write_all, write_atomically, writing
 
@@ -27,7 +27,7 @@ RESERVED = ("step", "wall_time")
 
 
 @final
-class Metrics:
+class Recorder:
     """Takes the figures of one step after the other; a line is in the file when `log` returns."""
 
     def __init__(self, folder: Path, start: int, clock: Callable[[], float], lines: int, events_file: int) -> None:
@@ -37,7 +37,7 @@ class Metrics:
         self._events = events_file  # file descriptor of the events
         self._next = start
 
-    def log(self, step: int, figures: Figures) -> None:
+    def log(self, step: int, figures: Metrics) -> None:
         """Writes the figures of a step.
 
         Raises:
@@ -68,7 +68,7 @@ def recording(
     *,
     clock: Callable[[], float] = time.time,
     warning: Callable[[str], None] = warn,
-) -> Iterator[Metrics]:
+) -> Iterator[Recorder]:
     """Goes on with a run's metrics at step `start`; whatever was written of that step and later ones is dropped.
 
     Raises:
@@ -85,7 +85,7 @@ def recording(
     with closing:
         now = clock()
         _append(folder / EVENTS, events_file, events.header(now) + events.purge(now, start))
-        yield Metrics(folder, start, clock, lines, events_file)
+        yield Recorder(folder, start, clock, lines, events_file)
 
 
 def read(folder: Path) -> tuple[Row, ...]:
