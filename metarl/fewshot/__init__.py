@@ -7,22 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metarl.fewshot import encoders
     from metarl.fewshot.dataset import from_arrays
-    from metarl.fewshot.evaluation import evaluate
-    from metarl.fewshot.trained import load
+    from metarl.fewshot.registry import LEARNERS, register
 
-__all__ = ["evaluate", "from_arrays", "load"]
+__all__ = ["LEARNERS", "encoders", "from_arrays", "register"]
 
 _HOMES = {
-    "evaluate": "metarl.fewshot.evaluation",
+    "LEARNERS": "metarl.fewshot.registry",
     "from_arrays": "metarl.fewshot.dataset",
-    "load": "metarl.fewshot.trained",
+    "register": "metarl.fewshot.registry",
 }
 
 
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return import_module(f"metarl.fewshot.{name}")
     raise AttributeError(f"module 'metarl.fewshot' has no attribute {name!r}")
 
 

@@ -1,80 +1,60 @@
-"""What a few-shot program trains on and how it judges: episodes of a data set, or sinusoids."""
+"""What few-shot learners train on and are judged by: tasks of a data set's classes, or sinusoids."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import evaluation, regression
+from metarl.evaluation.judge import EvaluationSettings, Judge, Measured, OnProgress, Points
+from metarl.fewshot import judging, losses
+from metarl.fewshot.class_tasks import ClassTasks
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.episodes import Episodes, chosen, chosen_range
-from metarl.fewshot.evaluation import Scores, Turns
-from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import FewShotLearner
-from metarl.fewshot.regression import Regressor
-from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, bounds
-from metarl.fewshot.sinusoid import Sinusoids, SinusoidSource
-from metarl.learning.protocols import Figures, State
-from metarl.learning.training import BatchSource
-from metarl.tasks import Json, Split
+from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
+from metarl.fewshot.examples import Batch, Examples, TaskRecord, TrainingTasks
+from metarl.fewshot.learner import AdaptedPredictor, EmbeddingLearner, FewShotLearner
+from metarl.fewshot.sampler import Draw, EpisodeSampler, bounds, inputs, targets
+from metarl.fewshot.sinusoid import Sinusoids
+from metarl.fewshot.sources import ClassSource, EpisodeSource, SinusoidSource
+from metarl.learning.protocols import ExperienceSource, Learner, State
+from metarl.tasks import Task, content_hash
 
-TURNS = 10
-"""Examples of each class in the sequences that a `SequenceLearner` is judged on (Santoro et al. 2016, table 1)."""
-OnProgress = Callable[[float], object]
-"""Told which share of the work is done."""
-_SINUSOID_SHOTS, _INNER_STEPS = (5, 10), (0, 1, 5, 10)
+_QUERIES = 100  # of each sinusoid
+_REGRESSION_STEPS = (1, 5, 10)  # gradient steps that a regression is measured after, beside none and the learner's own
+_EMBEDDED_AT_ONCE = 256  # examples
 
-
-def ignore(share: float) -> None:
-    """For who does not want to be told."""
+Start = Callable[[State, int], AdaptedPredictor]
+"""Starts a predictor from a state, for a number of tasks."""
+LookUp = Callable[[Int[np.ndarray, "task example"]], Tensor]
+"""What a predictor is given of the examples with these numbers, [task, example, ...]."""
 
 
 class Size(NamedTuple):
     """How large evaluated tasks are."""
 
-    ways: int
+    ways: int | None
+    """None for a regression, which has no classes."""
     shots: int
     queries: int | None = None
     """Of each class; None: as many as otherwise."""
 
 
 @runtime_checkable
-class Report(Protocol):
-    """What an evaluation found."""
-
-    def table(self) -> str:
-        """For people."""
-        ...
-
-    def to_json(self) -> dict[str, Json]:
-        """The figures and the raw values behind them."""
-        ...
-
-
-@runtime_checkable
-class Problem(Protocol):
+class Benchmark(Judge[FewShotLearner], Protocol):
     """Tasks to train on, and how well a learner does on those held out."""
 
     @property
-    def id(self) -> str: ...
-
-    @property
-    def hash(self) -> str:
-        """The content hash of everything that decides what a figure means."""
+    def record(self) -> TaskRecord:
+        """What a run remembers of the tasks; `record.signature` is what a learner is built for."""
         ...
 
-    @property
-    def signature(self) -> TaskSignature: ...
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation by which inputs are normalised; empty where they are not."""
-        ...
-
-    def source(self, training: TrainingTasks) -> BatchSource[Batch]:
+    def source(self, training: TrainingTasks) -> ExperienceSource[Learner[Batch, object], Batch]:
         """Meta-batches of training, for a learner that is best trained on such tasks.
 
         Raises:
@@ -82,15 +62,7 @@ class Problem(Protocol):
         """
         ...
 
-    def validate(self, learner: FewShotLearner, state: State) -> Figures:
-        """Figures on validation tasks; `validation` is the score, higher is better."""
-        ...
-
-    def evaluate(
-        self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore
-    ) -> Report: ...
-
-    def resized(self, learner: FewShotLearner, size: Size) -> "Problem":
+    def resized(self, learner: FewShotLearner, size: Size) -> "Benchmark":
         """The same with evaluated tasks of another size, for a learner of this one's.
 
         Raises:
@@ -101,20 +73,18 @@ class Problem(Protocol):
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Classification:
-    """Episodes of a data set."""
+class ClassificationBenchmark:
+    """N-way K-shot tasks of a data set's classes.
+
+    Raises:
+        ValueError: validation or test classes are too few, or have too few examples.
+    """
 
     data: FewShotDataset
-    episodes: Episodes
-    validation_tasks: int = 200
-    """Tasks that a validation draws."""
-    tasks: int = evaluation.TASKS
-    """Tasks that an evaluation draws."""
+    options: EpisodeOptions = EpisodeOptions()
 
     def __post_init__(self) -> None:
-        checks.at_least(2, validation_tasks=self.validation_tasks, tasks=self.tasks)
-        self.held_out.check("validation")
-        self.held_out.check("test")
+        assert self._tasks.ways > 0
 
     @property
     def id(self) -> str:
@@ -122,187 +92,212 @@ class Classification:
 
     @property
     def hash(self) -> str:
+        """Of the data set; how large tasks are is told by each task."""
         return self.data.hash
 
     @property
-    def signature(self) -> TaskSignature:
-        shape = self.episodes.evaluated
-        return self.data.signature(bounds(shape.ways)[1], bounds(shape.shots)[1])
+    def held_out(self) -> bool:
+        return True
 
     @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.data.mean, self.data.std
-
-    def source(self, training: TrainingTasks) -> EpisodeSampler | ClassSampler:
-        given = self.episodes
-        if training.by_class:
-            if given.train_ways or given.train_shots or given.train_queries is not None:
-                raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
-            return ClassSampler(self.data, training.queries or self.episodes.evaluated.queries)
-        sampler = EpisodeSampler(self.data, given.trained(training))
-        sampler.check("train")
-        return sampler
+    def score(self) -> str:
+        return "accuracy"
 
     @property
-    def held_out(self) -> EpisodeSampler:
-        """Draws the tasks of validation and test."""
-        return EpisodeSampler(self.data, self.episodes.evaluated)
-
-    def validate(self, learner: FewShotLearner, state: State) -> Figures:
-        found = evaluation.evaluate(learner, state, self.held_out, "validation", tasks=self.validation_tasks)
-        return {"validation": found.accuracy.value, "validation_loss": found.loss.value}
-
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore) -> Report:
-        sampler, found = self.held_out, list[Scores]()
-        total = self.tasks * len(learner.batch_norms)
-        for before, kind in enumerate(learner.batch_norms):
-            scores = evaluation.evaluate(
-                learner,
-                state,
-                sampler,
-                split,
-                tasks=self.tasks,
-                batch_norm=kind,
-                on_progress=lambda done, before=before: on_progress((before * self.tasks + done) / total),
-            )
-            found.append(scores)
-        turns = None
-        if isinstance(learner, evaluation.SequenceLearner):
-            fewest = int(self.data.counts[list(self.data.splits[split])].min())
-            longer = EpisodeSampler(self.data, EpisodeShape(sampler.shape.ways, min(TURNS, fewest - 1), 1))
-            turns = evaluation.evaluate_in_turn(learner, state, longer, split, tasks=self.tasks)
-        return Accuracies(self.data.describe(), split, sampler.shape, tuple(found), turns)
-
-    def resized(self, learner: FewShotLearner, size: Size) -> "Classification":
-        trained, ways = self.signature.ways, size.ways
-        if ways != trained and not learner.training.any_ways:
-            raise ValueError(f"this learner has an output for each of its {trained} ways, and cannot tell {ways} apart")
-        queries = self.episodes.queries if size.queries is None else size.queries
-        return dataclasses.replace(
-            self, episodes=dataclasses.replace(self.episodes, ways=ways, shots=size.shots, queries=queries)
-        )
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Accuracies:
-    """How often a classifier is right, by the kind of batch normalisation."""
-
-    data: str
-    """The data set in words."""
-    split: Split
-    shape: EpisodeShape
-    scores: tuple[Scores, ...]
-    turns: Turns | None
-    """By the turn of an example, of learners that learn in sequence."""
-
-    def table(self) -> str:
-        shape = self.shape
-        lines = [
-            self.data,
-            f"{self.split}: {shape.ways}-way {shape.shots}-shot, {shape.queries} queries a class",
-            evaluation.table(self.scores),
-        ]
-        return "\n".join([*lines, "", evaluation.turns_table(self.turns)] if self.turns else lines)
-
-    def to_json(self) -> dict[str, Json]:
-        shape = self.shape
-        written: dict[str, Json] = {
-            "figure": "accuracy",
-            "data": self.data,
-            "split": self.split,
-            "ways": bounds(shape.ways)[1],
-            "shots": bounds(shape.shots)[1],
-            "queries": shape.queries,
-            "tasks": len(self.scores[0].accuracies),
-            "seed": evaluation.SEED,
-            "batch_norms": {each.batch_norm: each.to_json() for each in self.scores},
-        }
-        if self.turns:
-            written["by_turn"] = self.turns.to_json()
-        return written
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class SinusoidRegression:
-    """Sinusoids."""
-
-    episodes: Episodes
-    device: str = "cpu"
-    validation_tasks: int | None = None
-    """The first tasks of the validation list; all if not given."""
-    tasks: int | None = None
-    """The first tasks of an evaluation's list; all if not given."""
-    data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
-
-    def __post_init__(self) -> None:
-        if self.episodes.ways is not None or self.episodes.train_ways:
-            raise ValueError(f"{self.id} has no classes: leave --ways and --train-ways out")
-        checks.at_least(1, shots=self.shots)
-        self.source(TrainingTasks())
-        given: dict[Split, int | None] = {"validation": self.validation_tasks, "test": self.tasks}
-        for split, count in given.items():
-            there = len(self.data.tasks(split))
-            if count is not None and not 2 <= count <= there:
-                raise ValueError(f"{self.id} has {there} {split} tasks; {count} were asked for, and 2 are needed")
-
-    @property
-    def id(self) -> str:
-        return self.data.id
-
-    @property
-    def hash(self) -> str:
-        return self.data.hash
+    def ways(self) -> int:
+        """Classes of an evaluated task."""
+        return bounds(self.options.evaluated.ways)[1]
 
     @property
     def shots(self) -> int:
-        return chosen(self.episodes.shots, 10)
+        """Examples of each class in its support."""
+        return bounds(self.options.evaluated.shots)[1]
 
     @property
-    def signature(self) -> TaskSignature:
-        return self.data.signature(self.shots)
+    def record(self) -> TaskRecord:
+        return TaskRecord(self.data.signature(self.ways, self.shots), self.data.mean, self.data.std)
 
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return (), ()
+    def source(self, training: TrainingTasks) -> EpisodeSource | ClassSource:
+        given = self.options
+        if training.by_class:
+            if given.train_ways or given.train_shots or given.train_queries is not None:
+                raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
+            return ClassSource(self.data, training.queries or given.evaluated.queries)
+        shape = given.trained(training)
+        EpisodeSampler(self.data, shape).check("train")
+        return EpisodeSource(self.data, shape)
 
-    def source(self, training: TrainingTasks) -> SinusoidSource:
-        queries = chosen(self.episodes.train_queries, chosen(self.episodes.queries, chosen(training.queries, 10)))
-        return SinusoidSource(self.data, chosen_range(self.episodes.train_shots, self.shots), queries, self.device)
+    def resized(self, learner: FewShotLearner, size: Size) -> "ClassificationBenchmark":
+        ways = self.ways if size.ways is None else size.ways
+        if ways != self.ways and not learner.training.any_ways:
+            raise ValueError(
+                f"this learner has an output for each of its {self.ways} ways, and cannot tell {ways} apart"
+            )
+        queries = self.options.queries if size.queries is None else size.queries
+        options = dataclasses.replace(self.options, ways=ways, shots=size.shots, queries=queries)
+        return dataclasses.replace(self, options=options)
 
-    def validate(self, learner: FewShotLearner, state: State) -> Figures:
-        support, query = self._draw("validation", self.shots, self.validation_tasks)
-        return {"validation": -float(regression.errors_adapted(learner, state, support, query).mean())}
+    def tasks(self, settings: EvaluationSettings) -> tuple[Task, ...]:
+        """So many tasks of the split's classes; 1000, or 200 for validation, if the settings do not say."""
+        return self._tasks.tasks(settings, f"{self.ways}-way {self.shots}-shot")
 
-    def evaluate(self, learner: FewShotLearner, state: State, split: Split, on_progress: OnProgress = ignore) -> Report:
-        found: dict[int, Mapping[str, Float[np.ndarray, " task"]]] = {}
-        for shots in sorted({*_SINUSOID_SHOTS, self.shots}):
-            support, query = self._draw(split, shots, self.tasks)
-            if isinstance(learner, Regressor):
-                errors = regression.errors_by_step(learner, state, support, query, _INNER_STEPS)
-                found[shots] = {str(steps): values for steps, values in errors.items()}
-            else:
-                found[shots] = {"adapted": regression.errors_adapted(learner, state, support, query)}
-        on_progress(1.0)
-        return Errors(found)
+    def points(self, learner: FewShotLearner, settings: EvaluationSettings) -> Points:
+        return judging.points(learner, settings)
 
-    def resized(self, learner: FewShotLearner, size: Size) -> "SinusoidRegression":
-        raise ValueError(f"{self.id} has no classes, so no other size is asked for by ways and shots: leave --also out")
+    def measure(
+        self,
+        learner: FewShotLearner,
+        state: State,
+        tasks: tuple[Task, ...],
+        settings: EvaluationSettings,
+        trial: int,
+        on_progress: OnProgress,
+    ) -> Measured:
+        points, mode = self.points(learner, settings), judging.batch_norm_of(learner, settings)
+        draw = self._tasks.draw(tasks, settings.seed, trial)
+        start, look_up = self._prepared(learner, state, mode, draw, on_progress)
+        size = self._tasks_at_once(look_up(draw.support[:1]))
+        scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
+        for number, chunk in enumerate(judging.chunks(len(tasks), size)):
+            kept = min(size, len(tasks) - number * size)
+            support = Examples(look_up(draw.support[chunk]), targets(self.data, draw.support_targets[chunk]))
+            predictor = start(state, size).with_batch_norm(mode)
+            by_point = judging.predictions(predictor, support, look_up(draw.query[chunk]), points)
+            for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
+                logits = self._of_all_ways(learner, logits, adaptations)
+                column.append(judging.score(logits[:kept], draw.query_targets[chunk[:kept]]))
+            on_progress((number * size + kept) / len(tasks))
+        return judging.gathered(scores)
 
-    def _draw(self, split: Split, shots: int, tasks: int | None) -> tuple[Examples, Examples]:
-        return regression.draw(self.data, split, shots, tasks, self.device)
+    @functools.cached_property
+    def _tasks(self) -> ClassTasks:
+        return ClassTasks(self.data, self.ways, self.shots, self.options.evaluated.queries)
+
+    def _prepared(
+        self, learner: FewShotLearner, state: State, mode: str, draw: Draw, on_progress: OnProgress
+    ) -> tuple[Start, LookUp]:
+        """How a predictor starts, and what it is given of examples: themselves, or, embedded once, their features."""
+        if not (isinstance(learner, EmbeddingLearner) and learner.embeds_alone(mode)):
+            return learner.start, functools.partial(inputs, self.data)
+        needed = np.unique(np.concatenate([draw.support.reshape(-1), draw.query.reshape(-1)]))
+        size, parts = _EMBEDDED_AT_ONCE, list[Tensor]()
+        for number, chunk in enumerate(judging.chunks(len(needed), size)):
+            kept = min(size, len(needed) - number * size)
+            parts.append(learner.embed(state, inputs(self.data, needed[chunk][None])[0])[:kept])
+            on_progress(0.0)
+        features = torch.cat(parts)
+
+        def look_up(numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example feature"]:
+            return features[torch.from_numpy(np.searchsorted(needed, numbers)).to(features.device)]
+
+        return learner.start_embedded, look_up
+
+    def _tasks_at_once(self, support: Tensor) -> int:
+        """By what is looked up of the support of one task."""
+        examples = self.ways * (self.shots + self.options.evaluated.queries)
+        return judging.chunk_size(examples * math.prod(support.shape[2:]))
+
+    def _of_all_ways(self, learner: FewShotLearner, logits: Tensor, adaptations: int) -> Tensor:
+        """The logits; of a learner of any ways that has met no class yet, as many as there are ways here."""
+        if logits.shape[-1] == self.ways:
+            return logits
+        if adaptations == 0 and learner.training.any_ways:
+            return logits.new_zeros(*logits.shape[:-1], self.ways)
+        raise ValueError(f"the learner has {logits.shape[-1]} outputs, tasks of {self.id} have {self.ways} ways")
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Errors:
-    """Mean squared errors of a regression."""
+class RegressionBenchmark:
+    """Sinusoids: the frozen list of a split, with examples that follow from the evaluation's seed, trial and task."""
 
-    found: regression.Found
+    options: EpisodeOptions = EpisodeOptions()
+    device: torch.device | str = "cpu"
+    data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
 
-    def table(self) -> str:
-        return regression.table(self.found)
+    def __post_init__(self) -> None:
+        if self.options.ways is not None or self.options.train_ways:
+            raise ValueError(f"{self.id} has no classes: leave --ways and --train-ways out")
+        checks.at_least(1, shots=self.shots)
+        self.source(TrainingTasks())
 
-    def to_json(self) -> dict[str, Json]:
-        return regression.to_json(self.found)
+    @property
+    def id(self) -> str:
+        return self.data.id
+
+    @property
+    def hash(self) -> str:
+        return self.data.hash
+
+    @property
+    def held_out(self) -> bool:
+        return self.data.held_out
+
+    @property
+    def score(self) -> str:
+        return "error"
+
+    @property
+    def shots(self) -> int:
+        """Examples of a support."""
+        return chosen(self.options.shots, 10)
+
+    @property
+    def record(self) -> TaskRecord:
+        return TaskRecord(self.data.signature(self.shots))
+
+    def source(self, training: TrainingTasks) -> SinusoidSource:
+        queries = chosen(self.options.train_queries, chosen(self.options.queries, chosen(training.queries, 10)))
+        return SinusoidSource(self.data, chosen_range(self.options.train_shots, self.shots), queries, self.device)
+
+    def resized(self, learner: FewShotLearner, size: Size) -> "RegressionBenchmark":
+        if size.ways is not None or size.queries is not None:
+            raise ValueError(f"{self.id} has no classes: another size is another number of shots alone")
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, shots=size.shots))
+
+    def tasks(self, settings: EvaluationSettings) -> tuple[Task, ...]:
+        listed = self.data.tasks(settings.split)
+        if settings.num_tasks is not None and settings.num_tasks > len(listed):
+            raise ValueError(f"{self.id} has {len(listed)} {settings.split} tasks; {settings.num_tasks} were asked for")
+        return listed[: settings.num_tasks]
+
+    def points(self, learner: FewShotLearner, settings: EvaluationSettings) -> Points:
+        return judging.points(learner, settings, _REGRESSION_STEPS)
+
+    def measure(
+        self,
+        learner: FewShotLearner,
+        state: State,
+        tasks: tuple[Task, ...],
+        settings: EvaluationSettings,
+        trial: int,
+        on_progress: OnProgress,
+    ) -> Measured:
+        points, mode = self.points(learner, settings), judging.batch_norm_of(learner, settings)
+        size = judging.chunk_size(self.shots + _QUERIES)
+        errors: list[Float[np.ndarray, "point task"]] = []
+        for number, chunk in enumerate(judging.chunks(len(tasks), size)):
+            kept = min(size, len(tasks) - number * size)
+            support, query = self._draw([tasks[i] for i in chunk], settings.seed, trial)
+            predictor = learner.start(state, size).with_batch_norm(mode)
+            by_point = judging.predictions(predictor, support, query.inputs, points)
+            errors.append(np.stack([_errors(values, query)[:kept] for values in by_point]))
+            on_progress((number * size + kept) / len(tasks))
+        return Measured({"error": np.concatenate(errors, axis=1)})
+
+    def _draw(self, tasks: list[Task], seed: int, trial: int) -> Batch:
+        """Supports and queries, each task's by its own generator."""
+        parts: list[Batch] = []
+        for task in tasks:
+            rng = np.random.default_rng([seed, trial + 1, int(content_hash(task.to_json()), 16)])
+            parts.append(Batch(*(self.data.examples((task,), count, rng) for count in (self.shots, _QUERIES))))
+        support, query = (
+            Examples(*(torch.cat(tensors) for tensors in zip(*examples, strict=True)))
+            for examples in zip(*parts, strict=True)
+        )
+        return Batch(support.to(self.device), query.to(self.device))
+
+
+def _errors(predicted: Float[Tensor, "task query output"], query: Examples) -> Float[np.ndarray, " task"]:
+    """Each task's mean squared error."""
+    return losses.per_task_loss(predicted.detach(), query).cpu().numpy().astype(np.float64)

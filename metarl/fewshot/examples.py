@@ -3,8 +3,13 @@
 import dataclasses
 from typing import Literal, NamedTuple, final
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from metarl.learning.protocols import Metrics
+
+_SMALL = 32  # pixels
 
 
 class Examples(NamedTuple):
@@ -16,9 +21,20 @@ class Examples(NamedTuple):
     """[task, example, ...]. For classification int64, the numbers of the ways (0 … ways − 1) and no further axis; for
     regression the float32 values."""
 
-    def to(self, device: str) -> "Examples":
+    def to(self, device: torch.device | str) -> "Examples":
         """The same on another device."""
         return Examples(self.inputs.to(device), self.targets.to(device))
+
+    def followed_by(self, others: "Examples") -> "Examples":
+        """Each task's examples, then its others."""
+        inputs, targets = (torch.cat(pair, dim=1) for pair in zip(self, others, strict=True))
+        return Examples(inputs, targets)
+
+    def take(self, numbers: Shaped[Tensor, "task number"]) -> "Examples":
+        """Of each task the examples with these numbers, in this order."""
+        numbers = numbers.to(self.inputs.device)
+        tasks = torch.arange(len(numbers), device=numbers.device)[:, None]
+        return Examples(self.inputs[tasks, numbers], self.targets[tasks, numbers])
 
 
 class Batch(NamedTuple):
@@ -26,6 +42,10 @@ class Batch(NamedTuple):
 
     support: Examples
     query: Examples
+
+    def metrics(self) -> Metrics:
+        """`examples`: how many the learner is shown, supports and queries."""
+        return {"examples": sum(part.targets.shape[0] * part.targets.shape[1] for part in (self.support, self.query))}
 
 
 @final
@@ -46,6 +66,21 @@ class TaskSignature:
     classes: int = 0
     """Classes of the training split in all; 0 for regression."""
 
+    @property
+    def classifies(self) -> bool:
+        """Whether targets are the numbers of ways."""
+        return self.kind == "classification"
+
+    @property
+    def images(self) -> bool:
+        """Whether inputs are images."""
+        return len(self.shape) == 3
+
+    @property
+    def small_images(self) -> bool:
+        """Whether inputs are images of at most 32 pixels: characters, not photographs."""
+        return self.images and max(self.shape[1:]) <= _SMALL
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +97,15 @@ class TrainingTasks:
     by_class: bool = False
     """Not on episodes, but on examples of all training classes under the classes' own numbers (0 … signature.classes
     − 1): in a `Batch` the `query` of a task is `queries` of these examples, its `support` none."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TaskRecord:
+    """What a run remembers of the tasks it was trained for, so that no data are needed to use the learner."""
+
+    signature: TaskSignature
+    mean: tuple[float, ...] = ()
+    """Subtracted from each channel of an image in [0, 1], or each feature; nothing where empty."""
+    std: tuple[float, ...] = ()
+    """What a channel or feature is then divided by."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from metarl.fewshot.examples import Examples
 
 
-def by_task(predicted: Float[Tensor, "*task example output"], examples: Examples) -> Float[Tensor, "*task"]:
+def per_task_loss(predicted: Float[Tensor, "*task example output"], examples: Examples) -> Float[Tensor, "*task"]:
     """The mean over a task's examples: of −log softmax(f)[y] where targets are ways, of (f − y)² where they are values.
 
     Nothing is summed over tasks, so that a gradient of the sum over tasks is each task's own.

@@ -22,19 +22,21 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.adapt import adapt, adapt_tasks
-from metarl.fewshot import losses, networks, outer_step
+from metarl.fewshot import encoders, losses, outer_step
+from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, need_batch_norm
-from metarl.fewshot.networks import HEAD, Network, NetworkConfig, Tuned
-from metarl.learning.protocols import Figures, Parameters, State
+from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_tasks
+from metarl.fewshot.network import HEAD, Network
+from metarl.fewshot.plain import fields_only
+from metarl.learning.protocols import Metrics, Parameters, State
 
 Strategy = Literal["stacked", "vmap", "loop"]
-_RATES = "rates."
+_INNER_LR = "inner_lr."
 
 
 @dataclasses.dataclass(frozen=True)
 class MamlConfig:
-    """Options of supervised MAML. Where one is not given, it is that of `recipe` for tasks of this kind."""
+    """Options of supervised MAML. Where one is not given, it is that of `paper_defaults` for tasks of this kind."""
 
     meta_batch: int | None = None
     """Tasks an outer step."""
@@ -42,58 +44,63 @@ class MamlConfig:
     """Inner steps in training."""
     test_steps: int | None = None
     """Inner steps in evaluations."""
-    inner_rate: float | None = None
-    """α, the inner steps' rate, for the mean loss over the support."""
-    outer_rate: float = 1e-3
-    """Adam's learning rate."""
-    halve_every: int = 0
-    """Outer steps after which Adam's rate is halved, again and again; 0 for never."""
+    inner_lr: float | None = None
+    """α, the inner steps' learning rate, for the mean loss over the support."""
+    learning_rate: float = 1e-3
+    """Adam's, in the outer step."""
+    learning_rate_half_life: int = 0
+    """Outer steps after which Adam's learning rate is halved, again and again; 0 for never."""
     first_order: bool = False
     """Take the inner gradients as constants: no second derivatives."""
     anil: bool = False
     """Adapt only the last layer."""
-    learned_rates: bool = False
-    """Learn an inner rate for each layer and step, beginning with `inner_rate`."""
+    learn_inner_lr: bool = False
+    """Learn an inner learning rate for each layer and step, beginning with `inner_lr`."""
     multi_step: int = 0
     """Outer steps in which the loss moves from all inner steps' parameters to the last's alone; 0 for the last's."""
     strategy: Literal["auto", "stacked", "vmap", "loop"] = "auto"
     """How the tasks of a meta-batch are computed: stacked or by vmap as one program, or in a loop; no result depends on
     it but by rounding. auto: loop for images of more than 32 pixels on a CPU, stacked for all else."""
-    network: NetworkConfig = NetworkConfig()
+    encoder: EncoderConfig | None = None
+    """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
         given = {"meta_batch": self.meta_batch, "inner_steps": self.inner_steps, "test_steps": self.test_steps}
         checks.at_least(1, **{name: value for name, value in given.items() if value is not None})
-        checks.at_least(0, halve_every=self.halve_every, multi_step=self.multi_step)
-        checks.positive(outer_rate=self.outer_rate, inner_rate=1.0 if self.inner_rate is None else self.inner_rate)
+        checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life, multi_step=self.multi_step)
+        checks.positive(learning_rate=self.learning_rate, inner_lr=1.0 if self.inner_lr is None else self.inner_lr)
+
+    def build(self, signature: TaskSignature, device: str = "cpu") -> "Maml":
+        encoders.build(self.encoder, signature)  # raises where there is none
+        return Maml(self, signature, device)
 
 
-class Recipe(NamedTuple):
+class PaperDefaults(NamedTuple):
     """Options for a kind of tasks (Finn et al. 2017, §5, app. A)."""
 
     meta_batch: int
     queries: int
     inner_steps: int
     test_steps: int
-    inner_rate: float
+    inner_lr: float
 
 
-def recipe(signature: TaskSignature) -> Recipe:
-    """The options for tasks of this kind: the paper's, but for the rate and the queries for characters.
+def paper_defaults(signature: TaskSignature) -> PaperDefaults:
+    """The options for tasks of this kind: the paper's, but for the inner rate and the queries for characters.
 
     The paper's rates for classification are for the loss summed over examples: 0.01 for photographs, 0.05 for the mean
     of five. For characters it has 0.4 at 5 ways, with a network that averages its features over the image; this one
     hands them all on, and learns several times faster with 0.02 and with three queries a class instead of one
     (docs/results.md).
     """
-    if signature.kind == "regression":
-        return Recipe(25, 10, 1, 1, 0.01)
-    if networks.small(signature):
+    if not signature.classifies:
+        return PaperDefaults(25, 10, 1, 1, 0.01)
+    if signature.small_images:
         queries, rate = max(3, signature.shots), 0.02 * signature.ways
-        return Recipe(32, queries, 1, 3, rate) if signature.ways < 20 else Recipe(16, queries, 5, 5, rate)
-    if len(signature.shape) == 3:
-        return Recipe(4 if signature.shots < 5 else 2, 15, 5, 10, 0.05)
-    return Recipe(32, 15, 1, 1, 0.1)
+        return PaperDefaults(32, queries, 1, 3, rate) if signature.ways < 20 else PaperDefaults(16, queries, 5, 5, rate)
+    if signature.images:
+        return PaperDefaults(4 if signature.shots < 5 else 2, 15, 5, 10, 0.05)
+    return PaperDefaults(32, 15, 1, 1, 0.1)
 
 
 @final
@@ -105,26 +112,36 @@ class Maml:
     signature: TaskSignature
     device: str = "cpu"
 
+    __getstate__ = fields_only
+
     @functools.cached_property
-    def recipe(self) -> Recipe:
+    def options(self) -> PaperDefaults:
         """The options, given or those for tasks of this kind."""
-        paper = recipe(self.signature)
         config = self.config
         given = {
             "meta_batch": config.meta_batch,
             "inner_steps": config.inner_steps,
             "test_steps": config.test_steps,
-            "inner_rate": config.inner_rate,
+            "inner_lr": config.inner_lr,
         }
-        return paper._replace(**{name: value for name, value in given.items() if value is not None})
+        defaults = paper_defaults(self.signature)
+        return defaults._replace(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def meta_batch(self) -> int:
-        return self.recipe.meta_batch
+        return self.options.meta_batch
 
     @property
-    def shown(self) -> tuple[str, ...]:
-        return ("loss", "accuracy") if self.signature.kind == "classification" else ("error_before", "error_after")
+    def progress_keys(self) -> tuple[str, ...]:
+        return ("loss", "accuracy") if self.signature.classifies else ("error_before", "error_after")
+
+    @property
+    def num_adaptations(self) -> int:
+        return self.options.test_steps
+
+    @property
+    def adaptation_name(self) -> AdaptationName:
+        return "gradient step"
 
     @property
     def batch_norms(self) -> tuple[BatchNorm, ...]:
@@ -132,111 +149,142 @@ class Maml:
 
     @property
     def training(self) -> TrainingTasks:
-        return TrainingTasks(queries=self.recipe.queries)
+        return TrainingTasks(queries=self.options.queries)
 
     @functools.cached_property
     def network(self) -> Network:
         """f_θ."""
-        return networks.build(self.config.network, self.signature, self.signature.outputs, adapted=True)
+        encoder = encoders.build(self.config.encoder, self.signature)
+        return Network(encoders.for_second_order(encoder), self.signature.outputs)
 
     @property
     def strategy(self) -> Strategy:
         """How the tasks of a meta-batch are computed."""
         if self.config.strategy != "auto":
             return self.config.strategy
-        large = len(self.signature.shape) == 3 and not networks.small(self.signature)
+        large = self.signature.images and not self.signature.small_images
         return "loop" if large and torch.device(self.device).type == "cpu" else "stacked"
 
     def init(self, seed: int) -> State:
         parameters = self.network.init(torch.Generator().manual_seed(seed))
-        state = outer_step.start(self.network, parameters | self._initial_rates(parameters), self.device)
+        state = outer_step.initial_state(self.network, parameters | self._initial_rates(parameters), self.device)
         return dataclasses.replace(state, parameters=outer_step.learned(state))  # it keeps no running averages
 
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            adapted, terms = self.unadapted(parameters), list[Tensor]()
+    def start(self, state: State, num_tasks: int) -> "MamlPredictor":
+        parameters = self.unadapted(state.parameters)
+        return MamlPredictor(self, state.parameters, num_tasks, parameters, self.batch_norms[0])
+
+    def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
+        def objective(shared: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            adapted, terms = self.unadapted(shared), list[Tensor]()
             predicted = loss = torch.empty(0)
             for step, weight in enumerate(self._step_weights(int(state.optimizer["step"]))):
-                adapted = self.inner_step(adapted, parameters, batch.support, step)
+                adapted = self.inner_step(adapted, shared, experience.support, step)
                 if weight:
-                    predicted = adapted.values(batch.query.inputs)
-                    loss = losses.by_task(predicted, batch.query).mean()
+                    predicted = self.network.predict(adapted, experience.query.inputs, loop=self.strategy == "loop")
+                    loss = losses.per_task_loss(predicted, experience.query).mean()
                     terms.append(loss if weight == 1 else weight * loss)
             return functools.reduce(torch.add, terms), (predicted.detach(), loss.detach())
 
-        found, (predicted, loss) = outer_step.gradients(objective, state.parameters)
-        return outer_step.step(state, found, self.config), self._figures(state, batch, predicted, float(loss))
-
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm, steps: int | None = None) -> Tuned:
-        """Each task's parameters after so many inner steps on its support, `test_steps` unless told otherwise."""
-        need_batch_norm(batch_norm, self.batch_norms)
-        with torch.no_grad():
-            adapted = self.unadapted(state.parameters)
-            for step in range(self.recipe.test_steps if steps is None else steps):
-                adapted = self.inner_step(adapted, state.parameters, support, step)
-            return dataclasses.replace(adapted, support=support.inputs if batch_norm == "support" else None)
-
-    def errors(self, state: State, support: Examples, query: Examples, steps: int) -> Float[Tensor, " task"]:
-        """Each task's mean squared error (or cross-entropy) on its query after `steps` inner steps on its support."""
-        predicted = self.adapt(state, support, self.batch_norms[0], steps).predict(query.inputs)
-        return losses.by_task(predicted, query)
+        gradients, (predicted, loss) = outer_step.gradients(objective, state.parameters)
+        return outer_step.step(state, gradients, self.config), self._metrics(state, experience, predicted, float(loss))
 
     def loss(self, parameters: Parameters, examples: Examples) -> Tensor:
         """L(θ) of one task, or, with a task axis in the parameters and examples, its sum over the tasks."""
         predicted = self.network(parameters, examples.inputs).values
-        return losses.by_task(predicted, examples).sum()
+        return losses.per_task_loss(predicted, examples).sum()
 
-    def unadapted(self, parameters: Parameters) -> Tuned:
+    def unadapted(self, shared: Parameters) -> dict[str, Tensor]:
         """θ⁰, the same for every task."""
-        return Tuned(self.network, parameters)
+        return {name: value for name, value in shared.items() if not name.startswith(_INNER_LR)}
 
-    def inner_step(self, before: Tuned, shared: Parameters, support: Examples, step: int) -> Tuned:
-        """One inner step further, differentiable; `shared` are the parameters that the rates are among."""
-        parameters = {name: value for name, value in before.parameters.items() if not name.startswith(_RATES)}
-        names = HEAD if self.config.anil else tuple(parameters)
+    def inner_step(self, before: Parameters, shared: Parameters, support: Examples, step: int) -> dict[str, Tensor]:
+        """Each task's parameters one inner step further, differentiable.
+
+        Args:
+            before: the parameters, without a task axis at step 0.
+            shared: what is learned across tasks: the inner learning rates are among it.
+            support: of every task.
+            step: inner steps taken before.
+        """
+        names = HEAD if self.config.anil else tuple(before)
         rates, first_order = self._rates(shared, step), self.config.first_order
         if self.strategy == "stacked":  # the gradient of a sum over tasks, in each task's own parameters, is the task's
+            own = dict(before)
             if step == 0:
-                tasks = len(support.inputs)
-                parameters |= {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
-            adapted = adapt(self.loss, parameters, [support], rates, first_order=first_order, only=names, eager=True)
-        else:
-            adapted = adapt_tasks(
-                self.loss,
-                parameters,
-                [support],
-                rates,
-                first_order=first_order,
-                only=names,
-                shared=step == 0,
-                strategy=self.strategy,
-            )
-        return Tuned(self.network, adapted, loop=self.strategy == "loop")
+                own |= {name: before[name].expand(len(support.inputs), *before[name].shape) for name in names}
+            return adapt(self.loss, own, [support], rates, first_order=first_order, only=names, eager=True)
+        return adapt_tasks(
+            self.loss,
+            before,
+            [support],
+            rates,
+            first_order=first_order,
+            only=names,
+            shared=step == 0,
+            strategy=self.strategy,
+        )
 
     def _rates(self, shared: Parameters, step: int) -> float | dict[str, Tensor]:
         """α of a step; steps beyond the learned ones take the last one's."""
-        if not self.config.learned_rates:
-            return self.recipe.inner_rate
-        index = min(step, self.recipe.inner_steps - 1)
-        rates = {name.removeprefix(_RATES): value for name, value in shared.items() if name.startswith(_RATES)}
+        if not self.config.learn_inner_lr:
+            return self.options.inner_lr
+        index = min(step, self.options.inner_steps - 1)
+        rates = {name.removeprefix(_INNER_LR): value for name, value in shared.items() if name.startswith(_INNER_LR)}
         return {name: value[index] for name, value in rates.items()}
 
     def _initial_rates(self, parameters: Parameters) -> dict[str, Tensor]:
-        if not self.config.learned_rates:
+        if not self.config.learn_inner_lr:
             return {}
         adapting = HEAD if self.config.anil else tuple(parameters)
-        steps, rate = self.recipe.inner_steps, self.recipe.inner_rate
-        return {f"{_RATES}{name}": torch.full((steps,), rate) for name in adapting}
+        steps, rate = self.options.inner_steps, self.options.inner_lr
+        return {f"{_INNER_LR}{name}": torch.full((steps,), rate) for name in adapting}
 
     def _step_weights(self, outer_step: int) -> list[float]:
         """w_i, the weight of the loss after each inner step."""
-        count = self.recipe.inner_steps
+        count = self.options.inner_steps
         share = min(1.0, outer_step / self.config.multi_step) if self.config.multi_step else 1.0
         return [(1 - share) / count + share * (step == count - 1) for step in range(count)]
 
-    def _figures(self, state: State, batch: Batch, predicted: Tensor, loss: float) -> Figures:
-        if self.signature.kind == "classification":
+    def _metrics(self, state: State, batch: Batch, predicted: Tensor, loss: float) -> Metrics:
+        if self.signature.classifies:
             return {"loss": loss, "accuracy": losses.accuracy(predicted, batch.query.targets)}
         with torch.no_grad():
             before = self.network(state.parameters, batch.query.inputs).values
-        return {"error_before": float(losses.by_task(before, batch.query).mean()), "error_after": loss}
+        return {"error_before": float(losses.per_task_loss(before, batch.query).mean()), "error_after": loss}
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MamlPredictor:
+    """The network somewhere in its inner steps on each of a batch of tasks."""
+
+    learner: Maml
+    shared: Parameters
+    """What was learned across tasks."""
+    num_tasks: int
+    parameters: Parameters
+    """The network's: with a task axis after the first step, where tasks have their own."""
+    batch_norm: BatchNorm
+    steps: int = 0
+    """Inner steps taken."""
+    support: Float[Tensor, "task example ..."] | None = None
+    """The inputs of the last step."""
+
+    def adapt(self, support: Examples) -> "MamlPredictor":
+        """One inner step on this support."""
+        need_tasks(self.num_tasks, support.inputs)
+        with torch.no_grad():
+            parameters = self.learner.inner_step(self.parameters, self.shared, support, self.steps)
+        return dataclasses.replace(self, parameters=parameters, steps=self.steps + 1, support=support.inputs)
+
+    def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
+        """Where the support's statistics are to be taken and there is none yet, the queries' own are."""
+        need_tasks(self.num_tasks, inputs)
+        support = self.support if self.batch_norm == "support" else None
+        with torch.no_grad():
+            one_by_one = self.learner.strategy == "loop" and self.steps > 0
+            return self.learner.network.predict(self.parameters, inputs, support, loop=one_by_one)
+
+    def with_batch_norm(self, mode: str) -> "MamlPredictor":
+        return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))

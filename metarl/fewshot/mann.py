@@ -27,13 +27,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import losses, lstm, metric, networks, outer_step
+from metarl.fewshot import encoders, losses, lstm, metric, outer_step
+from metarl.fewshot.encoders import STANDARD, EncoderConfig, Standardised, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, need_batch_norm
-from metarl.fewshot.networks import STANDARD, Network, NetworkConfig, Standardised, Statistics
-from metarl.learning.protocols import Figures, Parameters, State
+from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_classification, need_tasks
+from metarl.fewshot.linear import affine, init_linear
+from metarl.fewshot.lstm import LstmCarry
+from metarl.fewshot.network import Network
+from metarl.fewshot.plain import fields_only
+from metarl.learning.protocols import Metrics, Parameters, State
 
-_TURNS = 10  # examples of each class in a sequence
+_INSTANCES = 10  # examples of each class in a sequence
 _SHARP = 10.0  # what β begins with, before softplus
 _CONTROLLER, _HEADS, _OUTPUT = "controller", "heads", "output"
 
@@ -54,27 +58,34 @@ class MannConfig:
     """Width of the LSTM."""
     usage_decay: float = 0.95
     """γ."""
-    embedding: Literal["inputs", "network", "fixed"] = "inputs"
-    """What the controller is shown: the inputs themselves, flat (the paper's), or what a network makes of them, which
+    embedding: Literal["inputs", "encoder", "fixed"] = "inputs"
+    """What the controller is shown: the inputs themselves, flat (the paper's), or what an encoder makes of them, which
     is learned too, or is fixed as it begins: with another run's features, say."""
-    outer_rate: float = 1e-3
-    """Adam's learning rate."""
-    halve_every: int = 0
-    """Outer steps after which the rate is halved, again and again; 0 for never."""
-    network: NetworkConfig = NetworkConfig()
+    learning_rate: float = 1e-3
+    """Adam's."""
+    learning_rate_half_life: int = 0
+    """Outer steps after which the learning rate is halved, again and again; 0 for never."""
+    encoder: EncoderConfig | None = None
+    """What makes features of examples, if anything does; Conv4 for images and a multi-layer perceptron for vectors, if
+    not given."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, meta_batch=self.meta_batch, width=self.width, heads=self.heads, controller=self.controller)
         checks.at_least(self.heads, slots=self.slots)
-        checks.at_least(0, halve_every=self.halve_every)
+        checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
         checks.fraction(usage_decay=self.usage_decay)
-        checks.positive(outer_rate=self.outer_rate)
+        checks.positive(learning_rate=self.learning_rate)
+        if self.embedding == "inputs" and self.encoder is not None:
+            raise ValueError("an encoder is given, but the controller is shown the inputs themselves: say embedding")
+
+    def build(self, signature: TaskSignature, device: str = "cpu") -> "Mann":
+        return Mann(self, signature, device)
 
 
-class Carry(NamedTuple):
+class MannCarry(NamedTuple):
     """Everything that goes on from step to step."""
 
-    controller: lstm.Memory
+    controller: LstmCarry
     memory: Float[Tensor, "batch slot width"]
     reading: Float[Tensor, "batch head slot"]
     """w^r of the last step."""
@@ -83,157 +94,179 @@ class Carry(NamedTuple):
     read: Float[Tensor, "batch head*width"]
     """What the heads read at the last step."""
 
+    def repeated(self, count: int) -> "MannCarry":
+        """Each row `count` times."""
+        controller = LstmCarry(*(part.repeat_interleave(count, dim=0) for part in self.controller))
+        return MannCarry(controller, *(part.repeat_interleave(count, dim=0) for part in self[1:]))
+
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Mann:
-    """The learner."""
+    """The learner.
+
+    Queries of all tasks are one batch for the controller, so a prediction can differ in its last bits with the number
+    of tasks beside it.
+    """
 
     config: MannConfig
     signature: TaskSignature
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        metric.need_classification(self.signature, "mann")
+        need_classification(self.signature, "mann")
+        if self.config.embedding != "inputs":
+            encoders.build(self.config.encoder, self.signature)  # raises where there is none
+
+    __getstate__ = fields_only
 
     @property
     def meta_batch(self) -> int:
         return self.config.meta_batch
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def progress_keys(self) -> tuple[str, ...]:
         return ("loss", "accuracy_2nd", "accuracy_last")
 
     @property
+    def num_adaptations(self) -> int:
+        return 1
+
+    @property
+    def adaptation_name(self) -> AdaptationName:
+        return "support"
+
+    @property
     def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return ("running",) if self._embeds else ("none",)
+        return ("none",) if self.network is None else ("running",)
 
     @property
     def training(self) -> TrainingTasks:
         """Ten examples of each class, support and query together."""
-        return TrainingTasks(queries=max(1, _TURNS - self.signature.shots))
+        return TrainingTasks(queries=max(1, _INSTANCES - self.signature.shots))
 
     @functools.cached_property
-    def network(self) -> Network:
+    def network(self) -> Network | None:
         """The embedding, where there is one. Standardised, because keys are compared by the angle between them."""
-        return Standardised(networks.build(self.config.network, self.signature, outputs=0))
-
-    @property
-    def _embeds(self) -> bool:
-        return self.config.embedding != "inputs"
+        if self.config.embedding == "inputs":
+            return None
+        return Network(Standardised(encoders.build(self.config.encoder, self.signature)))
 
     def init(self, seed: int) -> State:
         generator = torch.Generator().manual_seed(seed)
-        config, ways = self.config, self.signature.ways
-        parameters = self.network.init(generator) if self._embeds else {}
-        inputs = self.network.features if self._embeds else int(np.prod(self.signature.shape))
+        config, network, ways = self.config, self.network, self.signature.ways
+        parameters = {} if network is None else network.init(generator)
+        inputs = int(np.prod(self.signature.shape)) if network is None else network.num_features
         read = config.heads * config.width
         parameters |= lstm.init(_CONTROLLER, inputs + ways + read, config.controller, generator)
-        parameters |= networks.linear(_HEADS, config.controller, config.heads * (config.width + 2), generator)
+        parameters |= init_linear(_HEADS, config.controller, config.heads * (config.width + 2), generator)
         parameters[f"{_HEADS}.bias"].view(config.heads, -1)[:, config.width] = _SHARP
-        parameters |= networks.linear(_OUTPUT, config.controller + read, ways, generator)
-        state = outer_step.start(self.network, parameters, self.device)
-        return state if self._embeds else dataclasses.replace(state, parameters=outer_step.learned(state))
+        parameters |= init_linear(_OUTPUT, config.controller + read, ways, generator)
+        return outer_step.initial_state(network, parameters, self.device)
 
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        sequence = _shuffled(batch, rng)
+    def start(self, state: State, num_tasks: int) -> "MannPredictor":
+        parameters = outer_step.learned(state)
+        like = parameters[f"{_OUTPUT}.bias"]
+        carry, previous = initial_carry(self.config, num_tasks, like), like.new_zeros(num_tasks, self.signature.ways)
+        return MannPredictor(self, parameters, outer_step.running(state), num_tasks, carry, previous)
+
+    def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
+        sequence = _shuffled(experience.support.followed_by(experience.query), rng)
         fixed = None
         if self.config.embedding == "fixed":
             with torch.no_grad():
-                blocks = {name: pair for name, pair in outer_step.running(state).items() if name != STANDARD}
-                fixed = self._features(outer_step.learned(state), sequence.inputs, blocks)
+                layers = {name: pair for name, pair in outer_step.running(state).items() if name != STANDARD}
+                fixed = self.features(outer_step.learned(state), sequence.inputs, layers)
 
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Statistics | None]]:
-            features, statistics = fixed or self._features(parameters, sequence.inputs, None)
-            logits, _ = self._read(parameters, features, sequence.targets)
-            return losses.by_task(logits, sequence).mean(), (logits.detach(), statistics)
+            features, statistics = fixed or self.features(parameters, sequence.inputs, None)
+            x = torch.cat([features, _one_step_later(self.one_hot(sequence.targets))], dim=-1)
+            logits, _ = read_through(parameters, self.config, x, initial_carry(self.config, len(x), x))
+            return losses.per_task_loss(logits, sequence).mean(), (logits.detach(), statistics)
 
-        found, (logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
-        return outer_step.step(state, found, self.config, statistics), _figures(logits, sequence)
-
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Remembering":
-        """The learner that has read the support."""
-        need_batch_norm(batch_norm, self.batch_norms)
-        with torch.no_grad():
-            parameters, statistics = outer_step.learned(state), outer_step.running(state)
-            features, _ = self._features(parameters, support.inputs, statistics)
-            _, carry = self._read(parameters, features, support.targets)
-            return Remembering(self, parameters, statistics, carry, self._one_hot(support.targets[:, -1]))
+        gradients, (logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
+        return outer_step.step(state, gradients, self.config, statistics), _metrics(logits, sequence)
 
     def predict_in_turn(self, state: State, sequence: Examples) -> Float[Tensor, "task example way"]:
         """Logits for each example, from the examples and targets before it and its own inputs."""
-        with torch.no_grad():
-            parameters = outer_step.learned(state)
-            features, _ = self._features(parameters, sequence.inputs, outer_step.running(state))
-            return self._read(parameters, features, sequence.targets)[0]
+        before = self.start(state, len(sequence.inputs))
+        return before.read(sequence)[0]
 
-    def next(
-        self, parameters: Parameters, statistics: Statistics, inputs: Tensor, previous: Tensor, carry: Carry
-    ) -> Float[Tensor, "batch way"]:
-        """Logits for inputs [batch, ...] that come next, `previous` the target before as a one-hot vector."""
-        features, _ = self._features(parameters, inputs[:, None], statistics)
-        return step(parameters, self.config, torch.cat([features[:, 0], previous], dim=-1), carry)[0]
-
-    def _features(
+    def features(
         self, parameters: Parameters, inputs: Tensor, statistics: Statistics | None
     ) -> tuple[Float[Tensor, "task example feature"], Statistics | None]:
-        if not self._embeds:
+        """What the controller is shown of inputs [task, example, ...], and what normalised it."""
+        if self.network is None:
             return inputs.flatten(2), None
         outputs = self.network(parameters, inputs.flatten(0, 1), statistics)
         return outputs.values.unflatten(0, inputs.shape[:2]), outputs.statistics
 
-    def _read(
-        self, parameters: Parameters, features: Float[Tensor, "task example feature"], targets: Tensor
-    ) -> tuple[Float[Tensor, "task example way"], Carry]:
-        """Goes through the sequences: logits at every step, and the carry after the last."""
-        one_hot = self._one_hot(targets)
-        previous = torch.cat([torch.zeros_like(one_hot[:, :1]), one_hot[:, :-1]], dim=1)
-        x = torch.cat([features, previous], dim=-1)
-        carry, logits = empty(self.config, len(x), x), []
-        for t in range(x.shape[1]):
-            found, carry = step(parameters, self.config, x[:, t], carry)
-            logits.append(found)
-        return torch.stack(logits, dim=1), carry
-
-    def _one_hot(self, targets: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def one_hot(self, targets: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Targets as the controller is shown them."""
         return torch.nn.functional.one_hot(targets, self.signature.ways).float()
+
+    def embeds_alone(self, mode: str) -> bool:
+        return self.network is not None
+
+    def embed(self, state: State, inputs: Float[Tensor, "example ..."]) -> Float[Tensor, "example feature"]:
+        with torch.no_grad():
+            return self.features(outer_step.learned(state), inputs[None], outer_step.running(state))[0][0]
+
+    def start_embedded(self, state: State, num_tasks: int) -> "MannPredictor":
+        return dataclasses.replace(self.start(state, num_tasks), embedded=True)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Remembering:
-    """The learner after it has read the support of every task."""
+class MannPredictor:
+    """The learner after it has read what it was shown of each of a batch of tasks."""
 
     learner: Mann
     parameters: Parameters
-    statistics: Statistics
-    carry: Carry
+    running: Statistics
+    """The running averages of training."""
+    num_tasks: int
+    carry: MannCarry
     previous: Float[Tensor, "task way"]
-    """The target of the support's last example."""
+    """The target of the last example, which it is told with the next input; zeros before the first."""
+    embedded: bool = False
+    """Whether it is given features in place of inputs."""
+
+    def adapt(self, support: Examples) -> "MannPredictor":
+        """Reads these examples too, in their order."""
+        need_tasks(self.num_tasks, support.inputs)
+        _, carry = self.read(support)
+        return dataclasses.replace(self, carry=carry, previous=self.learner.one_hot(support.targets[:, -1]))
 
     def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query way"]:
+        """Each query is one more step from here."""
+        need_tasks(self.num_tasks, inputs)
         tasks, queries = inputs.shape[:2]
-
-        def repeated(x: Tensor) -> Tensor:
-            return x.repeat_interleave(queries, dim=0)
-
-        memory, reading, usage, read = (repeated(x) for x in self.carry[1:])
-        controller = lstm.Memory(*(repeated(x) for x in self.carry.controller))
         with torch.no_grad():
-            logits = self.learner.next(
-                self.parameters,
-                self.statistics,
-                inputs.flatten(0, 1),
-                repeated(self.previous),
-                Carry(controller, memory, reading, usage, read),
-            )
+            x = torch.cat([self._features(inputs), self.previous[:, None].expand(-1, queries, -1)], dim=-1)
+            carry = self.carry.repeated(queries)
+            logits, _ = step(self.parameters, self.learner.config, x.flatten(0, 1), carry)
         return logits.unflatten(0, (tasks, queries))
 
+    def with_batch_norm(self, mode: str) -> "MannPredictor":
+        need_batch_norm(mode, self.learner.batch_norms)
+        return self
 
-def empty(config: MannConfig, batch: int, like: Tensor) -> Carry:
+    def read(self, sequence: Examples) -> tuple[Float[Tensor, "task example way"], MannCarry]:
+        """Logits for every example in turn, and the carry after the last."""
+        with torch.no_grad():
+            targets = _one_step_later(self.learner.one_hot(sequence.targets), self.previous)
+            x = torch.cat([self._features(sequence.inputs), targets], dim=-1)
+            return read_through(self.parameters, self.learner.config, x, self.carry)
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        return inputs if self.embedded else self.learner.features(self.parameters, inputs, self.running)[0]
+
+
+def initial_carry(config: MannConfig, batch: int, like: Tensor) -> MannCarry:
     """The carry at the start of a sequence. Slots are not quite equal, so that the cosine is defined."""
-    return Carry(
-        lstm.empty(batch, config.controller, like),
+    return MannCarry(
+        lstm.initial_carry(batch, config.controller, like),
         like.new_full((batch, config.slots, config.width), 1e-6),
         like.new_zeros(batch, config.heads, config.slots),
         like.new_zeros(batch, config.slots),
@@ -241,12 +274,23 @@ def empty(config: MannConfig, batch: int, like: Tensor) -> Carry:
     )
 
 
+def read_through(
+    parameters: Parameters, config: MannConfig, x: Float[Tensor, "batch step input"], carry: MannCarry
+) -> tuple[Float[Tensor, "batch step way"], MannCarry]:
+    """Goes through sequences: logits at every step, and the carry after the last."""
+    by_step: list[Tensor] = []
+    for x_t in x.unbind(1):
+        logits, carry = step(parameters, config, x_t, carry)
+        by_step.append(logits)
+    return torch.stack(by_step, dim=1), carry
+
+
 def step(
-    parameters: Parameters, config: MannConfig, x: Float[Tensor, "batch input"], carry: Carry
-) -> tuple[Float[Tensor, "batch way"], Carry]:
+    parameters: Parameters, config: MannConfig, x: Float[Tensor, "batch input"], carry: MannCarry
+) -> tuple[Float[Tensor, "batch way"], MannCarry]:
     """One step: logits for x = [input, target before], and what goes on."""
     controller = lstm.step(parameters, _CONTROLLER, torch.cat([x, carry.read], dim=-1), carry.controller)
-    heads = networks.affine(parameters, _HEADS, controller.hidden).unflatten(-1, (config.heads, -1))
+    heads = affine(parameters, _HEADS, controller.hidden).unflatten(-1, (config.heads, -1))
     key, strength, gate = heads.split([config.width, 1, 1], dim=-1)
     key, gate = torch.tanh(key), torch.sigmoid(gate)
     unused = least_used(carry.usage, config.heads)
@@ -255,8 +299,8 @@ def step(
     reading = address(key, torch.nn.functional.softplus(strength) + 1, memory)
     read = (reading @ memory).flatten(1)
     usage = config.usage_decay * carry.usage + (reading + writing).sum(1)
-    logits = networks.affine(parameters, _OUTPUT, torch.cat([controller.hidden, read], dim=-1))
-    return logits, Carry(controller, memory, reading, usage, read)
+    logits = affine(parameters, _OUTPUT, torch.cat([controller.hidden, read], dim=-1))
+    return logits, MannCarry(controller, memory, reading, usage, read)
 
 
 def address(
@@ -274,21 +318,27 @@ def least_used(usage: Float[Tensor, "batch slot"], count: int) -> Float[Tensor, 
     return torch.nn.functional.one_hot(slots, usage.shape[-1]).to(usage.dtype)
 
 
-def _shuffled(batch: Batch, rng: np.random.Generator) -> Examples:
-    """All examples of each task in random order."""
-    inputs, targets = (torch.cat(pair, dim=1) for pair in zip(batch.support, batch.query, strict=True))
-    tasks, examples = targets.shape
-    order = rng.permuted(np.tile(np.arange(examples), (tasks, 1)), axis=1)
-    numbers, rows = torch.from_numpy(order).to(targets.device), torch.arange(tasks, device=targets.device)[:, None]
-    return Examples(inputs[rows, numbers], targets[rows, numbers])
+def _one_step_later(
+    targets: Float[Tensor, "task example way"], first: Float[Tensor, "task way"] | None = None
+) -> Float[Tensor, "task example way"]:
+    """At each example the target before it; at the first the one given, or zeros."""
+    before = torch.zeros_like(targets[:, 0]) if first is None else first
+    return torch.cat([before[:, None], targets[:, :-1]], dim=1)
 
 
-def _figures(logits: Float[Tensor, "task example way"], sequence: Examples) -> Figures:
+def _shuffled(examples: Examples, rng: np.random.Generator) -> Examples:
+    """The examples of each task in random order."""
+    tasks, count = examples.targets.shape
+    order = rng.permuted(np.tile(np.arange(count), (tasks, 1)), axis=1)
+    return examples.take(torch.from_numpy(order))
+
+
+def _metrics(logits: Float[Tensor, "task example way"], sequence: Examples) -> Metrics:
     """The loss, and the accuracy at the second and at the last example of a class."""
     targets = sequence.targets
     right = (logits.argmax(-1) == targets).float()
     same = (targets[:, :, None] == targets[:, None]).float()
-    turn = same.tril().sum(-1)  # which example of its class each is, from 1
-    by_turn = {name: right[turn == number] for name, number in (("2nd", 2.0), ("last", float(turn.max())))}
-    accuracies = {f"accuracy_{name}": float(found.mean()) for name, found in by_turn.items() if found.numel()}
-    return {"loss": float(losses.by_task(logits, sequence).mean()), **accuracies}
+    instance = same.tril().sum(-1)  # which example of its class each is, from 1
+    by_instance = {name: right[instance == number] for name, number in (("2nd", 2.0), ("last", float(instance.max())))}
+    accuracies = {f"accuracy_{name}": float(each.mean()) for name, each in by_instance.items() if each.numel()}
+    return {"loss": float(losses.per_task_loss(logits, sequence).mean()), **accuracies}

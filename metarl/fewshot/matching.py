@@ -20,9 +20,9 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.fewshot import lstm, metric
-from metarl.fewshot.examples import TrainingTasks
-from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
-from metarl.fewshot.networks import NetworkConfig
+from metarl.fewshot.encoders import EncoderConfig
+from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.fewshot.prototypical import squared_distances
 from metarl.learning.protocols import Parameters
 
@@ -44,16 +44,20 @@ class MatchingConfig:
     """Embed each example in the context of the whole support."""
     reads: int = 5
     """K, the steps of attention to the support, with full context."""
-    outer_rate: float = 1e-3
-    """Adam's learning rate."""
-    halve_every: int = 2000
-    """Outer steps after which the rate is halved, again and again; 0 for never."""
-    network: NetworkConfig = NetworkConfig()
+    learning_rate: float = 1e-3
+    """Adam's."""
+    learning_rate_half_life: int = 2000
+    """Outer steps after which the learning rate is halved, again and again; 0 for never."""
+    encoder: EncoderConfig | None = None
+    """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, meta_batch=self.meta_batch, reads=self.reads)
-        checks.at_least(0, halve_every=self.halve_every)
-        checks.positive(outer_rate=self.outer_rate, temperature=self.temperature)
+        checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
+        checks.positive(learning_rate=self.learning_rate, temperature=self.temperature)
+
+    def build(self, signature: TaskSignature, device: str = "cpu") -> "Matching":
+        return Matching(self, signature, device)
 
 
 @final
@@ -68,21 +72,18 @@ class Matching(MetricLearner):
         """20 classes and 5 queries of each: more ways than the paper's 5, as for prototypical networks."""
         return metric.higher_ways(self.signature, 20)
 
-    @property
-    def comparing(self) -> Comparing:
-        return Comparing(self.network, self._compare)
-
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         parameters: dict[str, Tensor] = {}
         if self.config.similarity == "cosine":
             parameters[_TEMPERATURE] = torch.tensor(math.log(self.config.temperature))
         if self.config.full_context:
-            width = self.network.features
+            width = self.network.num_features
             for name, inputs in ((_FORWARDS, width), (_BACKWARDS, width), (_ATTENTION, 2 * width)):
                 parameters |= lstm.init(name, inputs, width, generator)
         return parameters
 
-    def _compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+    def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+        """log Σ_i a(x, x_i) [y = y_i]."""
         if self.config.full_context:
             tasks = in_context(parameters, tasks, self.config.reads)
         if self.config.similarity == "cosine":
@@ -103,24 +104,24 @@ def in_context(parameters: Parameters, tasks: Embedded, reads: int) -> Embedded:
     """The examples as embedded in the context of the support."""
     support = _read_support(parameters, tasks.support)
     count, queries, width = tasks.query.shape
-    memory = lstm.empty(count * queries, width, tasks.query)
+    carry = lstm.initial_carry(count * queries, width, tasks.query)
     read = torch.zeros_like(tasks.query)
     hidden = torch.zeros_like(tasks.query)
     for _ in range(reads):
-        state = torch.cat([hidden, read], dim=-1).flatten(0, 1)
-        memory = lstm.step(parameters, _ATTENTION, state, lstm.Memory(tasks.query.flatten(0, 1), memory.cell))
-        hidden = memory.hidden.unflatten(0, (count, queries)) + tasks.query
+        previous = torch.cat([hidden, read], dim=-1).flatten(0, 1)
+        carry = lstm.step(parameters, _ATTENTION, previous, lstm.LstmCarry(tasks.query.flatten(0, 1), carry.cell))
+        hidden = carry.hidden.unflatten(0, (count, queries)) + tasks.query
         read = torch.softmax(hidden @ support.mT, dim=-1) @ support
     return tasks._replace(support=support, query=hidden)
 
 
 def _read_support(parameters: Parameters, support: Float[Tensor, "task example feature"]) -> Tensor:
     count, examples, width = support.shape
-    found = [support]
+    terms = [support]
     for name, order in ((_FORWARDS, range(examples)), (_BACKWARDS, range(examples - 1, -1, -1))):
-        memory, by_example = lstm.empty(count, width, support), {}
+        carry, by_example = lstm.initial_carry(count, width, support), {}
         for example in order:
-            memory = lstm.step(parameters, name, support[:, example], memory)
-            by_example[example] = memory.hidden
-        found.append(torch.stack([by_example[example] for example in range(examples)], dim=1))
-    return torch.stack(found).sum(0)
+            carry = lstm.step(parameters, name, support[:, example], carry)
+            by_example[example] = carry.hidden
+        terms.append(torch.stack([by_example[example] for example in range(examples)], dim=1))
+    return torch.stack(terms).sum(0)

@@ -4,13 +4,12 @@
 
 Training normalises by the statistics of all images of the meta-batch, and keeps running averages of them. A query is
 judged by those averages (`running`), by its task's support alone (`support`), or by support and query together
-(`transductive`), as in training.
+(`transductive`), as in training. By running averages an example's features are its own, whatever tasks it is in.
 """
 
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -18,12 +17,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.fewshot import losses, networks, outer_step
+from metarl.fewshot import encoders, losses, outer_step
+from metarl.fewshot.encoders import EncoderConfig, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import BatchNorm, Predictor, need_batch_norm
-from metarl.fewshot.networks import Network, NetworkConfig, Statistics
+from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_classification, need_tasks
+from metarl.fewshot.network import Network
 from metarl.fewshot.outer_step import OuterOptions
-from metarl.learning.protocols import Figures, Parameters, State
+from metarl.fewshot.plain import fields_only
+from metarl.learning.protocols import Metrics, Parameters, State
 
 
 class Embedded(NamedTuple):
@@ -43,12 +44,6 @@ class Embedded(NamedTuple):
         return torch.nn.functional.one_hot(self.targets, self.ways).to(self.support.dtype)
 
 
-Compare = Callable[[Parameters, Embedded], Tensor]
-"""Logits [task, query, way] from parameters and features."""
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""A scalar loss of logits [task, query, way] and the query's targets."""
-
-
 def cross_entropy(logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
     """−log p(y | x), its mean over queries and tasks."""
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -58,17 +53,6 @@ def cosine(x: Float[Tensor, "task query feature"], y: Float[Tensor, "task other 
     """x · y / ‖x‖ ‖y‖ of every pair, [task, query, other]."""
     normalize = torch.nn.functional.normalize
     return normalize(x, dim=-1) @ normalize(y, dim=-1).mT
-
-
-def need_classification(signature: TaskSignature, learner: str) -> None:
-    """Raises ValueError for a regression."""
-    if signature.kind != "classification":
-        raise ValueError(f"{learner} classifies and cannot learn a regression; maml, reptile and transfer can")
-
-
-def batch_norms(network: Network) -> tuple[BatchNorm, ...]:
-    """The kinds that a comparing learner can be judged with."""
-    return ("running", "transductive", "support") if network.normalises else ("none",)
 
 
 def higher_ways(signature: TaskSignature, ways: int) -> TrainingTasks:
@@ -84,7 +68,7 @@ class MetricOptions(OuterOptions, Protocol):
     def meta_batch(self) -> int: ...
 
     @property
-    def network(self) -> NetworkConfig: ...
+    def encoder(self) -> EncoderConfig | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,114 +81,148 @@ class MetricLearner(abc.ABC):
 
     def __post_init__(self) -> None:
         need_classification(self.signature, type(self).__name__.lower())
+        encoders.build(self.config.encoder, self.signature)  # raises where there is none
+
+    __getstate__ = fields_only
 
     @property
     @abc.abstractmethod
     def training(self) -> TrainingTasks:
         """The tasks that it is best trained on."""
 
-    @property
     @abc.abstractmethod
-    def comparing(self) -> "Comparing":
-        """The embedding, how it compares, and its loss."""
+    def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+        """Logits."""
 
     @abc.abstractmethod
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         """What is learned beside the embedding."""
+
+    def criterion(self, logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
+        """The loss, a scalar."""
+        return cross_entropy(logits, targets)
 
     @property
     def meta_batch(self) -> int:
         return self.config.meta_batch
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def progress_keys(self) -> tuple[str, ...]:
         return ("loss", "accuracy")
 
     @property
+    def num_adaptations(self) -> int:
+        return 1
+
+    @property
+    def adaptation_name(self) -> AdaptationName:
+        return "support"
+
+    @property
     def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return batch_norms(self.network)
+        return ("running", "transductive", "support") if self.network.normalises else ("none",)
 
     @functools.cached_property
     def network(self) -> Network:
         """The embedding f."""
-        return networks.build(self.config.network, self.signature, outputs=0)
+        return Network(encoders.for_comparison(encoders.build(self.config.encoder, self.signature)))
 
     def init(self, seed: int) -> State:
         generator = torch.Generator().manual_seed(seed)
         embedding = self.network.init(generator)
-        return outer_step.start(self.network, embedding | self.own_parameters(generator), self.device)
+        return outer_step.initial_state(self.network, embedding | self.own_parameters(generator), self.device)
 
-    def meta_step(self, state: State, batch: Batch, rng: np.random.Generator) -> tuple[State, Figures]:
-        return self.comparing.meta_step(state, batch, self.config)
+    def start(self, state: State, num_tasks: int) -> "MetricPredictor":
+        parameters, running = outer_step.learned(state), outer_step.running(state)
+        return MetricPredictor(self, parameters, running, num_tasks, self.batch_norms[0])
 
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> Predictor:
-        return self.comparing.adapt(state, support, batch_norm)
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Comparing:
-    """An embedding and a way to compare."""
-
-    network: Network
-    compare: Compare
-    criterion: Criterion = cross_entropy
-
-    def meta_step(self, state: State, batch: Batch, options: OuterOptions) -> tuple[State, Figures]:
+    def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
         """One outer step on the loss of the queries."""
-        tasks, shots = batch.support.targets.shape
-        inputs = torch.cat([batch.support.inputs, batch.query.inputs], dim=1).flatten(0, 1)
+        tasks, shots = experience.support.targets.shape
+        inputs = torch.cat([experience.support.inputs, experience.query.inputs], dim=1).flatten(0, 1)
 
         def objective(parameters: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor, Statistics]]:
             outputs = self.network(parameters, inputs)
             support, query = _apart(outputs.values.unflatten(0, (tasks, -1)), shots)
-            logits = self.compare(parameters, Embedded(support, batch.support.targets, query))
-            loss = self.criterion(logits, batch.query.targets)
+            logits = self.compare(parameters, Embedded(support, experience.support.targets, query))
+            loss = self.criterion(logits, experience.query.targets)
             return loss, (loss.detach(), logits.detach(), outputs.statistics)
 
-        found, (loss, logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
-        figures = {"loss": float(loss), "accuracy": losses.accuracy(logits, batch.query.targets)}
-        return outer_step.step(state, found, options, statistics), figures
+        gradients, (loss, logits, statistics) = outer_step.gradients(objective, outer_step.learned(state))
+        metrics = {"loss": float(loss), "accuracy": losses.accuracy(logits, experience.query.targets)}
+        return outer_step.step(state, gradients, self.config, statistics), metrics
 
-    def adapt(self, state: State, support: Examples, batch_norm: BatchNorm) -> "Compared":
-        """The learner that compares queries with this support."""
-        need_batch_norm(batch_norm, batch_norms(self.network))
-        parameters = outer_step.learned(state)
+    def embeds_alone(self, mode: str) -> bool:
+        return mode in ("running", "none")
+
+    def embed(self, state: State, inputs: Float[Tensor, "example ..."]) -> Float[Tensor, "example feature"]:
         with torch.no_grad():
-            statistics = outer_step.running(state) if batch_norm == "running" else None
-            outputs = self.network(parameters, support.inputs, statistics)
-        if batch_norm == "support":
-            statistics = outputs.statistics
-        together = support.inputs if batch_norm == "transductive" else None
-        return Compared(self, parameters, support.targets, outputs.values, statistics, together)
+            return self.network(outer_step.learned(state), inputs, outer_step.running(state)).values
+
+    def start_embedded(self, state: State, num_tasks: int) -> "MetricPredictor":
+        return dataclasses.replace(self.start(state, num_tasks), embedded=True)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Compared:
-    """A comparing learner that has seen the support of every task."""
+class MetricPredictor:
+    """A learner that compares with the examples that it has been shown of each of a batch of tasks."""
 
-    learner: Comparing
+    learner: MetricLearner
     parameters: Parameters
-    targets: Int[Tensor, "task example"]
-    """The ways of the support's examples."""
-    features: Float[Tensor, "task example feature"]
-    """The support, embedded."""
-    statistics: Statistics | None
-    """What normalises the queries; None for their own."""
-    together: Float[Tensor, "..."] | None
-    """The support's inputs, where it is normalised together with the queries."""
+    """What was learned."""
+    running: Statistics
+    """The running averages of training."""
+    num_tasks: int
+    batch_norm: BatchNorm
+    embedded: bool = False
+    """Whether it is given features in place of inputs."""
+    support: Examples | None = None
+    """All that it has been shown."""
+    features: Float[Tensor, "task example feature"] | None = None
+    """The support's, where they do not depend on the queries."""
+    statistics: Statistics | None = None
+    """What normalises the queries, where not their own statistics do."""
+
+    def adapt(self, support: Examples) -> "MetricPredictor":
+        """Compares with these examples too."""
+        need_tasks(self.num_tasks, support.inputs)
+        shown = support if self.support is None else self.support.followed_by(support)
+        if self.embedded:
+            return dataclasses.replace(self, support=shown, features=shown.inputs)
+        if self.batch_norm == "transductive":
+            return dataclasses.replace(self, support=shown, features=None, statistics=None)
+        with torch.no_grad():
+            given = None if self.batch_norm == "support" else self.running
+            features, statistics = self.learner.network(self.parameters, shown.inputs, given)
+        return dataclasses.replace(self, support=shown, features=features, statistics=statistics)
 
     def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query way"]:
-        network = self.learner.network
+        """Zeros, by chance, for each of the signature's ways, where there is nothing to compare with yet."""
+        need_tasks(self.num_tasks, inputs)
+        if self.support is None:
+            return inputs.new_zeros(*inputs.shape[:2], self.learner.signature.ways)
         with torch.no_grad():
-            if self.together is None:
-                support = self.features
-                query = network(self.parameters, inputs, self.statistics).values
+            if self.features is None:
+                both = torch.cat([self.support.inputs, inputs], dim=1)
+                embedded = self.learner.network(self.parameters, both).values
+                support, query = _apart(embedded, self.support.inputs.shape[1])
             else:
-                both = network(self.parameters, torch.cat([self.together, inputs], dim=1)).values
-                support, query = _apart(both, self.together.shape[1])
-            return self.learner.compare(self.parameters, Embedded(support, self.targets, query))
+                support, query = self.features, self._embedded(inputs)
+            return self.learner.compare(self.parameters, Embedded(support, self.support.targets, query))
+
+    def with_batch_norm(self, mode: str) -> "MetricPredictor":
+        fresh = dataclasses.replace(
+            self,
+            batch_norm=need_batch_norm(mode, self.learner.batch_norms),
+            support=None,
+            features=None,
+            statistics=None,
+        )
+        return fresh if self.support is None else fresh.adapt(self.support)
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        return inputs if self.embedded else self.learner.network(self.parameters, inputs, self.statistics).values
 
 
 def _apart(x: Float[Tensor, "task both feature"], shots: int) -> tuple[Tensor, Tensor]:

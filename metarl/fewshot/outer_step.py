@@ -1,6 +1,6 @@
-"""What every few-shot learner does with a gradient: one step of Adam, at a rate that may be halved now and then.
+"""What every few-shot learner does with a gradient: one step of Adam, with a learning rate that may have a half-life.
 
-A state's parameters hold what is learned, and, under `running.`, the running averages of batch norm's mean and
+A state's parameters hold what is learned and, under `running.`, the running averages of batch norm's mean and
 variance, which are followed, not learned.
 """
 
@@ -10,12 +10,13 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from metarl.fewshot import networks
-from metarl.fewshot.networks import Network, Statistics
+from metarl.fewshot.encoders import STANDARD, Statistics
+from metarl.fewshot.network import ENCODER, Network
 from metarl.learning.protocols import Parameters, State
 from metarl.maths import adam
 
 RUNNING = "running."
+_MEAN, _VARIANCE = ".mean", ".variance"
 _MOMENTUM = 0.1  # PyTorch's
 Aux = TypeVar("Aux")
 
@@ -25,16 +26,17 @@ class OuterOptions(Protocol):
     """The options of a learner's outer step."""
 
     @property
-    def outer_rate(self) -> float: ...
+    def learning_rate(self) -> float: ...
 
     @property
-    def halve_every(self) -> int: ...
+    def learning_rate_half_life(self) -> int: ...
 
 
-def start(network: Network, learned: Parameters, device: str) -> State:
-    """The state before the first outer step."""
+def initial_state(network: Network | None, learned: Parameters, device: str) -> State:
+    """The state before the first outer step, with running averages where there is a network that normalises."""
     learned = {name: value.to(device) for name, value in learned.items()}
-    running = {name: value.to(device) for name, value in _named(network.start()).items()}
+    statistics = {} if network is None else network.encoder.initial_statistics()
+    running = {name: value.to(device) for name, value in _named(statistics).items()}
     return State({**learned, **running}, adam.start(learned))
 
 
@@ -43,17 +45,18 @@ def learned(state: State) -> dict[str, Tensor]:
     return {name: value for name, value in state.parameters.items() if not name.startswith(RUNNING)}
 
 
-def of_features(name: str) -> bool:
-    """Whether a state's parameter belongs to a network below its head."""
-    return name.removeprefix(RUNNING).startswith(networks.FEATURES)
+def of_encoder(name: str) -> bool:
+    """Whether a state's parameter belongs to the encoder alone: one that another learner's run can begin with."""
+    return name.startswith((ENCODER, RUNNING)) and not name.startswith(f"{RUNNING}{STANDARD}.")
 
 
 def running(state: State) -> Statistics:
-    """The running averages of batch norm's statistics, by block."""
-    blocks = [name.removeprefix(RUNNING).removesuffix(".mean") for name in state.parameters if name.endswith(".mean")]
+    """The running averages of batch norm's statistics, by layer."""
+    means = [name for name in state.parameters if name.startswith(RUNNING) and name.endswith(_MEAN)]
+    layers = [name.removeprefix(RUNNING).removesuffix(_MEAN) for name in means]
     return {
-        block: (state.parameters[f"{RUNNING}{block}.mean"], state.parameters[f"{RUNNING}{block}.variance"])
-        for block in blocks
+        layer: (state.parameters[f"{RUNNING}{layer}{_MEAN}"], state.parameters[f"{RUNNING}{layer}{_VARIANCE}"])
+        for layer in layers
     }
 
 
@@ -64,15 +67,15 @@ def gradients(
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     with torch.enable_grad():
         value, aux = objective(leaves)
-        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(leaves, found, strict=True)), aux
+        by_leaf = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, by_leaf, strict=True)), aux
 
 
 def step(state: State, gradients: Parameters, options: OuterOptions, statistics: Statistics | None = None) -> State:
     """One step of Adam, and of the running averages where the training batch's statistics are given."""
-    rate = options.outer_rate
-    if options.halve_every:
-        rate *= 0.5 ** (int(state.optimizer["step"]) // options.halve_every)
+    rate = options.learning_rate
+    if options.learning_rate_half_life:
+        rate *= 0.5 ** (int(state.optimizer["step"]) // options.learning_rate_half_life)
     before = learned(state)
     fused = all(value.device.type == "cpu" for value in before.values())  # elsewhere the step count would have to move
     parameters, optimizer = adam.step(before, gradients, state.optimizer, rate, fused=fused)
@@ -84,5 +87,5 @@ def step(state: State, gradients: Parameters, options: OuterOptions, statistics:
 
 
 def _named(statistics: Statistics) -> Mapping[str, Tensor]:
-    means = {f"{RUNNING}{block}.mean": mean for block, (mean, _) in statistics.items()}
-    return means | {f"{RUNNING}{block}.variance": variance for block, (_, variance) in statistics.items()}
+    means = {f"{RUNNING}{layer}{_MEAN}": mean for layer, (mean, _) in statistics.items()}
+    return means | {f"{RUNNING}{layer}{_VARIANCE}": variance for layer, (_, variance) in statistics.items()}

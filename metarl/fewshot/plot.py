@@ -1,26 +1,21 @@
-"""The curve of a training run: loss or error, and the score on validation tasks, by outer step."""
+"""The curve of a training run: losses or errors, and the score on validation tasks, by outer step."""
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no global state, no screen
 
-from metarl.runs import metrics
-from metarl.runs.files import write_atomically
-
 _POINTS = 200
 """Points of a curve at the most; each is the mean of its share of the steps."""
 
 
-def write_curve(run: Path, shown: Sequence[str], path: Path) -> None:
-    """Draws the figures `shown` and `validation` of a run's metrics into a PNG."""
-    rows = metrics.read(run)
+def training_curve(rows: Sequence[Mapping[str, float | int | None]], keys: Sequence[str]) -> bytes:
+    """A PNG of the metrics with these names, a panel each, from a run's rows of metrics, each with its `step`."""
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4 * (len(shown) + 1), 3), layout="constrained", dpi=110)
-        for axes, name in zip(np.ravel(figure.subplots(1, len(shown) + 1)), (*shown, "validation"), strict=True):
+        figure = Figure(figsize=(4 * len(keys), 3), layout="constrained", dpi=110)
+        for axes, name in zip(np.ravel(figure.subplots(1, len(keys))), keys, strict=True):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
             steps, values = _thinned(np.array(points, dtype=np.float64).reshape(-1, 2))
             axes.plot(steps, values, linewidth=1, marker="." if len(steps) < 30 else "")
@@ -28,7 +23,7 @@ def write_curve(run: Path, shown: Sequence[str], path: Path) -> None:
             axes.grid(alpha=0.3)
         content = io.BytesIO()
         figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 def _thinned(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
-from metarl.fewshot import metric, networks
-from metarl.fewshot.examples import TrainingTasks
-from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
-from metarl.fewshot.networks import NetworkConfig
+from metarl.fewshot import metric
+from metarl.fewshot.encoders import EncoderConfig
+from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.learning.protocols import Parameters
 
 
@@ -26,16 +26,20 @@ class PrototypicalConfig:
 
     meta_batch: int = 1
     """Tasks an outer step."""
-    outer_rate: float = 1e-3
-    """Adam's learning rate."""
-    halve_every: int = 2000
-    """Outer steps after which the rate is halved, again and again; 0 for never."""
-    network: NetworkConfig = NetworkConfig()
+    learning_rate: float = 1e-3
+    """Adam's."""
+    learning_rate_half_life: int = 2000
+    """Outer steps after which the learning rate is halved, again and again; 0 for never."""
+    encoder: EncoderConfig | None = None
+    """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, meta_batch=self.meta_batch)
-        checks.at_least(0, halve_every=self.halve_every)
-        checks.positive(outer_rate=self.outer_rate)
+        checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
+        checks.positive(learning_rate=self.learning_rate)
+
+    def build(self, signature: TaskSignature, device: str = "cpu") -> "Prototypical":
+        return Prototypical(self, signature, device)
 
 
 @final
@@ -48,19 +52,14 @@ class Prototypical(MetricLearner):
     @property
     def training(self) -> TrainingTasks:
         """60 classes and 5 queries of each, 20 classes for photographs, as in the paper (§3.1, §3.2)."""
-        return metric.higher_ways(self.signature, 60 if networks.small(self.signature) else 20)
-
-    @property
-    def comparing(self) -> Comparing:
-        return Comparing(self.network, compare)
+        return metric.higher_ways(self.signature, 60 if self.signature.small_images else 20)
 
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         return {}
 
-
-def compare(parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
-    """−‖f(x) − c_k‖²."""
-    return -squared_distances(tasks.query, prototypes(tasks))
+    def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+        """−‖f(x) − c_k‖²."""
+        return -squared_distances(tasks.query, prototypes(tasks))
 
 
 def prototypes(tasks: Embedded) -> Float[Tensor, "task way feature"]:

@@ -1,4 +1,4 @@
-"""Draws episodes: N-way K-shot tasks, all of a meta-batch in one call, as numbers into the resident examples.
+"""Draws N-way K-shot tasks, all of a meta-batch in one call, as numbers into the resident examples.
 
     classes of a task:    ways distinct classes of the split, in random order: the order is the labels
     support, query:       shots + queries distinct examples of each class, each part shuffled
@@ -69,7 +69,7 @@ class Draw(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpisodeSampler:
-    """Episodes of a data set; a `metarl.learning.training.BatchSource`."""
+    """Tasks of a data set."""
 
     data: FewShotDataset
     shape: EpisodeShape = EpisodeShape()
@@ -96,57 +96,37 @@ class EpisodeSampler:
         if count < 1:
             raise ValueError(f"need at least one task, got {count}")
         self.check(split)
-        data, queries = self.data, self.shape.queries
         ways, shots = pick(self.shape.ways, rng), pick(self.shape.shots, rng)
-        pool = np.array(data.splits[split])
-        classes = pool[distinct(np.full(count, len(pool)), ways, rng)]  # [task, way]
-        within = distinct(data.counts[classes].reshape(-1), shots + queries, rng).reshape(count, ways, -1)
-        numbers = data.order[data.starts[classes][..., None] + within]  # [task, way, example]
-        support, support_targets = _shuffled(numbers[..., :shots], rng)
-        query, query_targets = _shuffled(numbers[..., shots:], rng)
-        return Draw(support, support_targets, query, query_targets)
+        pool = np.array(self.data.splits[split])
+        classes = pool[distinct(np.full(count, len(pool)), ways, rng)]
+        return draw_examples(self.data, classes, shots, self.shape.queries, rng)
 
-    def batch(self, draw: Draw) -> Batch:
-        """The examples themselves, float32, on the data set's device."""
+    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
+        """`count` tasks of a split: the examples themselves, float32, on the data set's device."""
+        draw = self.draw(split, count, rng)
         return Batch(
             Examples(inputs(self.data, draw.support), targets(self.data, draw.support_targets)),
             Examples(inputs(self.data, draw.query), targets(self.data, draw.query_targets)),
         )
 
-    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
-        """`count` tasks of a split."""
-        return self.batch(self.draw(split, count, rng))
 
-
-@final
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassSampler:
-    """Examples of all classes of a split under the classes' own numbers there: for a learner that is pretrained."""
-
-    data: FewShotDataset
-    size: int = 128
-    """Examples of a task."""
-
-    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
-        """`count` tasks, whose queries are examples drawn with replacement; their supports are empty."""
-        classes = np.array(self.data.splits[split])
-        places = np.full(len(self.data.classes), -1)
-        places[classes] = np.arange(len(classes))
-        members = np.flatnonzero(places[self.data.labels] >= 0)
-        numbers = members[rng.integers(len(members), size=(count, self.size))]
-        labels = places[self.data.labels[numbers]]
-        empty = numbers[:, :0]
-        return Batch(
-            Examples(inputs(self.data, empty), targets(self.data, empty)),
-            Examples(inputs(self.data, numbers), targets(self.data, labels)),
-        )
+def draw_examples(
+    data: FewShotDataset, classes: Int[np.ndarray, "task way"], shots: int, queries: int, rng: np.random.Generator
+) -> Draw:
+    """Examples of the classes of each task, a class's label being its place."""
+    tasks, ways = classes.shape
+    within = distinct(data.counts[classes].reshape(-1), shots + queries, rng).reshape(tasks, ways, -1)
+    numbers = data.order[data.starts[classes][..., None] + within]  # [task, way, example]
+    support, support_targets = _shuffled(numbers[..., :shots], rng)
+    query, query_targets = _shuffled(numbers[..., shots:], rng)
+    return Draw(support, support_targets, query, query_targets)
 
 
 def inputs(data: FewShotDataset, numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example ..."]:
     """The examples of these numbers, normalised."""
     index = torch.from_numpy(numbers.reshape(-1)).to(data.examples.device)
-    found = normalised(data.examples.index_select(0, index), data.mean, data.std)
-    return found.reshape(*numbers.shape, *data.shape)
+    examples = normalised(data.examples.index_select(0, index), data.mean, data.std)
+    return examples.reshape(*numbers.shape, *data.shape)
 
 
 def targets(data: FewShotDataset, labels: Int[np.ndarray, "task example"]) -> Int[Tensor, "task example"]:

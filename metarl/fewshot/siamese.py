@@ -18,9 +18,9 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.fewshot import metric
-from metarl.fewshot.examples import TrainingTasks
-from metarl.fewshot.metric import Comparing, Embedded, MetricLearner
-from metarl.fewshot.networks import NetworkConfig
+from metarl.fewshot.encoders import EncoderConfig
+from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.learning.protocols import Parameters
 
 _WEIGHT, _BIAS = "verify.weight", "verify.bias"
@@ -32,16 +32,20 @@ class SiameseConfig:
 
     meta_batch: int = 2
     """Tasks an outer step."""
-    outer_rate: float = 1e-3
-    """Adam's learning rate."""
-    halve_every: int = 2000
-    """Outer steps after which the rate is halved, again and again; 0 for never."""
-    network: NetworkConfig = NetworkConfig()
+    learning_rate: float = 1e-3
+    """Adam's."""
+    learning_rate_half_life: int = 2000
+    """Outer steps after which the learning rate is halved, again and again; 0 for never."""
+    encoder: EncoderConfig | None = None
+    """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, meta_batch=self.meta_batch)
-        checks.at_least(0, halve_every=self.halve_every)
-        checks.positive(outer_rate=self.outer_rate)
+        checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
+        checks.positive(learning_rate=self.learning_rate)
+
+    def build(self, signature: TaskSignature, device: str = "cpu") -> "Siamese":
+        return Siamese(self, signature, device)
 
 
 @final
@@ -56,25 +60,23 @@ class Siamese(MetricLearner):
         """20 classes and 5 queries of each: 2,000 pairs a task."""
         return metric.higher_ways(self.signature, 20)
 
-    @property
-    def comparing(self) -> Comparing:
-        return Comparing(self.network, compare, verification_loss)
-
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
-        width = self.network.features
+        width = self.network.num_features
         return {_WEIGHT: torch.full((width,), -1 / width), _BIAS: torch.zeros(())}  # far apart: not the same
 
+    def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
+        """The mean over a class's examples of s(x, x')."""
+        apart = (tasks.query[:, :, None] - tasks.support[:, None]).abs()  # [task, query, example, feature]
+        same = apart @ parameters[_WEIGHT] + parameters[_BIAS]
+        return same @ (tasks.one_hot / tasks.one_hot.sum(1, keepdim=True))
 
-def compare(parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
-    """The mean over a class's examples of s(x, x')."""
-    apart = (tasks.query[:, :, None] - tasks.support[:, None]).abs()  # [task, query, example, feature]
-    same = apart @ parameters[_WEIGHT] + parameters[_BIAS]
-    return same @ (tasks.one_hot / tasks.one_hot.sum(1, keepdim=True))
+    def criterion(self, logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
+        return verification_loss(logits, targets)
 
 
 def verification_loss(logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
     """−log σ(s) of matches and −log σ(−s) of all others, half and half."""
     match = torch.nn.functional.one_hot(targets, logits.shape[-1]).to(logits.dtype)
     weight = 0.5 * (match + (1 - match) / (logits.shape[-1] - 1))
-    found = torch.nn.functional.binary_cross_entropy_with_logits(logits, match, reduction="none")
-    return (weight * found).sum(-1).mean()
+    by_pair = torch.nn.functional.binary_cross_entropy_with_logits(logits, match, reduction="none")
+    return (weight * by_pair).sum(-1).mean()

@@ -7,9 +7,7 @@ from typing import final
 import numpy as np
 import torch
 
-from metarl import checks
-from metarl.fewshot.examples import Batch, Examples, TaskSignature
-from metarl.fewshot.sampler import Range, check_range, pick
+from metarl.fewshot.examples import Examples, TaskSignature
 from metarl.tasks import Family, Json, Split, Task, TaskSpace, Uniform, content_hash
 
 _INPUT_LIMIT = 5.0
@@ -51,33 +49,10 @@ class Sinusoids:
             raise ValueError(f"need at least one example of each task, got {count}")
         x = rng.uniform(-_INPUT_LIMIT, _INPUT_LIMIT, size=(len(tasks), count, 1))
         amplitude, phase = (
-            np.array([task[name] for task in tasks]).reshape(-1, 1, 1) for name in ("amplitude", "phase")
+            np.array([task.number(name) for task in tasks]).reshape(-1, 1, 1) for name in ("amplitude", "phase")
         )
         y = amplitude * np.sin(x - phase)
         return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.float32)))
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class SinusoidSource:
-    """Meta-batches of sinusoids; a `metarl.learning.training.BatchSource`."""
-
-    data: Sinusoids = dataclasses.field(default_factory=Sinusoids)
-    shots: Range = 10
-    """Examples in a support."""
-    queries: int = 10
-    """Examples in a query."""
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        check_range(1, shots=self.shots)
-        checks.at_least(1, queries=self.queries)
-
-    def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
-        """`count` tasks of a split."""
-        tasks, shots = self.data.sample(split, count, rng), pick(self.shots, rng)
-        support, query = (self.data.examples(tasks, number, rng) for number in (shots, self.queries))
-        return Batch(support.to(self.device), query.to(self.device))
 
 
 _FAMILIES = (

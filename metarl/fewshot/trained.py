@@ -1,148 +1,147 @@
-"""`metarl.fewshot.load`: the trained few-shot learner of a run's folder, to be shown examples of anything."""
+"""A trained few-shot learner as its user holds it: shown a few labelled examples of anything, it predicts others."""
 
 import dataclasses
-from pathlib import Path
-from typing import final
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from metarl.errors import UsageError
-from metarl.fewshot import learners
-from metarl.fewshot.benchmarks import Problem
-from metarl.fewshot.dataset import as_examples, normalised
-from metarl.fewshot.examples import Examples, TaskSignature
-from metarl.fewshot.learner import BatchNorm, FewShotLearner, Predictor
+from metarl.fewshot import dataset
+from metarl.fewshot.dataset import normalised
+from metarl.fewshot.examples import Examples, TaskRecord
+from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner
 from metarl.learning.protocols import State
-from metarl.runs import checkpoints, run_folder
-from metarl.runs.trained import Which
 
-LEARNER = "fewshot-"
-"""What the names of few-shot learners begin with in a run's config."""
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class TaskRecord:
-    """What a run's config says of the tasks, so that no data are needed to use the learner."""
-
-    signature: TaskSignature
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def described(problem: Problem) -> dict[str, object]:
-    """The record of a problem's tasks, for a run's config."""
-    mean, std = problem.normalisation
-    return dataclasses.asdict(TaskRecord(problem.signature, mean, std))
+Inputs = Shaped[np.ndarray, "example ..."]
+"""Images or vectors, one after the other."""
+Labels = Sequence[object] | Shaped[np.ndarray, "example ..."]
+"""One for each example: of any kind where they name classes, numbers where they are the values of a regression."""
 
 
 @final
-@dataclasses.dataclass(frozen=True)
-class TrainedFewShot:
-    """A few-shot learner as a run left it."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainedLearner:
+    """A few-shot learner and what it has learned."""
 
-    run: run_folder.Run
-    """The run's folder and its config."""
     learner: FewShotLearner
     state: State
-    """What it has learned."""
+    """On the device where the learner computes."""
     tasks: TaskRecord
     """What it was trained for."""
-    device: str
+
+    def __repr__(self) -> str:
+        """One line, without the parameters."""
+        signature, count = self.tasks.signature, sum(value.numel() for value in self.state.parameters.values())
+        kind = f"{signature.ways}-way {signature.shots}-shot" if signature.classifies else signature.kind
+        return f"<{type(self.learner).__name__} for {kind} of {_size(signature.shape)}, {count:,} parameters>"
 
     def adapt(
         self,
-        examples: Shaped[np.ndarray, "example ..."],
-        targets: Shaped[np.ndarray, "target ..."],
-        batch_norm: BatchNorm | None = None,
-    ) -> "AdaptedFewShot":
+        examples: Inputs,
+        labels: Labels,
+        *,
+        num_adaptations: int | None = None,
+        batch_norm: str | None = None,
+    ) -> "AdaptedLearner":
         """The learner after it has seen a few examples; it changes nothing here.
 
         Args:
             examples: uint8 images [example, height, width] or [example, height, width, channel], or vectors
                 [example, feature]: such as it was trained on.
-            targets: the class of each, 0, 1, ..., every one at least once; or the values of a regression.
+            labels: the class of each, at least two; or the values of a regression.
+            num_adaptations: how often it adapts to them; as in evaluations, if not given.
             batch_norm: one of `learner.batch_norms`; the first, if not given.
 
         Raises:
-            ValueError: examples or targets of another kind than it was trained on.
+            ValueError: examples or labels of another kind than it was trained on, or an option that is not for it.
         """
-        signature = self.tasks.signature
-        if len(targets) != len(examples):
-            raise ValueError(f"{len(examples)} examples but {len(targets)} targets")
-        if signature.kind == "classification":
-            wanted = torch.from_numpy(_ways(targets, signature, any_ways=self.learner.training.any_ways))
-        else:
-            wanted = torch.from_numpy(targets.astype(np.float32).reshape(len(targets), signature.outputs))
-        support = Examples(self.inputs(examples), wanted[None].to(self.device))
-        kind = self.learner.batch_norms[0] if batch_norm is None else batch_norm
-        return AdaptedFewShot(self, self.learner.adapt(self.state, support, kind))
+        times = self.learner.num_adaptations if num_adaptations is None else num_adaptations
+        if times < 0 or (self.learner.adaptation_name == "support" and times > self.learner.num_adaptations):
+            raise ValueError(f"this learner adapts to a support {self.learner.num_adaptations} times, not {times}")
+        if len(labels) != len(examples):
+            raise ValueError(f"{len(examples)} examples but {len(labels)} labels")
+        targets, classes = self._targets(labels)
+        support = Examples(self.inputs(examples), targets[None].to(self.state.device))
+        predictor = self.learner.start(self.state, 1)
+        if batch_norm is not None:
+            predictor = predictor.with_batch_norm(batch_norm)
+        for _ in range(times):
+            predictor = predictor.adapt(support)
+        return AdaptedLearner(self, predictor, classes)
 
-    def inputs(self, examples: Shaped[np.ndarray, "example ..."]) -> Float[Tensor, "1 example ..."]:
+    def inputs(self, examples: Inputs) -> Float[Tensor, "1 example ..."]:
         """Examples as the learner takes them, as those of one task."""
-        found = as_examples(examples)
-        if tuple(found.shape[1:]) != self.tasks.signature.shape:
+        pixels = as_examples(examples, shape=self.tasks.signature.shape)
+        return normalised(pixels.to(self.state.device), self.tasks.mean, self.tasks.std)[None]
+
+    def _targets(self, labels: Labels) -> tuple[Shaped[Tensor, "example ..."], tuple[Hashable, ...]]:
+        """Labels as the learner takes them, and the classes that they name."""
+        signature = self.tasks.signature
+        if not signature.classifies:
+            values = np.asarray(labels, dtype=np.float32)
+            if values.size != len(labels) * signature.outputs:
+                raise ValueError(f"this learner predicts {signature.outputs} values an example, got {values.shape}")
+            return torch.from_numpy(values.reshape(-1, signature.outputs)), ()
+        numbers, classes = as_targets(labels)
+        if len(classes) < 2:
             raise ValueError(
-                f"trained on examples of {_size(self.tasks.signature.shape)}, got {_size(tuple(found.shape[1:]))}"
+                f"there must be examples of at least two classes, got {', '.join(map(str, classes))} alone"
             )
-        return normalised(found.to(self.device), self.tasks.mean, self.tasks.std)[None]
+        if len(classes) != signature.ways and not self.learner.training.any_ways:
+            raise ValueError(
+                f"this learner has an output for each of its {signature.ways} ways, got {len(classes)} classes"
+            )
+        return torch.from_numpy(numbers), classes
 
 
 @final
-@dataclasses.dataclass(frozen=True)
-class AdaptedFewShot:
+@dataclasses.dataclass(frozen=True, repr=False)
+class AdaptedLearner:
     """A few-shot learner that has seen the examples of one task."""
 
-    trained: TrainedFewShot
-    predictor: Predictor
+    trained: TrainedLearner
+    predictor: AdaptedPredictor
+    classes: tuple[Hashable, ...]
+    """The labels that it was shown, in the order of the columns of `predict`; none for a regression."""
 
-    def predict(self, examples: Shaped[np.ndarray, "query ..."]) -> Float[np.ndarray, "query output"]:
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<{self.trained!r} adapted to {len(self.classes) or 'values'}{' classes' if self.classes else ''}>"
+
+    def predict(self, examples: Inputs) -> Float[np.ndarray, "query output"]:
         """The probability of each class, or the values of a regression."""
-        values = self.predictor.predict(self.trained.inputs(examples)).detach()[0]
-        if self.trained.tasks.signature.kind == "classification":
+        values = self.predictor.predict(self.trained.inputs(examples))[0]
+        if self.trained.tasks.signature.classifies:
             values = torch.softmax(values, dim=-1)
         return values.cpu().numpy()
 
 
-def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> TrainedFewShot:
-    """The trained few-shot learner of a run.
-
-    Raises:
-        UsageError: no run there, no checkpoint yet, or not of a few-shot learner.
-        RunError: every checkpoint is damaged, or the config is not one of this version.
-    """
-    run = run_folder.read(Path(folder))
-    experiment = run.config.experiment
-    name = experiment.learner.removeprefix(LEARNER)
-    if not experiment.learner.startswith(LEARNER) or name not in learners.CONFIGS:
-        raise UsageError(f"{folder} is a run of {experiment.learner}, not of a few-shot learner; see metarl.load")
-    config = run_folder.options_from_json(learners.CONFIGS[name], experiment.options.get("agent"), run.folder)
-    tasks = run_folder.options_from_json(TaskRecord, experiment.options.get("tasks"), run.folder)
-    find = checkpoints.latest if which == "last" else checkpoints.best
-    saved = find(run.checkpoints)
-    if saved is None:
-        raise UsageError(f"{folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
-    learner = learners.make(config, tasks.signature, device)
-    return TrainedFewShot(run, learner, saved.state.to(device), tasks, device)
-
-
-def _ways(
-    targets: Shaped[np.ndarray, "example ..."], signature: TaskSignature, *, any_ways: bool
-) -> Shaped[np.ndarray, " example"]:
-    if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
-        raise ValueError(
-            f"targets must be one integer an example, got {targets.dtype} with shape {list(targets.shape)}"
-        )
-    there = sorted({int(target) for target in targets})
-    if there != list(range(len(there))) or len(there) < 2:
-        raise ValueError(f"targets must be 0, 1, ... with every one there, and at least two; got {there}")
-    if len(there) != signature.ways and not any_ways:
-        raise ValueError(f"this learner has an output for each of its {signature.ways} ways, got {len(there)} classes")
-    return targets.astype(np.int64)
-
-
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
+
+
+# What follows stands in for `as_examples` and `as_targets` of `metarl.fewshot.conversion`, which take more kinds.
+
+
+class Targets(NamedTuple):
+    """Labels as numbers, and the classes that these stand for."""
+
+    numbers: Int[np.ndarray, " example"]
+    classes: tuple[Hashable, ...]
+
+
+def as_examples(examples: Inputs, *, shape: tuple[int, ...]) -> Shaped[Tensor, "example ..."]:
+    """Examples as a data set holds them; ValueError for those of another shape."""
+    pixels = dataset.as_examples(examples)
+    if tuple(pixels.shape[1:]) != shape:
+        raise ValueError(f"trained on examples of {_size(shape)}, got {_size(tuple(pixels.shape[1:]))}")
+    return pixels
+
+
+def as_targets(labels: Labels) -> Targets:
+    """Labels that can be sorted as numbers 0, 1, ..., and the classes that these stand for."""
+    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    return Targets(numbers.reshape(-1).astype(np.int64), tuple(classes.tolist()))

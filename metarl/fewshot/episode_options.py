@@ -9,7 +9,7 @@ from metarl.fewshot.sampler import EpisodeShape, Range, bounds
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Episodes:
+class EpisodeOptions:
     """How large tasks are. A learner is evaluated on tasks of one size and may be trained on others."""
 
     ways: int | None = None

@@ -4,6 +4,7 @@
     ECE = Σ_b n_b / n · |acc_b − conf_b|                        (Guo et al. 2017, "On calibration", eq. 3)
 
 over b equal bins of the confidence maxₖ pₖ; acc_b is the share of right answers in a bin, conf_b its mean confidence.
+The bins are kept as counts and sums, which add up over tasks and runs as the error itself does not.
 """
 
 import numpy as np
@@ -25,12 +26,20 @@ def negative_log_likelihood(
     return -np.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
 
 
-def calibration_error(
+def reliability_bins(
     confidences: Float[np.ndarray, " answer"], right: Bool[np.ndarray, " answer"], bins: int = BINS
-) -> float:
-    """The expected calibration error; a bin holds the confidences in (b / bins, (b + 1) / bins]."""
-    if len(confidences) == 0 or bins < 1:
-        raise ValueError(f"need at least one answer and one bin, got {len(confidences)} and {bins}")
+) -> Float[np.ndarray, "bin 3"]:
+    """Of each bin (b / bins, (b + 1) / bins]: its answers, the sum of their confidences, the right ones among them."""
+    if bins < 1:
+        raise ValueError(f"need at least one bin, got {bins}")
     places = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(places, weights=right - confidences, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidences))
+    columns = (np.ones_like(confidences), confidences, right.astype(np.float64))
+    return np.stack([np.bincount(places, weights=column, minlength=bins) for column in columns], axis=1)
+
+
+def calibration_error(bins: Float[np.ndarray, "bin 3"]) -> float:
+    """The expected calibration error of `reliability_bins`, or of sums of them."""
+    answers, confidence, right = bins.T
+    if answers.sum() == 0:
+        raise ValueError("a calibration error needs at least one answer, got 0")
+    return float(np.abs(right - confidence).sum() / answers.sum())

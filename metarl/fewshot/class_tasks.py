@@ -1,0 +1,85 @@
+"""The tasks of an evaluation on a data set's classes: the same for every learner.
+
+A task is its number and its classes by name. Its classes follow from the evaluation's seed and its number, its examples
+from the trial too: from nothing that other tasks could change.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
+from jaxtyping import Int
+
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.fewshot.dataset import FewShotDataset
+from metarl.fewshot.sampler import Draw, EpisodeSampler, EpisodeShape, draw_examples
+from metarl.tasks import Split, Task
+
+_NUM_TASKS: Mapping[Split, int] = {"train": 1000, "validation": 200, "test": 1000}
+_SEPARATOR = " | "  # between the names of a task's classes
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassTasks:
+    """Tasks of one size.
+
+    Raises:
+        ValueError: validation or test classes are too few, or have too few examples.
+    """
+
+    data: FewShotDataset
+    ways: int
+    shots: int
+    """Support examples of each class."""
+    queries: int
+    """Query examples of each class; there may be none."""
+
+    def __post_init__(self) -> None:
+        # A support example more in place of queries where there are none: the sampler wants at least one of each.
+        shape = EpisodeShape(self.ways, self.shots - (self.queries == 0), max(1, self.queries))
+        for split in ("validation", "test"):
+            EpisodeSampler(self.data, shape).check(split)
+        if unusable := [name for name in self.data.classes if _SEPARATOR in name]:
+            raise ValueError(
+                f"{self.data.id}: rename class {unusable[0]!r}; {_SEPARATOR!r} stands between the names of a task"
+            )
+
+    def tasks(self, settings: EvaluationSettings, family: str) -> tuple[Task, ...]:
+        """Tasks of the split: 1000, or 200 for validation, if the settings do not say."""
+        count = _NUM_TASKS[settings.split] if settings.num_tasks is None else settings.num_tasks
+        pool, drawn = np.array(self.data.splits[settings.split]), list[Task]()
+        for index in range(count):
+            rng = np.random.default_rng([settings.seed, index + 1])
+            classes = rng.choice(pool, self.ways, replace=False)  # in random order: the order is the labels
+            names = _SEPARATOR.join(self.data.classes[number] for number in classes)
+            drawn.append(Task.of(family, index=index, classes=names))
+        return tuple(drawn)
+
+    def draw(self, tasks: tuple[Task, ...], seed: int, trial: int) -> Draw:
+        """The examples of every task, by number.
+
+        Raises:
+            ValueError: a task names classes that the data set does not have, or other than `ways` of them.
+        """
+        draws: list[Draw] = []
+        for task in tasks:
+            rng = np.random.default_rng([seed, trial + 1, int(task.number("index")) + 1])
+            draws.append(draw_examples(self.data, self._classes_of(task), self.shots, self.queries, rng))
+        return Draw(*(np.concatenate(parts) for parts in zip(*draws, strict=True)))
+
+    def _classes_of(self, task: Task) -> Int[np.ndarray, "1 way"]:
+        """The numbers of a task's classes; their places are their labels."""
+        names = str(task["classes"]).split(_SEPARATOR)
+        if unknown := [name for name in names if name not in self._numbers]:
+            raise ValueError(f"{self.data.id} has no class {unknown[0]!r}, which {task} names")
+        if len(names) != self.ways:
+            raise ValueError(f"{task} has {len(names)} classes; tasks have {self.ways} ways here")
+        return np.array([[self._numbers[name] for name in names]])
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Of the classes, by name."""
+        return {name: number for number, name in enumerate(self.data.classes)}
