@@ -3,24 +3,31 @@
 Or a policy that learns nothing, as a floor or a ceiling: `evaluate.py --policy random --env metaworld-ml10`.
 """
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Protocol, runtime_checkable
 
 import tyro
 
-from metarl.commands.options import Machine, distribution, parse, trial_schedule, usage
-from metarl.errors import warn
-from metarl.evaluation.evaluate import SEED, Candidate, Evaluation, EvaluationSource, Source, aggregate, evaluate
-from metarl.evaluation.evaluate import Trained as Evaluable
+from metarl import agents
+from metarl.commands.options import ComputeOptions, distribution, parse, usage
+from metarl.errors import UsageError, warn
+from metarl.evaluation.evaluate import Candidate, aggregate, evaluate, evaluate_with
+from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
+from metarl.evaluation.results import Evaluation
+from metarl.evaluation.table import table
+from metarl.evaluation.trials import TrialJudge
+from metarl.learning.collect import Collector
+from metarl.registry import Registry
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
-from metarl.runs.trained import Trained, Which, load
+from metarl.runs.trained import TrainedAgent, TrainedFewShot, Which, load
 from metarl.tasks import Json, Split
 
-Policy = Literal["random", "expert"]
+SEED = EvaluationSettings().seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,44 +37,79 @@ class EvaluateOptions:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Folders of runs; more than one are taken as seeds of one experiment and summed up together."""
     split: Split = "test"
-    """Which of the distribution's frozen lists."""
+    """Which of the frozen lists."""
     checkpoint: Which = "last"
     """The last checkpoint, or the best on validation."""
-    rounds: int | None = None
+    adaptations: int | None = None
     """Adaptations in a trial; as trained if not given."""
     episodes: int | None = None
-    """Episodes on each task at each point of the curve; as trained if not given."""
+    """Episodes on each task before each adaptation and after the last; as trained if not given. For agents."""
     trials: int = 1
     """Trials on each task, averaged. Take many where a point is a single episode, as with RL²."""
     num_tasks: int | None = None
     """Only the first tasks of the list; all if not given."""
+    actions: Actions = "sampled"
+    """Whether the scored episodes' actions are drawn or the mean ones: two policies. For agents."""
+    swap_control: bool = True
+    """Also score agents that have adapted to another task's experience."""
+    batch_norm: str | None = None
+    """Where queries' batch norm takes its statistics from; the learner's own mode if not given. For few-shot learners."""
     evaluation_seed: int = SEED
-    """Decides every reset and every action's noise; the same for all runs that are to be compared."""
-    metaworld_protocol: bool = False
-    """Also run Meta-World's own evaluation, and print what it says beside ours. Slow: its environments are its own."""
-    policy: Policy | None = None
-    """Instead of runs: random actions, or the scripted policies of Meta-World, which are told the goal."""
+    """Decides every reset, every action's noise, every support and query; the same for all that are to be compared."""
+    official_protocol: bool = False
+    """Also run the benchmark's own evaluation (Meta-World has one), and print what it says beside ours. Slow."""
+    policy: str | None = None
+    """Instead of runs: `random` actions, or another policy that is known by name (Meta-World's scripted `expert`)."""
     env: tuple[str, ...] = ()
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None
     """Also write the raw numbers of everything together to this JSON file."""
-    machine: Machine = Machine()
+    compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
         if self.policy is None and (not self.runs or self.env):
             raise ValueError("name at least one run's folder; --env goes with --policy")
         if self.policy is not None and (self.runs or not self.env):
             raise ValueError("--policy is evaluated on --env, without runs")
-        if self.policy is not None and (self.rounds or self.metaworld_protocol or self.checkpoint != "last"):
-            raise ValueError("--policy learns nothing: --rounds, --checkpoint and --metaworld-protocol are for runs")
+        if self.policy is not None and (self.adaptations or self.official_protocol or self.checkpoint != "last"):
+            raise ValueError(
+                "--policy learns nothing: --adaptations, --checkpoint and --official-protocol are for runs"
+            )
         if self.output is not None and not self.output.parent.is_dir():
             raise ValueError(f"--output {self.output}: there is no folder {self.output.parent}")
+        if self.output is not None and self.output.is_dir():
+            raise ValueError(f"--output {self.output} is a folder; name a file")
+        _ = self.settings
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        """What the options say of the evaluation."""
+        return EvaluationSettings(
+            split=self.split,
+            num_tasks=self.num_tasks,
+            num_adaptations=self.adaptations,
+            episodes_per_adaptation=self.episodes,
+            trials=self.trials,
+            seed=self.evaluation_seed,
+            actions=self.actions,
+            swap_control=self.swap_control,
+            batch_norm=self.batch_norm,
+        )
+
+
+@runtime_checkable
+class OfficialProtocol(Protocol):
+    """A benchmark's own evaluation, for the distributions that it knows."""
+
+    def __call__(self, run: TrainedAgent, settings: EvaluationSettings, threads: int) -> tuple[str, dict[str, Json]]:
+        """One line for people, and the figures."""
+        ...
 
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Evaluates, writes and prints."""
     options = parse(EvaluateOptions, arguments, name, __doc__)
-    options.machine.use()
+    options.compute.use()
     if options.policy is not None:
         evaluate_policy(options.policy, options)
     else:
@@ -79,117 +121,93 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     found: list[Evaluation] = []
     beside: list[str] = []
     for folder in options.runs:
-        trained = load(folder, options.checkpoint, options.machine.threads, options.machine.device)
-        evaluation = with_progress(trained, trained.dist, options)
+        run = load(folder, options.checkpoint, options.compute.device)
+        with usage(), _told(f"evaluating {folder.name}") as on_progress:
+            evaluation = _evaluated(run, options, on_progress)
         content = evaluation.to_json()
-        if options.metaworld_protocol:
-            content["metaworld"] = as_metaworld(trained, evaluation, options)
-            beside.append(_comparison(folder, content["metaworld"]))
-        path = trained.run.write_evaluation(options.split, content, best=options.checkpoint == "best")
+        if options.official_protocol:
+            line, figures = _official(run, options)
+            content["official"] = dict(figures)
+            beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
+        path = run.run.write_evaluation(evaluation_stem(options.settings, options.checkpoint), content)
         print(f"written to {path}")
         found.append(evaluation)
     with usage():
         together = aggregate(found)
-    _write(options, together.to_json())
+    print("\n".join((table(together), *beside)))
     if options.output is not None:
+        write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
-    print("\n".join((together.table(), *beside)))
 
 
-def evaluate_policy(policy: Policy, options: EvaluateOptions) -> None:
+def evaluation_stem(settings: EvaluationSettings, checkpoint: Which) -> str:
+    """The name of an evaluation's file: the split, and every setting that is not the default."""
+    default = EvaluationSettings()
+    parts = [settings.split]
+    for field in dataclasses.fields(EvaluationSettings):
+        value = getattr(settings, field.name)
+        if field.name != "split" and value != getattr(default, field.name):
+            parts.append(f"{field.name.replace('_', '-')}-{value}".lower())
+    return "-".join([*parts, *(["best"] if checkpoint == "best" else [])])
+
+
+def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     """Evaluates a policy that learns nothing on each distribution, and prints a line each, or the table of one."""
     found: dict[str, Evaluation] = {}
     for id in options.env:
+        dist = distribution(id)
         with usage():
-            dist, candidate = policy_candidate(policy, id, options)
-        found[id] = with_progress(candidate, dist, options)
-        everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
-        _write(options, {"policy": policy, "evaluations": everything})  # each time: what is done is not lost
+            dist, agent = agents.named_policy(policy, dist, options.settings.split, options.num_tasks)
+            candidate = Candidate(agent, agent.init(0), agents.untrained_ref(policy))
+        collector = Collector(dist, options.compute.threads, options.compute.device)
+        with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
+            found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
+        if options.output is not None:  # each time: what is done is not lost
+            everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
+            write_atomically(options.output, encode_json({"policy": policy, "evaluations": everything}))
     if len(found) == 1:
-        print(next(iter(found.values())).table())
+        print(table(next(iter(found.values()))))
         return
     for id, evaluation in found.items():
         print(f"{id:40} {evaluation.curve()[0].mean:.3f}   {len(evaluation.tasks)} {options.split} tasks")
 
 
-def policy_candidate(policy: Policy, id: str, options: EvaluateOptions) -> tuple[EvaluationSource, Candidate]:
-    """A policy that learns nothing, and where it is to act.
-
-    Raises:
-        ValueError: an unknown distribution, or scripted policies for what is not Meta-World.
-    """
-    from metarl.agents.fixed import NOTHING, FixedPolicy, random_policy
-    from metarl.learning.collect import box
-
-    source, episodes = Source(policy, policy, None, "none", 0), options.episodes or 1
-    if policy == "random":
-        dist = distribution(id)
-        size = int(box(dist.action_space).shape[0])
-        return dist, Candidate(random_policy(size, episodes), NOTHING, source)
-    from metarl.envs.metaworld import PREFIX
-
-    if not id.startswith(PREFIX):
-        raise ValueError(f"there are scripted policies for Meta-World only, not for {id}")
-    from metarl.envs.metaworld.experts import SHOWN, expert_actions
-
-    dist = distribution(id if SHOWN in id else id + SHOWN)
-    tasks = dist.tasks(options.split)[: options.num_tasks]
-    return dist, Candidate(FixedPolicy(expert_actions(tasks), episodes), NOTHING, source)
+def _evaluated(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, on_progress: OnProgress) -> Evaluation:
+    threads, settings = options.compute.threads, options.settings
+    if isinstance(run, TrainedAgent):
+        return evaluate(run, settings=settings, threads=threads, on_progress=on_progress)
+    return evaluate(run, settings=settings, threads=threads, on_progress=on_progress)
 
 
-def with_progress(trained: Evaluable, dist: EvaluationSource, options: EvaluateOptions) -> Evaluation:
-    """One evaluation, with progress; a change of the distribution is one warning line."""
-    schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
-    total = options.trials * (schedule.rounds + 1)
-    with (
-        usage(),
-        warnings.catch_warnings(record=True) as caught,
-        progress(f"evaluating {trained.source.run} on {dist.id}", max(total, 1)) as shown,
-    ):
+@contextlib.contextmanager
+def _told(title: str) -> Iterator[OnProgress]:
+    """Progress while something is evaluated; a warning is one line."""
+    with warnings.catch_warnings(record=True) as caught, progress(title, 100) as shown:
         warnings.simplefilter("always")
-        evaluation = evaluate(
-            trained,
-            dist,
-            options.split,
-            schedule=schedule,
-            trials=options.trials,
-            num_tasks=options.num_tasks,
-            seed=options.evaluation_seed,
-            threads=options.machine.threads,
-            on_progress=lambda done, _: shown.update(done, {}),
-        )
+        yield lambda share: shown.update(round(100 * share), {})
     for message in caught:
         warn(str(message.message))
-    return evaluation
 
 
-def as_metaworld(trained: Trained, evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Json]:
-    """What Meta-World's own evaluation says of a run, beside ours."""
-    from metarl.envs.metaworld import official_evaluation
-    from metarl.envs.metaworld.distribution import benchmark
-
-    schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
+def _official(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions) -> tuple[str, dict[str, Json]]:
+    """What the benchmark's own evaluation says of a run."""
+    if not isinstance(run, TrainedAgent):
+        raise UsageError("--official-protocol is about agents")
+    if options.split != "test":
+        raise UsageError(f"--official-protocol is about the test split, not {options.split}")
     with usage(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if options.split != "test":
-            raise ValueError(f"--metaworld-protocol is about the test split, not {options.split}")
-        found = official_evaluation.evaluate(trained, benchmark(trained.dist.id), schedule, options.evaluation_seed)
-    ours = evaluation.curve()[-1].mean.value
-    by_class: dict[str, Json] = dict(found.by_class)
-    return {"success": found.success, "ours": ours, "difference": found.success - ours, "by_class": by_class}
+        family = run.dist.id.partition("-")[0]
+        if family not in OFFICIAL:
+            raise ValueError(f"there is no official evaluation of {run.dist.id}; there is one of {', '.join(OFFICIAL)}")
+        return OFFICIAL[family](run, options.settings, options.compute.threads)
 
 
-def _comparison(folder: Path, figures: dict[str, Json]) -> str:
-    from metarl.envs.metaworld.official_evaluation import JUDGED
-
-    theirs, ours, difference = figures["success"], figures["ours"], figures["difference"]
-    return (
-        f"{folder}: after adaptation {ours:.3f} here, {theirs:.3f} by Meta-World's own evaluation "
-        f"(goals of its own, first {JUDGED} episodes to end of each class): difference {difference:+.3f}"
-    )
+def _check_official(entry: object) -> OfficialProtocol:
+    if not isinstance(entry, OfficialProtocol):
+        raise ValueError("it must be a function of a run, settings and threads")
+    return entry
 
 
-def _write(options: EvaluateOptions, content: dict[str, Json]) -> None:
-    if options.output is None:
-        return
-    write_atomically(options.output, encode_json(content))
+OFFICIAL: Registry[OfficialProtocol] = Registry("official evaluation", "metarl.official", _check_official)
+"""Benchmarks' own evaluations, by the first word of their distributions' ids."""

@@ -1,9 +1,11 @@
 """The `metarl` command: every program as a sub-command. Only the one asked for is loaded."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
+import metarl
 from metarl.errors import UsageError, exit_status
 
 PROGRAMS = {
@@ -32,11 +34,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
         lines = (f"  {name:{width}}  {about}" for name, about in PROGRAMS.items())
         print("usage: metarl <program> ...; metarl <program> --help says more", "", *lines, sep="\n")
         return
+    if arguments[0] == "--version":
+        print(f"metarl {metarl.__version__}")
+        return
     name = arguments[0].replace("-", "_")
     if name not in PROGRAMS:
-        raise UsageError(f"unknown program {arguments[0]!r}; there are {', '.join(PROGRAMS)}")
+        near = difflib.get_close_matches(name, PROGRAMS, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PROGRAMS)}"
+        raise UsageError(f"unknown program {arguments[0]!r}; {hint}")
     _run(name, arguments[1:], f"metarl {arguments[0]}")
 
 
 def _run(name: str, arguments: Sequence[str], shown_as: str) -> None:
+    if list(arguments) == ["--version"]:
+        print(f"metarl {metarl.__version__}")
+        return
     importlib.import_module(f"metarl.commands.{name}").program(arguments, shown_as)

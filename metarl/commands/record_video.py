@@ -1,5 +1,6 @@
 """Records an agent before and after adaptation, side by side: `record_video.py runs/ice --split test --task ice`."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Annotated
 
 import tyro
 
-from metarl.commands.options import Machine, parse, trial_schedule
+from metarl.commands.options import ComputeOptions, parse, usage
 from metarl.envs import rendering
 from metarl.errors import UsageError
 from metarl.evaluation import video
-from metarl.evaluation.evaluate import SEED
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.trials import trial_protocol
+from metarl.learning.collect import Collector
+from metarl.runs import run_folder
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
-from metarl.runs.trained import Trained, Which, load
+from metarl.runs.trained import TrainedAgent, Which, load_agent
 from metarl.tasks import Split, Task
 
 
@@ -30,21 +34,21 @@ class VideoOptions:
     """A task's id, or a family (`ice`) whose first task is taken; the first of the list if not given."""
     checkpoint: Which = "last"
     """The last checkpoint, or the best on validation."""
-    rounds: int | None = None
-    """Adaptations before the right-hand side; as trained if not given."""
+    adaptations: int | None = None
+    """Adaptations before the right-hand side; as trained if not given. With none there is one side."""
     episodes: int | None = None
-    """Episodes in each adaptation; as trained if not given."""
+    """Episodes before each adaptation; as trained if not given."""
     every: int = 1
     """Environment steps between pictures."""
     width: int = 480
     """Width of one side, pixels."""
     height: int = 360
     """Height of one side, pixels."""
-    evaluation_seed: int = SEED
+    evaluation_seed: int = EvaluationSettings().seed
     """Decides the resets and the actions' noise."""
     output: Path | None = None
-    """The file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
-    machine: Machine = Machine()
+    """The .mp4 file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
+    compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
         for name in ("every", "width", "height"):
@@ -53,46 +57,56 @@ class VideoOptions:
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise ValueError(f"--{name} must be even, which the video's format asks for, got {getattr(self, name)}")
+        if self.output is not None and self.output.suffix != ".mp4":
+            raise ValueError(f"--output must end in .mp4, got {self.output}")
+        _ = self.settings
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        """What the options say of the trial."""
+        return EvaluationSettings(
+            num_adaptations=self.adaptations, episodes_per_adaptation=self.episodes, seed=self.evaluation_seed
+        )
 
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Records one task."""
     options = parse(VideoOptions, arguments, name, __doc__)
-    options.machine.use()
+    options.compute.use()
     rendering.use()
-    trained = load(options.run, options.checkpoint, options.machine.threads, options.machine.device)
-    task = find_task(trained, options.split, options.task)
-    path = options.output or trained.run.videos / f"{options.split}-{task.id}.mp4"
+    run = load_agent(run_folder.read(options.run), options.checkpoint, options.compute.device)
+    task = find_task(run, options.split, options.task)
+    path = options.output or run.run.videos / f"{options.split}-{task.id}.mp4"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    schedule = trial_schedule(trained.agent.schedule, options.rounds, options.episodes)
-    with progress(f"recording {task}", 100) as shown:
+    protocol = trial_protocol(run.agent, options.settings)
+    collector = Collector(run.dist, options.compute.threads, options.compute.device)
+    with usage(), contextlib.closing(collector), progress(f"recording {task}", 100) as shown:
+        columns = video.before_and_after(run.agent, run.state, collector, task, protocol, options.evaluation_seed)
         recording = video.record(
-            trained.agent,
-            trained.state,
-            trained.dist,
+            columns,
+            run.dist,
             task,
             path,
-            schedule=schedule,
-            round_name=trained.agent.round_name,
             seed=options.evaluation_seed,
             every=options.every,
             width=options.width,
             height=options.height,
             on_progress=lambda done, total: shown.update(100 * done // total, {}),
         )
-    print(f"{recording.path}: return {recording.before:.1f} before adaptation, {recording.after:.1f} after")
+    returns = zip(columns, recording.returns, strict=True)
+    print(f"{recording.path}: return {', '.join(f'{score:.1f} {column.heading}' for column, score in returns)}")
 
 
-def find_task(trained: Trained, split: Split, name: str | None) -> Task:
+def find_task(run: TrainedAgent, split: Split, name: str | None) -> Task:
     """A task of the split's list by id or family.
 
     Raises:
         UsageError: there is none; the message names the families there are.
     """
-    tasks = trained.dist.tasks(split)
+    tasks = run.dist.tasks(split)
     for task in tasks:
         if name in (None, task.id, task.family):
             return task
     families = ", ".join(dict.fromkeys(task.family for task in tasks))
-    raise UsageError(f"no {split} task {name!r} in {trained.dist.id}: name a family ({families}) or a task's id")
+    raise UsageError(f"no {split} task {name!r} in {run.dist.id}: name a family ({families}) or a task's id")

@@ -1,6 +1,7 @@
-"""`metarl.load`: the trained learner of a run's folder."""
+"""`metarl.load`: the trained learner of a run's folder, of whichever kind."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, final
 
@@ -10,17 +11,25 @@ from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.results import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
+from metarl.fewshot import encoders
+from metarl.fewshot.benchmarks import Benchmark
+from metarl.fewshot.data_options import DataOptions, open_benchmark
+from metarl.fewshot.episode_options import EpisodeOptions
+from metarl.fewshot.examples import TaskRecord
+from metarl.fewshot.learner import FewShotLearner, LearnerConfig
+from metarl.fewshot.registry import LEARNERS
+from metarl.fewshot.trained import AdaptedLearner, Inputs, Labels, TrainedLearner
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent, State
 from metarl.runs import checkpoints, run_folder
-from metarl.runs.run_folder import Run
+from metarl.runs.run_folder import Run, options_from_json
 from metarl.runs.session import counted_steps
 
 Which = Literal["last", "best"]
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainedAgent:
     """An agent as a run left it."""
 
@@ -38,16 +47,13 @@ class TrainedAgent:
     """Environment steps it had been trained for."""
 
     def __repr__(self) -> str:
-        return (
-            f"<{self.ref.learner} of {self.run.folder}: trained on {self.dist.id}, seed {self.ref.seed}, "
-            f"{self.ref.checkpoint} checkpoint, outer step {self.ref.step}, {self.env_steps:,} environment steps>"
-        )
+        """One line, without the parameters."""
+        return f"<{_described(self.ref, self.run)} on {self.dist.id}, {self.env_steps:,} environment steps>"
 
     @property
     def candidate(self) -> Candidate[Agent]:
         """What an evaluation asks for."""
-        trained_on = self.run.config.experiment.distribution_hash
-        return Candidate(self.agent, self.state, self.ref, trained_on)
+        return Candidate(self.agent, self.state, self.ref, self.run.config.experiment.distribution_hash)
 
     def judge(self, dist: EnvDistribution | None, threads: int) -> TrialJudge:
         """Who judges it on a distribution; on the one that it was trained on if None.
@@ -63,7 +69,47 @@ class TrainedAgent:
         return TrialJudge(dist, Collector(dist, threads, self.state.device))
 
 
-def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> TrainedAgent:
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainedFewShot:
+    """A few-shot learner as a run left it: it can be shown a few labelled examples of anything."""
+
+    run: Run
+    """The run's folder and its config."""
+    trained: TrainedLearner
+    """The learner and what it has learned."""
+    ref: CheckpointRef
+    """Which run and which checkpoint this is."""
+    data: DataOptions
+    """Where the tasks of its training came from."""
+    episodes: EpisodeOptions
+    """How large they were."""
+
+    def __repr__(self) -> str:
+        """One line, without the parameters."""
+        return f"<{_described(self.ref, self.run)} on {self.data.data}: {self.trained!r}>"
+
+    @property
+    def candidate(self) -> Candidate[FewShotLearner]:
+        """What an evaluation asks for."""
+        trained_on = self.run.config.experiment.distribution_hash
+        return Candidate(self.trained.learner, self.trained.state, self.ref, trained_on)
+
+    def judge(self, dist: Benchmark | None, threads: int) -> Benchmark:
+        """Who judges it: the benchmark given, or the one it was trained on, whose files must still be there.
+
+        `threads` means nothing here: nothing is simulated.
+        """
+        return dist or open_benchmark(self.data, self.episodes, self.trained.state.device)
+
+    def adapt(
+        self, examples: Inputs, labels: Labels, *, num_adaptations: int | None = None, batch_norm: str | None = None
+    ) -> AdaptedLearner:
+        """The learner after it has seen a few examples: `metarl.fewshot.trained.TrainedLearner.adapt`."""
+        return self.trained.adapt(examples, labels, num_adaptations=num_adaptations, batch_norm=batch_norm)
+
+
+def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> TrainedAgent | TrainedFewShot:
     """The trained learner of a run.
 
     Args:
@@ -76,19 +122,60 @@ def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> Trai
         RunError: every checkpoint is damaged, or does not fit the learner; or the config is not one of this version.
     """
     run = run_folder.read(Path(folder))
-    experiment = run.config.experiment
+    return (load_agent if run.config.experiment.kind == "agent" else load_fewshot)(run, which, device)
+
+
+def load_agent(run: Run, which: Which = "last", device: str = "cpu") -> TrainedAgent:
+    """The agent of a run; see `load`."""
+    experiment = _need_kind(run, "agent").config.experiment
     try:
         dist = envs.make(experiment.distribution)
         kind = agents.REGISTRY[experiment.learner]
     except ValueError as error:
-        raise UsageError(f"{folder} was trained on what is not there any more: {error}") from error
-    config = run_folder.options_from_json(kind, experiment.options.get("learner"), run.folder)
-    agent = config.build(dist.spaces, device)
-    saved = checkpoint_of(run, which)
-    checkpoints.check_state(saved.state, agent.init(0), f"the checkpoint of step {saved.step} in {folder}")
-    label = "last" if which == "last" else "best on validation"
-    ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+        raise UsageError(f"{run.folder} was trained on what is not there any more: {error}") from error
+    agent = options_from_json(kind, experiment.options.get("learner"), run.folder).build(dist.spaces, device)
+    saved, ref = _checkpoint(run, which, agent.init(0))
     return TrainedAgent(run, dist, agent, saved.state.to(device), ref, counted_steps(saved))
+
+
+def load_fewshot(run: Run, which: Which = "last", device: str = "cpu") -> TrainedFewShot:
+    """The few-shot learner of a run; see `load`. Its data need not be there."""
+    experiment = _need_kind(run, "fewshot").config.experiment
+    options, folder = experiment.options, run.folder
+    try:
+        kind = LEARNERS[experiment.learner]
+        config = options_from_json(kind, options.get("learner"), folder)
+        if (encoder := options.get("encoder")) is not None:
+            config = dataclasses.replace(config, encoder=_encoder(encoder, folder))
+    except ValueError as error:
+        raise UsageError(f"{folder} was trained with what is not there any more: {error}") from error
+    tasks = options_from_json(TaskRecord, options.get("tasks"), folder)
+    data = options_from_json(DataOptions, options.get("data"), folder)
+    episodes = options_from_json(EpisodeOptions, options.get("episodes"), folder)
+    learner = config.build(tasks.signature, device)
+    saved, ref = _checkpoint(run, which, learner.init(0))
+    return TrainedFewShot(run, TrainedLearner(learner, saved.state.to(device), tasks), ref, data, episodes)
+
+
+def fewshot_groups(
+    config: LearnerConfig, data: DataOptions, episodes: EpisodeOptions, tasks: TaskRecord
+) -> dict[str, object]:
+    """The options of a few-shot run by group, as `load_fewshot` reads them."""
+    learner = dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  # a dataclass: the registry checked it
+    encoder = getattr(config, "encoder", None)
+    if "encoder" in learner:
+        learner["encoder"] = None
+    found_again = dataclasses.replace(data, data=data.id, download=False)
+    groups: dict[str, object] = {
+        "learner": learner,
+        "encoder": None,
+        "data": {**dataclasses.asdict(found_again), "data_root": data.data_root and str(data.data_root.resolve())},
+        "episodes": dataclasses.asdict(episodes),
+        "tasks": dataclasses.asdict(tasks),
+    }
+    if encoder is not None:
+        groups["encoder"] = {"id": encoders.id_of(encoder), "options": dataclasses.asdict(encoder)}
+    return groups
 
 
 def checkpoint_of(run: Run, which: Which) -> checkpoints.Checkpoint:
@@ -102,3 +189,31 @@ def checkpoint_of(run: Run, which: Which) -> checkpoints.Checkpoint:
     if saved is None:
         raise UsageError(f"{run.folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
     return saved
+
+
+def _checkpoint(run: Run, which: Which, expected: State) -> tuple[checkpoints.Checkpoint, CheckpointRef]:
+    saved = checkpoint_of(run, which)
+    checkpoints.check_state(saved.state, expected, f"the checkpoint of step {saved.step} in {run.folder}")
+    experiment, label = run.config.experiment, "last" if which == "last" else "best on validation"
+    return saved, CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+
+
+def _need_kind(run: Run, kind: run_folder.Kind) -> Run:
+    found = run.config.experiment.kind
+    if found != kind:
+        raise UsageError(f"{run.folder} is a run of kind {found}, not {kind}")
+    return run
+
+
+def _encoder(written: object, folder: Path) -> encoders.EncoderConfig:
+    """The encoder's options as `fewshot_groups` wrote them."""
+    if not isinstance(written, Mapping) or not isinstance(id := written.get("id"), str):
+        raise ValueError(f"{folder}: the encoder must have an id and options")
+    kind = type(encoders.default_options(id))
+    return options_from_json(kind, written.get("options"), folder)
+
+
+def _described(ref: CheckpointRef, run: Run) -> str:
+    return (
+        f"{ref.learner} of {run.folder}, seed {ref.seed}, {ref.checkpoint} checkpoint, outer step {ref.step}, trained"
+    )
