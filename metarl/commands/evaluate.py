@@ -8,20 +8,19 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated
 
 import tyro
 
-from metarl import agents
 from metarl.commands.options import ComputeOptions, distribution, parse, usage
 from metarl.errors import UsageError, warn
-from metarl.evaluation.evaluate import Candidate, aggregate, evaluate, evaluate_with
+from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
 from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
+from metarl.evaluation.references import official, reference
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
-from metarl.registry import Registry
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.trained import TrainedAgent, TrainedFewShot, Which, load
@@ -53,7 +52,7 @@ class EvaluateOptions:
     swap_control: bool = True
     """Also score agents that have adapted to another task's experience."""
     batch_norm: str | None = None
-    """Where queries' batch norm takes its statistics from; the learner's own mode if not given. For few-shot learners."""
+    """Where queries' batch norm takes its statistics from; as the learner has it if not given. For few-shot learners."""
     evaluation_seed: int = SEED
     """Decides every reset, every action's noise, every support and query; the same for all that are to be compared."""
     official_protocol: bool = False
@@ -97,15 +96,6 @@ class EvaluateOptions:
         )
 
 
-@runtime_checkable
-class OfficialProtocol(Protocol):
-    """A benchmark's own evaluation, for the distributions that it knows."""
-
-    def __call__(self, run: TrainedAgent, settings: EvaluationSettings, threads: int) -> tuple[str, dict[str, Json]]:
-        """One line for people, and the figures."""
-        ...
-
-
 def program(arguments: Sequence[str], name: str) -> None:
     """Evaluates, writes and prints."""
     options = parse(EvaluateOptions, arguments, name, __doc__)
@@ -126,7 +116,10 @@ def evaluate_runs(options: EvaluateOptions) -> None:
             evaluation = _evaluated(run, options, on_progress)
         content = evaluation.to_json()
         if options.official_protocol:
-            line, figures = _official(run, options)
+            if not isinstance(run, TrainedAgent):
+                raise UsageError("--official-protocol is about agents")
+            with usage():
+                line, figures = official(run.dist, run.candidate, options.settings)
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
         path = run.run.write_evaluation(evaluation_stem(options.settings, options.checkpoint), content)
@@ -155,10 +148,8 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     """Evaluates a policy that learns nothing on each distribution, and prints a line each, or the table of one."""
     found: dict[str, Evaluation] = {}
     for id in options.env:
-        dist = distribution(id)
         with usage():
-            dist, agent = agents.named_policy(policy, dist, options.settings.split, options.num_tasks)
-            candidate = Candidate(agent, agent.init(0), agents.untrained_ref(policy))
+            dist, candidate = reference(policy, distribution(id), options.settings)
         collector = Collector(dist, options.compute.threads, options.compute.device)
         with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
@@ -187,27 +178,3 @@ def _told(title: str) -> Iterator[OnProgress]:
         yield lambda share: shown.update(round(100 * share), {})
     for message in caught:
         warn(str(message.message))
-
-
-def _official(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions) -> tuple[str, dict[str, Json]]:
-    """What the benchmark's own evaluation says of a run."""
-    if not isinstance(run, TrainedAgent):
-        raise UsageError("--official-protocol is about agents")
-    if options.split != "test":
-        raise UsageError(f"--official-protocol is about the test split, not {options.split}")
-    with usage(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        family = run.dist.id.partition("-")[0]
-        if family not in OFFICIAL:
-            raise ValueError(f"there is no official evaluation of {run.dist.id}; there is one of {', '.join(OFFICIAL)}")
-        return OFFICIAL[family](run, options.settings, options.compute.threads)
-
-
-def _check_official(entry: object) -> OfficialProtocol:
-    if not isinstance(entry, OfficialProtocol):
-        raise ValueError("it must be a function of a run, settings and threads")
-    return entry
-
-
-OFFICIAL: Registry[OfficialProtocol] = Registry("official evaluation", "metarl.official", _check_official)
-"""Benchmarks' own evaluations, by the first word of their distributions' ids."""

@@ -9,7 +9,7 @@ An encoder after the learner has its own options: `fewshot.py prototypical conv4
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 import tyro
 
@@ -46,7 +46,7 @@ from metarl.runs.session import Plan, TrainingOptions, train_run
 from metarl.runs.trained import Which, checkpoint_of, fewshot_groups
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
-EncoderOptions = TypeVar("EncoderOptions")
+EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
 
 
@@ -63,7 +63,7 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     learner: Learner
     run: RunOptions
     data: DataOptions
-    encoder: EncoderOptions
+    encoder: EncoderOptions = cast(EncoderOptions, PaperEncoder())
     episodes: EpisodeOptions = EpisodeOptions()
     loop: TrainingOptions = TrainingOptions(steps=20_000, checkpoint_every=1000, validate_every=1000)
     validation_tasks: int | None = None
@@ -115,11 +115,10 @@ def train_learner(
     options: FewshotOptions[LearnerConfig, object],
 ) -> run_folder.Run:
     """Trains in the run's folder, new or begun."""
-    device, seed = options.compute.device, options.run.seed
     regression = benchmark.score in LESS_IS_BETTER
     count = options.validation_tasks or (None if regression else _VALIDATION_TASKS)
     settings = EvaluationSettings(split="validation", num_tasks=count)
-    ref = CheckpointRef(id, options.run.run.name, seed, "last", 0)
+    ref = CheckpointRef(id, options.run.run.name, options.run.seed, "last", 0)
 
     def validate(state: State) -> Metrics:
         found = evaluate_with(benchmark, Candidate(learner, state, ref, benchmark.hash), settings)
@@ -241,5 +240,4 @@ def _encoders(arguments: Sequence[str]) -> type[EncoderConfig | PaperEncoder]:
         choices: dict[str, object] = {"paper": PaperEncoder()}
         choices |= {name: encoders.default_options(name) for name in names}
     about = {name: first_line(type(choice)) for name, choice in choices.items()}
-    kind = tyro.extras.subcommand_type_from_defaults(choices, about, sort_subcommands=False)
-    return kind
+    return tyro.extras.subcommand_type_from_defaults(choices, about)
