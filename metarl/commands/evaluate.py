@@ -52,7 +52,7 @@ class EvaluateOptions:
     swap_control: bool = True
     """Also score agents that have adapted to another task's experience."""
     batch_norm: str | None = None
-    """Where queries' batch norm takes its statistics from; as the learner has it if not given. For few-shot learners."""
+    """Where batch norm takes its statistics from; as the learner has it if not given. For few-shot learners."""
     evaluation_seed: int = SEED
     """Decides every reset, every action's noise, every support and query; the same for all that are to be compared."""
     official_protocol: bool = False
