@@ -65,7 +65,7 @@ class Targets(NamedTuple):
     """The labels that there are, each once."""
 
 
-def as_targets(labels: Sequence[Hashable] | Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Targets:
+def as_targets(labels: Sequence[object] | Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Targets:
     """Labels of any hashable kind as numbers 0, 1, ..., and the classes that these stand for.
 
     The classes are sorted where all are real numbers or all are texts, so that 0 … n − 1 stay what they are; otherwise
@@ -138,7 +138,7 @@ def _one(place: int, example: object) -> Shaped[np.ndarray, "..."]:
         if isinstance(example, (np.ndarray, Tensor)):
             return _channels_last(example, whole=False)
         return _channels_last(_of_numbers(example), whole=False)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # the latter from an image whose file is read only now
         raise ValueError(f"example {place}: {error}") from error
 
 
@@ -210,7 +210,7 @@ def _vectors(
 
 def _batch(
     images: Shaped[np.ndarray, "example height width channel"] | list[np.ndarray], shape: tuple[int, ...] | None
-) -> UInt8[np.ndarray, "example height width channel"]:
+) -> UInt8[np.ndarray, "example new_height new_width new_channel"]:
     """All images of one shape: the one given, or the one that they have."""
     if isinstance(images, np.ndarray):
         whole = pixels.as_bytes(images)

@@ -145,8 +145,8 @@ def split_by_chance(classes: int, fractions: tuple[float, float, float], seed: i
 
 def from_arrays(
     id: str,
-    examples: Shaped[np.ndarray, "example ..."],
-    labels: Shaped[np.ndarray, " label"],
+    examples: Shaped[np.ndarray, "..."],
+    labels: Shaped[np.ndarray, "..."],
     *,
     classes: Sequence[str] = (),
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
@@ -172,7 +172,7 @@ def from_arrays(
 
 
 def class_numbers(
-    labels: Shaped[np.ndarray, " example"], classes: Sequence[str] = ()
+    labels: Shaped[np.ndarray, "..."], classes: Sequence[str] = ()
 ) -> tuple[Int[np.ndarray, " example"], tuple[str, ...]]:
     """Labels as numbers of classes, and the classes' names.
 

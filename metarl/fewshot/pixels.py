@@ -33,6 +33,7 @@ def from_pil(image: Image.Image) -> UInt8[np.ndarray, "height width *rgb"]:
         ValueError: its mode cannot be read faithfully.
     """
     transparent = _transparent_colour(image)
+    image.load()  # before Exif data are looked for: a fault in the pixels is no fault of theirs
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in _WIDE or (image.mode == "I" and image.format == "PNG"):  # the latter before Pillow 11

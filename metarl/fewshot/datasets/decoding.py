@@ -14,6 +14,7 @@ from metarl.fewshot.datasets.sources import Files, UnreadableError, in_units, mo
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """What files may be, whatever their suffix. Pillow knows more, some of which starts other programs (EPS)."""
+_PNG = b"\x89PNG"
 
 
 class Decoded(NamedTuple):
@@ -90,6 +91,8 @@ def decode(name: str, content: bytes) -> UInt8[np.ndarray, "height width *rgb"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and about sizes below Pillow's limit
+            if content.startswith(_PNG):  # its checksums, which Pillow decodes without looking at
+                Image.open(io.BytesIO(content), formats=("PNG",)).verify()
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return pixels.from_pil(image)
     except UnidentifiedImageError as error:

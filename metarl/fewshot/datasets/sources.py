@@ -64,7 +64,7 @@ class Listing:
             kinds[each.kind].append(each.name)
         order = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
         parts = [
-            f"{len(kinds[kind])} {kind} ({shown(kinds[kind][0])}{', ...' if len(kinds[kind]) > 1 else ''})"
+            f"{len(kinds[kind])} {shown(kind)} ({shown(min(kinds[kind]))}{', ...' if len(kinds[kind]) > 1 else ''})"
             for kind in order[:_KINDS_SHOWN]
         ]
         if rest := order[_KINDS_SHOWN:]:
