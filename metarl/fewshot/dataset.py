@@ -215,7 +215,7 @@ def without_small_classes(labels: Int[np.ndarray, " example"], classes: Sequence
     counts = np.bincount(labels, minlength=len(classes))
     enough = counts >= minimum
     faults = tuple(
-        f"class {classes[number]!r} has {counts[number]} examples, fewer than {minimum}"
+        f"class {classes[number]!r} has {counts[number]} example{'s' * (counts[number] != 1)}, fewer than {minimum}"
         for number in np.flatnonzero(~enough).tolist()
     )
     numbers, kept = np.cumsum(enough) - 1, enough[labels]
@@ -268,7 +268,7 @@ def _check_labels(data: FewShotDataset) -> None:
         raise ValueError(f"{data.id}: two classes are called {twice!r}")
 
 
-def _not_integers(labels: Shaped[np.ndarray, " label"]) -> str:
+def _not_integers(labels: Shaped[np.ndarray, "..."]) -> str:
     shown = ", ".join(map(str, labels.reshape(-1)[:3].tolist()))
     shape = f" of shape {list(labels.shape)}" if labels.ndim != 1 else ""
     return f"labels must be integers, the numbers of the classes; they are {labels.dtype}{shape} ({shown}, ...)"

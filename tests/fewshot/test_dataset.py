@@ -124,7 +124,7 @@ def test_classes_with_too_few_examples_are_left_out() -> None:
     chosen = without_small_classes(labels, ("a", "b", "c", "d"), 2)
     assert chosen.kept.tolist() == [True, False, True, True, True, True]
     assert chosen.classes == ("b", "d") and chosen.labels.tolist() == [1, 0, 1, 0, 0]
-    assert chosen.faults == ("class 'a' has 1 examples, fewer than 2", "class 'c' has 0 examples, fewer than 2")
+    assert chosen.faults == ("class 'a' has 1 example, fewer than 2", "class 'c' has 0 examples, fewer than 2")
     assert without_small_classes(labels, ("a", "b", "c", "d"), 0).labels.tolist() == labels.tolist()
 
 

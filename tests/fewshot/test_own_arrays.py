@@ -78,11 +78,11 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, change: 
 def test_small_classes_of_arrays_may_be_left_out(tmp_path: Path) -> None:
     labels = np.array([0, 0, 1, 1, 2, 3, 3, 3, 4, 4, 0, 1])
     np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels, class_names=list("abcdef"))
-    with pytest.raises(ValueError, match="a.npz: class 'c' has 1 examples, fewer than 2 .and 1 more."):
+    with pytest.raises(ValueError, match="a.npz: class 'c' has 1 example, fewer than 2 .and 1 more."):
         datasets.load(tmp_path / "a.npz", min_per_class=2)
     data = datasets.load(tmp_path / "a.npz", min_per_class=2, skip_bad=True)
     assert data.classes == ("a", "b", "d", "e") and data.counts.tolist() == [3, 3, 3, 2]
-    assert data.left_out == ("class 'c' has 1 examples, fewer than 2", "class 'f' has 0 examples, fewer than 2")
+    assert data.left_out == ("class 'c' has 1 example, fewer than 2", "class 'f' has 0 examples, fewer than 2")
     np.testing.assert_array_equal(data.examples, PIXELS[labels != 2].transpose(0, 3, 1, 2))
 
 

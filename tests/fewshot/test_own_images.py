@@ -268,7 +268,7 @@ def test_a_small_class_is_named_with_its_count_and_may_be_left_out(tmp_path: Pat
         datasets.load(folder, min_per_class=3)
     data = datasets.load(folder, skip_bad=True, min_per_class=3)
     assert data.classes == ("class0", "class2", "class3") and data.counts.tolist() == [3, 3, 3]
-    assert data.left_out[2:] == tuple(f"class 'class{each}' has 1 examples, fewer than 3" for each in (1, 4))
+    assert data.left_out[2:] == tuple(f"class 'class{each}' has 1 example, fewer than 3" for each in (1, 4))
     good = datasets.load(write(tmp_path / "good", {name: FIVE[name] for name in FIVE if name[5] in "023"}))
     assert data.hash == good.hash
     with pytest.raises(ValueError, match="good: class 'class0' has 3 examples, fewer than 4 .and 2 more.; put"):
