@@ -215,7 +215,7 @@ def without_small_classes(labels: Int[np.ndarray, " example"], classes: Sequence
     counts = np.bincount(labels, minlength=len(classes))
     enough = counts >= minimum
     faults = tuple(
-        f"class {classes[number]!r} has {counts[number]} example{'s' * (counts[number] != 1)}, fewer than {minimum}"
+        f"class {classes[number]!r} has {counts[number]} example{'' if counts[number] == 1 else 's'}, fewer than {minimum}"
         for number in np.flatnonzero(~enough).tolist()
     )
     numbers, kept = np.cumsum(enough) - 1, enough[labels]
