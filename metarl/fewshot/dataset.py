@@ -4,15 +4,28 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from metarl.fewshot.conversion import as_examples, as_targets
 from metarl.fewshot.examples import TaskSignature
 from metarl.tasks import SPLITS, Json, Split, content_hash
+
+__all__ = [
+    "FewShotDataset",
+    "Selection",
+    "as_examples",
+    "as_targets",
+    "class_numbers",
+    "from_arrays",
+    "normalised",
+    "split_by_chance",
+    "without_small_classes",
+]
 
 
 @final
@@ -38,6 +51,9 @@ class FewShotDataset:
     """Subtracted from a channel (of images in [0, 1]) or a feature; nothing where empty."""
     std: tuple[float, ...] = ()
     """What a channel or a feature is then divided by."""
+    left_out: tuple[str, ...] = ()
+    """One line for each file and class that is not here because it could not be used, and the user went on without
+    it. The hash follows what is here."""
 
     def __post_init__(self) -> None:
         _check_examples(self)
@@ -57,7 +73,7 @@ class FewShotDataset:
     @functools.cached_property
     def counts(self) -> Int[np.ndarray, " class"]:
         """Examples of each class."""
-        return np.bincount(self.labels, minlength=len(self.classes))
+        return np.bincount(self.labels.astype(np.int64), minlength=len(self.classes))
 
     @functools.cached_property
     def starts(self) -> Int[np.ndarray, " class"]:
@@ -129,8 +145,8 @@ def split_by_chance(classes: int, fractions: tuple[float, float, float], seed: i
 
 def from_arrays(
     id: str,
-    examples: Shaped[np.ndarray, "example ..."],
-    labels: Shaped[np.ndarray, " label"],
+    examples: Shaped[np.ndarray, "..."],
+    labels: Shaped[np.ndarray, "..."],
     *,
     classes: Sequence[str] = (),
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
@@ -139,37 +155,72 @@ def from_arrays(
     """A data set from arrays, its classes shared out among the splits by chance.
 
     Args:
-        examples: uint8 images [example, height, width] or [example, height, width, channel], or vectors of real
-            numbers [example, feature].
-        labels: the number of each example's class, 0, 1, ...
-        classes: the names of the classes; their numbers if not given.
+        examples: images [example, height, width] or [example, height, width, channel], uint8 or real numbers in
+            [0, 1], or vectors of real numbers [example, feature]; see `as_examples`.
+        labels: the number of each example's class: integers from 0 on, or real numbers that are such integers.
+        classes: the names of the classes by number; if not given, the numbers that there are.
 
     Raises:
         ValueError: the arrays do not fit each other, or are of another kind.
     """
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(_not_integers(labels))
-    names = tuple(classes) or tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
+    numbers, names = class_numbers(labels, classes)
+    if examples.ndim == 0 or len(examples) != len(labels):
+        raise ValueError(f"{len(examples) if examples.ndim else 'no'} examples but {len(labels)} labels")
     splits = split_by_chance(len(names), fractions, seed)
-    data = FewShotDataset(id, as_examples(examples), labels, names, splits)
+    data = FewShotDataset(id, as_examples(examples), numbers, names, splits)
     return data.standardised() if data.examples.dtype == torch.uint8 else data
 
 
-def as_examples(array: Shaped[np.ndarray, "example ..."]) -> Shaped[Tensor, "example ..."]:
-    """Images [example, height, width] or [example, height, width, channel], or vectors, as a data set holds them.
+def class_numbers(
+    labels: Shaped[np.ndarray, "..."], classes: Sequence[str] = ()
+) -> tuple[Int[np.ndarray, " example"], tuple[str, ...]]:
+    """Labels as numbers of classes, and the classes' names.
+
+    Without names, the classes are the numbers that there are, in their order: a gap or a huge number costs nothing.
 
     Raises:
-        ValueError: the array is neither.
+        ValueError: labels that are no integers, negative ones, or ones beyond the names.
     """
-    if array.ndim == 2 and (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
-        return torch.from_numpy(array.astype(np.float32))
-    if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        raise ValueError(
-            "images must be uint8 [example, height, width(, channel)], vectors [example, feature]; "
-            f"got {array.dtype} with shape {list(array.shape)}"
-        )
-    channels = array[..., None] if array.ndim == 3 else array
-    return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
+    real = np.issubdtype(labels.dtype, np.floating) and bool(np.isfinite(labels).all())
+    if labels.ndim != 1 or not (
+        np.issubdtype(labels.dtype, np.integer) or (real and (labels == np.rint(labels)).all())
+    ):
+        raise ValueError(_not_integers(labels))
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    if low < 0 or high >= 2**63:
+        raise ValueError(f"labels must be the numbers of classes, 0 or more; they are {low} to {high}")
+    numbers = labels.astype(np.int64)
+    if not classes:
+        values, numbers = np.unique(numbers, return_inverse=True)
+        return numbers, tuple(map(str, values.tolist()))
+    if high >= len(classes):
+        raise ValueError(f"labels are {low} to {high}, but there are {len(classes)} names of classes")
+    return numbers, tuple(classes)
+
+
+class Selection(NamedTuple):
+    """The classes that have enough examples, numbered anew."""
+
+    kept: Bool[np.ndarray, " example"]
+    """Whether an example is one of theirs."""
+    labels: Int[np.ndarray, " kept"]
+    """Of those that are."""
+    classes: tuple[str, ...]
+    faults: tuple[str, ...]
+    """One line for each class with too few."""
+
+
+def without_small_classes(labels: Int[np.ndarray, " example"], classes: Sequence[str], minimum: int) -> Selection:
+    """Leaves out the classes with fewer than `minimum` examples."""
+    counts = np.bincount(labels, minlength=len(classes))
+    enough = counts >= minimum
+    faults = tuple(
+        f"class {classes[number]!r} has {counts[number]} example{'' if counts[number] == 1 else 's'}, fewer than {minimum}"
+        for number in np.flatnonzero(~enough).tolist()
+    )
+    numbers, kept = np.cumsum(enough) - 1, enough[labels]
+    names = tuple(name for name, is_kept in zip(classes, enough, strict=True) if is_kept)
+    return Selection(kept, numbers[labels[kept]], names, faults)
 
 
 def normalised(
@@ -203,7 +254,7 @@ def _check_examples(data: FewShotDataset) -> None:
 
 
 def _check_labels(data: FewShotDataset) -> None:
-    if not np.issubdtype(data.labels.dtype, np.integer):
+    if data.labels.ndim != 1 or not np.issubdtype(data.labels.dtype, np.integer):
         raise ValueError(f"{data.id}: {_not_integers(data.labels)}")
     if len(data.labels) != len(data.examples):
         raise ValueError(f"{data.id}: {len(data.examples)} examples but {len(data.labels)} labels")
@@ -217,16 +268,17 @@ def _check_labels(data: FewShotDataset) -> None:
         raise ValueError(f"{data.id}: two classes are called {twice!r}")
 
 
-def _not_integers(labels: Shaped[np.ndarray, " label"]) -> str:
-    shown = ", ".join(map(str, labels[:3].tolist()))
-    return f"labels must be integers, the numbers of the classes; they are {labels.dtype} ({shown}, ...)"
+def _not_integers(labels: Shaped[np.ndarray, "..."]) -> str:
+    shown = ", ".join(map(str, labels.reshape(-1)[:3].tolist()))
+    shape = f" of shape {list(labels.shape)}" if labels.ndim != 1 else ""
+    return f"labels must be integers, the numbers of the classes; they are {labels.dtype}{shape} ({shown}, ...)"
 
 
 def _check_splits(data: FewShotDataset) -> None:
     if set(data.splits) != set(SPLITS):
         raise ValueError(f"{data.id}: the splits must be {', '.join(SPLITS)}, got {', '.join(data.splits)}")
     home: dict[int, Split] = {}
-    counts = np.bincount(data.labels, minlength=len(data.classes))
+    counts = data.counts
     for split in SPLITS:
         for number in data.splits[split]:
             if not 0 <= number < len(data.classes):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.fewshot.dataset import FewShotDataset, from_arrays, split_by_chance
+from metarl.fewshot.dataset import FewShotDataset, class_numbers, from_arrays, split_by_chance, without_small_classes
 from metarl.tasks import SPLITS
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(256, size=(12, 3, 4, 5), dtype=np.uint8))
@@ -96,5 +96,43 @@ def test_arrays_of_grey_and_coloured_images_and_of_vectors_become_data_sets() ->
     assert vectors.shape == (7,) and vectors.examples.dtype == torch.float32
     with pytest.raises(ValueError, match="labels must be integers"):
         from_arrays("x", images, LABELS / 2)
-    with pytest.raises(ValueError, match="images must be uint8"):
-        from_arrays("x", images / 255, LABELS)
+    with pytest.raises(ValueError, match="12 examples but 11 labels"):
+        from_arrays("x", images, LABELS[:-1])
+    assert from_arrays("x", images / 255, LABELS * 1.0).hash == from_arrays("x", images, LABELS).hash
+    with pytest.raises(ValueError, match="must lie in .0, 1."):
+        from_arrays("x", images * 1.0, LABELS)
+
+
+def test_classes_are_the_numbers_that_there_are() -> None:
+    numbers, names = class_numbers(np.array([5, 10**15, 5, 0], dtype=np.uint64))
+    assert numbers.tolist() == [1, 2, 1, 0] and names == ("0", "5", str(10**15))
+    numbers, names = class_numbers(np.array([2.0, 0.0]), ["a", "b", "c"])
+    assert numbers.tolist() == [2, 0] and names == ("a", "b", "c")
+    for labels, classes, message in (
+        (np.array([0, -1]), (), "0 or more; they are -1 to 0"),
+        (np.array([0, 3]), ("a", "b"), "labels are 0 to 3, but there are 2 names"),
+        (np.array([0.5]), (), "they are float64 .0.5"),
+        (np.array([np.inf]), (), "they are float64 .inf"),
+        (np.zeros((2, 2), int), (), r"they are int64 of shape \[2, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            class_numbers(labels, classes)
+
+
+def test_classes_with_too_few_examples_are_left_out() -> None:
+    labels = np.array([3, 0, 1, 3, 1, 1])
+    chosen = without_small_classes(labels, ("a", "b", "c", "d"), 2)
+    assert chosen.kept.tolist() == [True, False, True, True, True, True]
+    assert chosen.classes == ("b", "d") and chosen.labels.tolist() == [1, 0, 1, 0, 0]
+    assert chosen.faults == ("class 'a' has 1 example, fewer than 2", "class 'c' has 0 examples, fewer than 2")
+    assert without_small_classes(labels, ("a", "b", "c", "d"), 0).labels.tolist() == labels.tolist()
+
+
+def test_unsigned_labels_are_counted() -> None:
+    data = dataclasses.replace(DATA, labels=LABELS.astype(np.uint64))
+    assert data.counts.tolist() == [3, 3, 3, 3] and data.hash == DATA.hash
+
+
+def test_what_was_left_out_stays_known_and_is_no_part_of_the_hash() -> None:
+    data = dataclasses.replace(DATA, left_out=("a/1.png is empty",))
+    assert data.hash == DATA.hash and data.on("cpu").standardised().left_out == ("a/1.png is empty",)

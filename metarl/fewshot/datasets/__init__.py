@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
@@ -9,8 +10,9 @@ from typing import final
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import cifar100, images, mini_imagenet, omniglot, tiny_imagenet
-from metarl.fewshot.datasets.images import Splitting
-from metarl.fewshot.datasets.storage import data_root
+from metarl.fewshot.datasets.options import ReadOptions, Splitting
+from metarl.fewshot.datasets.sources import shown
+from metarl.fewshot.datasets.storage import existing_data_root
 
 
 @final
@@ -59,6 +61,9 @@ def load(
     download: bool = False,
     image_size: int | None = None,
     splitting: Splitting | None = None,
+    skip_bad: bool = False,
+    min_per_class: int = 1,
+    max_bytes: int | None = None,
 ) -> FewShotDataset:
     """A data set by its name, or from a folder, a zip or an .npz file.
 
@@ -67,23 +72,44 @@ def load(
         download: whether files that are missing may be fetched.
         image_size: own images are scaled to this height and width, px.
         splitting: how the classes of own images are shared out; three to one to one, seed 0, if not given.
+        skip_bad: whether to go on without own files that cannot be read and classes that are too small; `left_out` of
+            the data set then has a line for each. Otherwise the first of them is an error.
+        min_per_class: examples that an own class must have: the shots and queries of a task.
+        max_bytes: the most that a file of one's own, what a zip or an .npz file holds decompressed, and all pixels
+            together may take; 4 GiB if not given.
 
     Raises:
         UsageError: there is no such data set, a file is missing, or it is another one.
         RunError: a file could not be fetched.
-        ValueError: an option that does not fit, or what the files hold contradicts itself.
+        ValueError: an option that does not fit, or what the files hold cannot be used or contradicts itself.
     """
     if name in PUBLISHED:
         if image_size is not None or splitting is not None:
             raise ValueError(f"{name} has its own size and split: leave --image-size and the options of splits out")
-        return PUBLISHED[str(name)].load(data_root(root), download)
-    if download:
-        raise ValueError(f"--download is for published data sets ({', '.join(PUBLISHED)}), not for {name}")
-    if not Path(name).exists():
+        if skip_bad or min_per_class != 1 or max_bytes is not None:
+            raise ValueError(f"{name} is complete, as its checksums show: leave --skip-bad and limits out")
+        return PUBLISHED[str(name)].load(existing_data_root(root, download=download), download)
+    for option, given in (("--download", download), ("--data-root", root is not None)):
+        if given:
+            raise ValueError(f"{option} is for published data sets ({', '.join(PUBLISHED)}), not for {name}")
+    path = Path(name)
+    if not str(name) or not _is_there(path):
         close = difflib.get_close_matches(str(name), [*PUBLISHED, "sinusoid"], n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are sinusoid, {', '.join(PUBLISHED)}"
-        raise UsageError(f"no data set {str(name)!r}, and no folder or file of that name; {hint}")
-    return images.load(Path(name), splitting or Splitting(), image_size)
+        raise UsageError(f"no data set {shown(str(name))!r}, and no folder or file of that name; {hint}")
+    defaults = ReadOptions()
+    options = ReadOptions(skip_bad, min_per_class, defaults.max_bytes if max_bytes is None else max_bytes)
+    return images.load(path, splitting or Splitting(), image_size, options)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL in it
+        return False
+    except OSError as error:
+        raise UsageError(f"{shown(str(path))} cannot be read ({error.strerror})") from error
+    return True
 
 
 __all__ = ["PUBLISHED", "Published", "Splitting", "load"]

@@ -6,8 +6,7 @@ scaled to 84×84 (antialiased bilinear).
 """
 
 import csv
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,12 +14,14 @@ import torch
 
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.datasets.images import Files, decode_all, digest, in_zip
+from metarl.fewshot.datasets.decoding import decode_all
+from metarl.fewshot.datasets.options import ReadOptions, prefixed
+from metarl.fewshot.datasets.sources import Listing, digest, in_folder, in_zip, open_zip
 from metarl.fewshot.datasets.storage import ROOT_VARIABLE, SourceFile, cached
 from metarl.tasks import Split
 
 SIZE = 84  # px
-_DECODER = 1  # raise it when images come out differently
+_DECODER = 2  # raise it when images come out differently
 _FOLDER = "class_splits/miniimagenet_ravi"
 LISTS: Mapping[Split, SourceFile] = {
     "train": SourceFile(
@@ -48,28 +49,27 @@ def load(root: Path, *, lists: Mapping[Split, SourceFile] = LISTS) -> FewShotDat
             rows |= {row["filename"]: (split, row["label"]) for row in csv.DictReader(file)}
     folder, archive = root / "mini_imagenet" / "images", root / "mini_imagenet" / "images.zip"
     if folder.is_dir():
-        found: dict[str, Callable[[], bytes]] = {path.name: path.read_bytes for path in folder.iterdir()}
-        return _assemble(rows, found, folder)
+        return _assemble(rows, in_folder(folder, ReadOptions().max_bytes), folder)
     try:
-        with zipfile.ZipFile(archive) as opened:
-            inside = {PurePosixPath(name).name: read for name, read in in_zip(opened).items()}
-            return _assemble(rows, inside, archive)
+        with open_zip(archive) as opened, prefixed(str(archive)):
+            return _assemble(rows, in_zip(opened, ReadOptions().max_bytes), archive)
     except FileNotFoundError:
         raise UsageError(
             f"{folder} is missing: put the {len(rows)} images that the lists name there, or into {archive}; "
             f"--data-root or {ROOT_VARIABLE} names the data root"
         ) from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{archive} cannot be read ({error})") from error
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be read ({error.strerror or error})") from error
 
 
-def _assemble(rows: Mapping[str, tuple[Split, str]], found: Files, place: Path) -> FewShotDataset:
+def _assemble(rows: Mapping[str, tuple[Split, str]], listing: Listing, place: Path) -> FewShotDataset:
+    found = {PurePosixPath(name).name: read for name, read in listing.files.items()}
     if missing := [name for name in rows if name not in found]:
         raise UsageError(f"{place} lacks {len(missing)} of the {len(rows)} images in the lists: {missing[0]}, ...")
     names = sorted(rows)
     files = {name: found[name] for name in names}
     key = {"decoder": _DECODER, "size": SIZE, "files": digest(files)}
-    images = cached("mini-imagenet", key, lambda: {"images": decode_all(files, names, SIZE)})["images"]
+    images = cached("mini-imagenet", key, lambda: {"images": decode_all(files, names, SIZE).images})["images"]
     classes = tuple(sorted({label for _, label in rows.values()}))
     numbers = {name: number for number, name in enumerate(classes)}
     members: dict[Split, set[int]] = {"train": set(), "validation": set(), "test": set()}

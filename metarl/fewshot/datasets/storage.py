@@ -1,28 +1,33 @@
 """Where data sets lie, whether their files are the right ones, and where decoded images are kept for the next start."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
-import io
+import http.client
 import os
-import shutil
+import re
+import secrets
+import stat
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import final
+from typing import BinaryIO, final
 
 import numpy as np
-from jaxtyping import Shaped
 
 from metarl.errors import RunError, UsageError, warn
-from metarl.runs.files import TEMPORARY, remove, write_atomically, writing
+from metarl.fewshot.datasets.npz import Arrays, read_arrays
+from metarl.fewshot.datasets.sources import UnreadableError
+from metarl.runs.files import TEMPORARY, remove, sync_folder, writing
 from metarl.tasks import Json, content_hash
 
 ROOT_VARIABLE = "METARL_DATA"
 """The environment variable that names the folder of all data sets."""
 
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+_LEFTOVER = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}-.")
+_CHUNK = 2**20  # bytes
 
 
 @final
@@ -62,6 +67,27 @@ def data_root(given: Path | None = None) -> Path:
     return given or Path(os.environ.get(ROOT_VARIABLE) or "data")
 
 
+def existing_data_root(given: Path | None = None, *, download: bool = False) -> Path:
+    """The folder of all data sets; a download makes it.
+
+    Raises:
+        UsageError: it was named, by the argument or METARL_DATA, and is no folder.
+    """
+    root = data_root(given)
+    named = "--data-root" if given else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else ""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(root).st_mode)
+    except FileNotFoundError:
+        if named and not download:
+            raise UsageError(f"there is no folder {root}, which {named} names as the data root") from None
+        return root
+    except OSError as error:
+        raise UsageError(f"the data root {root} cannot be read ({error.strerror})") from error
+    if not is_folder:
+        raise UsageError(f"the data root {root} is not a folder")
+    return root
+
+
 def verify(path: Path, accepted: tuple[str, ...]) -> None:
     """Raises UsageError unless the file's checksum is one of those accepted."""
     found = {_checksum(path, algorithm) for algorithm in {each.partition(":")[0] for each in accepted}}
@@ -87,61 +113,102 @@ def fetch(url: str, path: Path, accepted: tuple[str, ...]) -> None:
         RunError: there is no way to it, or it could not be written.
         UsageError: what came is another file.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The address is one of ours, not the user's.
-        with urllib.request.urlopen(url, timeout=30) as response, writing(path), temporary.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        verify(temporary, accepted)
-        with writing(path):
-            os.replace(temporary, path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        with urllib.request.urlopen(url, timeout=30) as response, replacing(path) as file:
+            while chunk := response.read(_CHUNK):
+                with writing(path):
+                    file.write(chunk)
+            with writing(path):
+                file.flush()
+            verify(Path(file.name), accepted)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise RunError(
             f"could not download {url} ({reason}); is there a network? Otherwise put the file at {path}"
         ) from error
-    finally:
-        remove(temporary)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` at the end, synced, or leaves nothing behind where an exception ends it.
+
+    Its name until then is drawn by chance, so that two writers of one file never share it. It is locked while it is
+    written: so one that a killed writer left can be told from one that is still written, and the next writer in the
+    same folder deletes it.
+
+    Raises:
+        RunError: it could not be made, synced or renamed.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        file = _locked(path)
+    try:
+        yield file
+        with writing(path):
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+            file.close()
+            sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what is still in its buffer may not fit, either
+            file.close()
+        remove(Path(file.name))
+        raise
+
+
+def _locked(path: Path) -> BinaryIO:
+    while True:
+        file = path.with_name(f"{TEMPORARY}{secrets.token_hex(16)}-{path.name}").open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks: leftovers there are not told apart, so stay
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another writer took it for a leftover, between its making and its locking
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Deletes what killed writers left: temporary files that nobody has locked."""
+    for name in os.listdir(folder):
+        if not _LEFTOVER.match(name):
+            continue
+        with contextlib.suppress(OSError), (folder / name).open("r+b") as file:  # locked or gone: it is another's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(folder / name)
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: `$XDG_CACHE_HOME/metarl`, or `~/.cache/metarl`. It may be deleted at any time."""
+    """Where decoded images are kept: `$XDG_CACHE_HOME/metarl`, or `~/.cache/metarl`. It may be deleted at any time.
+
+    Raises:
+        RuntimeError: neither variable is set, and the user has no home.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl"
 
 
 def cached(name: str, key: Json, make: Callable[[], Arrays]) -> Arrays:
     """The arrays of an earlier call with this key, or those that `make` makes now.
 
-    The file is an .npz without pickle: its own checksums show damage, and a damaged one is made anew.
+    The file is an .npz without pickle: its own checksums show damage, and a damaged one is made anew. One that cannot
+    be written costs a warning, and the next start decodes again.
     """
-    path = cache_folder() / f"{name}-{content_hash(key)}.npz"
     try:
-        return read_arrays(path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        warn(f"{path} is damaged ({error}); decoding the images again")
+        path = cache_folder() / f"{name}-{content_hash(key)}.npz"
+    except RuntimeError:
+        warn("decoded images are not kept for the next start: there is no home folder; set HOME or XDG_CACHE_HOME")
+        return make()
+    try:
+        return read_arrays(path, os.stat(path).st_size)  # it is not compressed, so that its arrays are no larger
+    except OSError:
+        pass  # there is none, or no way to it, which writing it says, too
+    except UnreadableError as error:
+        warn(f"{error}; decoding the images again")
     arrays = make()
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
     try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            own = path.with_name(f"{os.getpid()}-{path.name}")  # another process may be at it, too
-            write_atomically(own, content.getvalue())
-            os.replace(own, path)
-    except RunError as error:  # the next start decodes again
-        warn(str(error))
+        with replacing(path) as file, writing(path):
+            np.savez(file, allow_pickle=False, **arrays)
+    except RunError as error:
+        warn(f"decoded images are not kept for the next start: {error}")
     return arrays
-
-
-def read_arrays(path: Path) -> Arrays:
-    """All arrays of an .npz file.
-
-    Raises:
-        OSError, ValueError, EOFError, zipfile.BadZipFile: it cannot be read, or not without pickle.
-    """
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}

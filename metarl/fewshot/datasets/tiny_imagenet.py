@@ -4,15 +4,15 @@ That split is by category (snakes, aquatic birds, ...), so the 45 test classes a
 """
 
 import csv
-import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
-from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.datasets.images import decode_all, in_zip
+from metarl.fewshot.datasets.decoding import decode_all
+from metarl.fewshot.datasets.options import ReadOptions
+from metarl.fewshot.datasets.sources import in_zip, open_zip
 from metarl.fewshot.datasets.storage import SourceFile, cached
 from metarl.tasks import Split
 
@@ -38,13 +38,10 @@ def load(root: Path, *, archive: SourceFile = ARCHIVE, classes: SourceFile = CLA
     """
     zip_path, list_path = archive.find(root, download=False), classes.find(root, download=False)
     key = {"decoder": _DECODER, "archive": list(archive.checksums)}
-    try:
-        with zipfile.ZipFile(zip_path) as opened:
-            files = in_zip(opened)
-            names = sorted(files)
-            images = cached("tiny-imagenet", key, lambda: {"images": decode_all(files, names, None)})["images"]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{zip_path} cannot be read ({error})") from error
+    with open_zip(zip_path) as opened:
+        files = in_zip(opened, ReadOptions().max_bytes).files
+        names = sorted(files)
+        images = cached("tiny-imagenet", key, lambda: {"images": decode_all(files, names, None).images})["images"]
     with list_path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     numbers = {row["wnid"]: number for number, row in enumerate(rows)}
