@@ -2,21 +2,19 @@
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from metarl.fewshot import dataset
+from metarl.fewshot.conversion import Inputs, as_examples, as_targets
 from metarl.fewshot.dataset import normalised
 from metarl.fewshot.examples import Examples, TaskRecord
 from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner
 from metarl.learning.protocols import State
 
-Inputs = Shaped[np.ndarray, "example ..."]
-"""Images or vectors, one after the other."""
 Labels = Sequence[object] | Shaped[np.ndarray, "example ..."]
 """One for each example: of any kind where they name classes, numbers where they are the values of a regression."""
 
@@ -49,8 +47,8 @@ class TrainedLearner:
         """The learner after it has seen a few examples; it changes nothing here.
 
         Args:
-            examples: uint8 images [example, height, width] or [example, height, width, channel], or vectors
-                [example, feature]: such as it was trained on.
+            examples: images (arrays, a list of them, PIL images, tensors; other sizes are scaled) or vectors: what
+                `metarl.fewshot.conversion.as_examples` takes.
             labels: the class of each, at least two; or the values of a regression.
             num_adaptations: how often it adapts to them; as in evaluations, if not given.
             batch_norm: one of `learner.batch_norms`; the first, if not given.
@@ -61,10 +59,11 @@ class TrainedLearner:
         times = self.learner.num_adaptations if num_adaptations is None else num_adaptations
         if times < 0 or (self.learner.adaptation_name == "support" and times > self.learner.num_adaptations):
             raise ValueError(f"this learner adapts to a support {self.learner.num_adaptations} times, not {times}")
-        if len(labels) != len(examples):
-            raise ValueError(f"{len(examples)} examples but {len(labels)} labels")
+        shown = self.inputs(examples)
+        if len(labels) != shown.shape[1]:
+            raise ValueError(f"{shown.shape[1]} examples but {len(labels)} labels")
         targets, classes = self._targets(labels)
-        support = Examples(self.inputs(examples), targets[None].to(self.state.device))
+        support = Examples(shown, targets[None].to(self.state.device))
         predictor = self.learner.start(self.state, 1)
         if batch_norm is not None:
             predictor = predictor.with_batch_norm(batch_norm)
@@ -121,27 +120,3 @@ class AdaptedLearner:
 
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
-
-
-# What follows stands in for `as_examples` and `as_targets` of `metarl.fewshot.conversion`, which take more kinds.
-
-
-class Targets(NamedTuple):
-    """Labels as numbers, and the classes that these stand for."""
-
-    numbers: Int[np.ndarray, " example"]
-    classes: tuple[Hashable, ...]
-
-
-def as_examples(examples: Inputs, *, shape: tuple[int, ...]) -> Shaped[Tensor, "example ..."]:
-    """Examples as a data set holds them; ValueError for those of another shape."""
-    pixels = dataset.as_examples(examples)
-    if tuple(pixels.shape[1:]) != shape:
-        raise ValueError(f"trained on examples of {_size(shape)}, got {_size(tuple(pixels.shape[1:]))}")
-    return pixels
-
-
-def as_targets(labels: Labels) -> Targets:
-    """Labels that can be sorted as numbers 0, 1, ..., and the classes that these stand for."""
-    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
-    return Targets(numbers.reshape(-1).astype(np.int64), tuple(classes.tolist()))

@@ -183,7 +183,7 @@ def test_the_cache_holds_any_arrays(cache: Path) -> None:
 
 def test_a_missing_file_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(storage.ROOT_VARIABLE, raising=False)
-    for name in datasets.PUBLISHED:
+    for name in datasets.DATASETS:
         with pytest.raises(UsageError, match="is missing: put") as error:
             datasets.load(name, tmp_path)
         assert one_line(error) and str(tmp_path) in str(error.value) and "METARL_DATA" in str(error.value)

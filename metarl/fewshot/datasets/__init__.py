@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -13,6 +13,7 @@ from metarl.fewshot.datasets import cifar100, images, mini_imagenet, omniglot, t
 from metarl.fewshot.datasets.options import ReadOptions, Splitting
 from metarl.fewshot.datasets.sources import shown
 from metarl.fewshot.datasets.storage import existing_data_root
+from metarl.registry import Registry
 
 
 @final
@@ -26,32 +27,60 @@ class Published:
     """From the data root; the second argument allows downloads."""
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "omniglot": Published(
-        "1623 characters and their rotations, 28×28, Vinyals' split; --download fetches it",
-        lambda root, download: omniglot.load(root, download=download),
-    ),
-    "omniglot-upright": Published(
-        "the same without rotations",
-        lambda root, download: omniglot.load(root, download=download, rotations=False),
-    ),
-    "tiny-imagenet": Published(
-        "123 classes of photographs, 64×64, tieredImageNet's split", lambda root, _: tiny_imagenet.load(root)
-    ),
-    "mini-imagenet": Published(
-        "100 classes of photographs, 84×84, Ravi's split; the images are yours to provide",
-        lambda root, _: mini_imagenet.load(root),
-    ),
-    "cifar-fs": Published(
-        "100 classes, 32×32, Bertinetto's split",
-        lambda root, download: cifar100.load(root, "cifar-fs", download=download),
-    ),
-    "fc100": Published(
-        "100 classes, 32×32, split by superclass",
-        lambda root, download: cifar100.load(root, "fc100", download=download),
-    ),
-}
-"""The published data sets."""
+def _check(entry: object) -> Published:
+    if not isinstance(entry, Published):
+        raise ValueError("it must be a Published(about, load); a function that returns a data set needs no name")
+    return entry
+
+
+DATASETS: Registry[Published] = Registry("data set", "metarl.datasets", _check)
+"""The data sets that have a name."""
+
+
+def register(name: str, about: str, load: Callable[[Path, bool], FewShotDataset]) -> None:
+    """Makes a data set known by a name.
+
+    Args:
+        name: what it is called by programs.
+        about: one line.
+        load: from the folder of the published data sets; the second argument allows downloads.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    DATASETS.register(name, Published(about, load))
+
+
+register(
+    "omniglot",
+    "1623 characters and their rotations, 28×28, Vinyals' split; --download fetches it",
+    lambda root, download: omniglot.load(root, download=download),
+)
+register(
+    "omniglot-upright",
+    "the same without rotations",
+    lambda root, download: omniglot.load(root, download=download, rotations=False),
+)
+register(
+    "tiny-imagenet",
+    "123 classes of photographs, 64×64, tieredImageNet's split",
+    lambda root, _: tiny_imagenet.load(root),
+)
+register(
+    "mini-imagenet",
+    "100 classes of photographs, 84×84, Ravi's split; the images are yours to provide",
+    lambda root, _: mini_imagenet.load(root),
+)
+register(
+    "cifar-fs",
+    "100 classes, 32×32, Bertinetto's split",
+    lambda root, download: cifar100.load(root, "cifar-fs", download=download),
+)
+register(
+    "fc100",
+    "100 classes, 32×32, split by superclass",
+    lambda root, download: cifar100.load(root, "fc100", download=download),
+)
 
 
 def load(
@@ -83,19 +112,19 @@ def load(
         RunError: a file could not be fetched.
         ValueError: an option that does not fit, or what the files hold cannot be used or contradicts itself.
     """
-    if name in PUBLISHED:
+    if name in DATASETS:
         if image_size is not None or splitting is not None:
             raise ValueError(f"{name} has its own size and split: leave --image-size and the options of splits out")
         if skip_bad or min_per_class != 1 or max_bytes is not None:
             raise ValueError(f"{name} is complete, as its checksums show: leave --skip-bad and limits out")
-        return PUBLISHED[str(name)].load(existing_data_root(root, download=download), download)
+        return DATASETS[str(name)].load(existing_data_root(root, download=download), download)
     for option, given in (("--download", download), ("--data-root", root is not None)):
         if given:
-            raise ValueError(f"{option} is for published data sets ({', '.join(PUBLISHED)}), not for {name}")
+            raise ValueError(f"{option} is for published data sets ({', '.join(DATASETS)}), not for {name}")
     path = Path(name)
     if not str(name) or not _is_there(path):
-        close = difflib.get_close_matches(str(name), [*PUBLISHED, "sinusoid"], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are sinusoid, {', '.join(PUBLISHED)}"
+        close = difflib.get_close_matches(str(name), [*DATASETS, "sinusoid"], n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are sinusoid, {', '.join(DATASETS)}"
         raise UsageError(f"no data set {shown(str(name))!r}, and no folder or file of that name; {hint}")
     defaults = ReadOptions()
     options = ReadOptions(skip_bad, min_per_class, defaults.max_bytes if max_bytes is None else max_bytes)
@@ -112,4 +141,4 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-__all__ = ["PUBLISHED", "Published", "Splitting", "load"]
+__all__ = ["DATASETS", "Published", "Splitting", "load", "register"]
