@@ -43,7 +43,7 @@ from metarl.runs.files import write_atomically
 from metarl.runs.interrupt import stop_requested
 from metarl.runs.progress import progress
 from metarl.runs.session import Plan, TrainingOptions, train_run
-from metarl.runs.trained import Which, checkpoint_of, fewshot_groups
+from metarl.runs.trained import Which, checkpoint_of, fewshot_groups, with_encoder
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
@@ -85,6 +85,9 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
                 raise ValueError(f"{name} must be at least 2, got {value}")
 
 
+AnyOptions = FewshotOptions[LearnerConfig, EncoderConfig | PaperEncoder]
+
+
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun, then evaluates on the held-out tasks."""
     if "--list" in arguments:
@@ -97,7 +100,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         benchmark = open_benchmark(options.data, options.episodes, options.compute.device)
         config = options.learner
         if not isinstance(options.encoder, PaperEncoder):
-            config = dataclasses.replace(config, encoder=options.encoder)
+            config = with_encoder(config, options.encoder)
         built = config.build(benchmark.record.signature, options.compute.device)
         sizes = {"": benchmark} | {name: benchmark.resized(built, size) for name, size in map(size_of, options.also)}
     if isinstance(benchmark, ClassificationBenchmark):
@@ -112,7 +115,7 @@ def train_learner(
     config: LearnerConfig,
     learner: FewShotLearner,
     benchmark: Benchmark,
-    options: FewshotOptions[LearnerConfig, object],
+    options: AnyOptions,
 ) -> run_folder.Run:
     """Trains in the run's folder, new or begun."""
     regression = benchmark.score in LESS_IS_BETTER
@@ -156,7 +159,7 @@ def with_features_of(checkpoint: Path, fresh: State, benchmark: Benchmark) -> St
     data = run_folder.read(checkpoint.parent.parent).config.experiment.distribution_hash
     if data != benchmark.hash:  # classes that it was trained on may be among those held out here
         raise UsageError(f"--start-from {checkpoint} was trained on other data: {data}, not {benchmark.hash}")
-    features = {name: value for name, value in fresh.parameters.items() if outer_step.of_features(name)}
+    features = {name: value for name, value in fresh.parameters.items() if outer_step.of_encoder(name)}
     if not features:
         raise UsageError(f"--start-from {checkpoint}: this learner has no encoder that could begin with it")
     for name, value in features.items():
@@ -171,13 +174,15 @@ def evaluate_run(
     run: run_folder.Run,
     sizes: Mapping[str, Benchmark],
     learner: FewShotLearner,
-    options: FewshotOptions[LearnerConfig, object],
+    options: AnyOptions,
 ) -> None:
     """Writes `evaluations/test.json` and its like, one for every size and batch-norm mode, and prints the tables."""
     saved = checkpoint_of(run, options.checkpoint)
     experiment, label = run.config.experiment, "last" if options.checkpoint == "last" else "best on validation"
     ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
-    candidate = Candidate(learner, saved.state.to(options.compute.device), ref, experiment.distribution_hash)
+    candidate: Candidate[FewShotLearner] = Candidate(
+        learner, saved.state.to(options.compute.device), ref, experiment.distribution_hash
+    )
     seconds = sum(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
@@ -193,7 +198,8 @@ def evaluate_run(
             _written(run, found, options.checkpoint, size, "" if default else mode)
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
             in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
-            found = evaluate_with(in_turn, candidate, EvaluationSettings(num_tasks=options.tasks))
+            in_sequence = Candidate(learner, state, ref, experiment.distribution_hash)
+            found = evaluate_with(in_turn, in_sequence, EvaluationSettings(num_tasks=options.tasks))
             _written(run, found, options.checkpoint, size, "by-instance")
 
 
@@ -237,7 +243,7 @@ def _encoders(arguments: Sequence[str]) -> type[EncoderConfig | PaperEncoder]:
     if len(words) > 1 and ":" in words[1] and arguments[1] == words[1]:
         names.append(words[1])
     with usage():
-        choices: dict[str, object] = {"paper": PaperEncoder()}
+        choices: dict[str, EncoderConfig | PaperEncoder] = {"paper": PaperEncoder()}
         choices |= {name: encoders.default_options(name) for name in names}
     about = {name: first_line(type(choice)) for name, choice in choices.items()}
     return tyro.extras.subcommand_type_from_defaults(choices, about)

@@ -7,7 +7,7 @@ Both are found by entry points, in this package as in any other that is installe
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.judge import EvaluationSettings
@@ -35,13 +35,13 @@ benchmark does not know the distribution."""
 def _check_policy(entry: object) -> ReferencePolicy:
     if not callable(entry):
         raise ValueError("it must be a function of a distribution, a split and a number of tasks")
-    return entry
+    return cast(ReferencePolicy, entry)  # what it returns is seen when it is called
 
 
 def _check_official(entry: object) -> OfficialEvaluation:
     if not callable(entry):
         raise ValueError("it must be a function of a distribution, an agent and settings")
-    return entry
+    return cast(OfficialEvaluation, entry)
 
 
 POLICIES: Registry[ReferencePolicy] = Registry("reference policy", "metarl.reference_policies", _check_policy)

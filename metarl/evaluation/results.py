@@ -256,11 +256,12 @@ class Evaluation:
         """What a file of `evaluations/` holds: the raw scores, and the figures for whoever reads it."""
         families = self.families if len(self.families) > 1 else ()
         parts = {"all": self} | {family: self.only(family) for family in families}
+        figures: dict[str, Json] = {name: _figures(part) for name, part in parts.items()}
         return {
             "format": FORMAT,
             "config": _to_json(self.config),
             "sources": [_to_json(source) for source in self.sources],
-            "figures": {name: _figures(part) for name, part in parts.items()},
+            "figures": figures,
             "tasks": [task.to_json() for task in self.tasks],
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "calibration": None if self.calibration is None else self.calibration.tolist(),
@@ -307,7 +308,9 @@ def _wilson(share: float, count: int) -> Estimate:
 
 def _figures(evaluation: Evaluation) -> dict[str, object]:
     specific = evaluation.specific_gain()
-    others = {name: _estimate_json(evaluation.estimate(name)) for name in evaluation.metrics if name not in COUNTS}
+    others: dict[str, Json] = {
+        name: _estimate_json(evaluation.estimate(name)) for name in evaluation.metrics if name not in COUNTS
+    }
     return {
         "seeds": len(evaluation.sources),
         "tasks": len(evaluation.tasks),
@@ -317,11 +320,11 @@ def _figures(evaluation: Evaluation) -> dict[str, object]:
         "gain": _point_json(evaluation.gain()),
         "specific_gain": None if specific is None else _point_json(specific),
         "worst_tenth": evaluation.worst_tenth(),
-        "after": dict(others),
+        "after": others,
     }
 
 
-def _point_json(point: Point) -> dict[str, Json]:
+def _point_json(point: Point) -> Json:
     return {
         "adaptations": point.adaptations,
         "amount": point.amount,
@@ -330,7 +333,7 @@ def _point_json(point: Point) -> dict[str, Json]:
     }
 
 
-def _estimate_json(estimate: Estimate) -> dict[str, Json]:
+def _estimate_json(estimate: Estimate) -> Json:
     """NaN is no JSON: an interval that is not there is null."""
     low, high = (None if math.isnan(end) else end for end in (estimate.low, estimate.high))
     return {"value": estimate.value, "low": low, "high": high}

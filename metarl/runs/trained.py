@@ -146,7 +146,7 @@ def load_fewshot(run: Run, which: Which = "last", device: str = "cpu") -> Traine
         kind = LEARNERS[experiment.learner]
         config = options_from_json(kind, options.get("learner"), folder)
         if (encoder := options.get("encoder")) is not None:
-            config = dataclasses.replace(config, encoder=_encoder(encoder, folder))
+            config = with_encoder(config, _encoder(encoder, folder))
     except ValueError as error:
         raise UsageError(f"{folder} was trained with what is not there any more: {error}") from error
     tasks = options_from_json(TaskRecord, options.get("tasks"), folder)
@@ -161,9 +161,10 @@ def fewshot_groups(
     config: LearnerConfig, data: DataOptions, episodes: EpisodeOptions, tasks: TaskRecord
 ) -> dict[str, object]:
     """The options of a few-shot run by group, as `load_fewshot` reads them."""
-    learner = dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  # a dataclass: the registry checked it
-    encoder = getattr(config, "encoder", None)
-    if "encoder" in learner:
+    assert dataclasses.is_dataclass(config), "the registry checked it"
+    learner = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    encoder = learner.get("encoder")
+    if encoder is not None:
         learner["encoder"] = None
     found_again = dataclasses.replace(data, data=data.id, download=False)
     groups: dict[str, object] = {
@@ -173,9 +174,21 @@ def fewshot_groups(
         "episodes": dataclasses.asdict(episodes),
         "tasks": dataclasses.asdict(tasks),
     }
-    if encoder is not None:
+    if isinstance(encoder, encoders.EncoderConfig) and dataclasses.is_dataclass(encoder):
         groups["encoder"] = {"id": encoders.id_of(encoder), "options": dataclasses.asdict(encoder)}
     return groups
+
+
+def with_encoder(config: LearnerConfig, encoder: encoders.EncoderConfig) -> LearnerConfig:
+    """A learner's options with another encoder.
+
+    Raises:
+        ValueError: the learner takes none.
+    """
+    assert dataclasses.is_dataclass(config), "the registry checked it"
+    if "encoder" not in {field.name for field in dataclasses.fields(config)}:
+        raise ValueError(f"{type(config).__name__} takes no encoder")
+    return dataclasses.replace(config, encoder=encoder)
 
 
 def checkpoint_of(run: Run, which: Which) -> checkpoints.Checkpoint:

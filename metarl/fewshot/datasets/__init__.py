@@ -112,7 +112,7 @@ def load(
         RunError: a file could not be fetched.
         ValueError: an option that does not fit, or what the files hold cannot be used or contradicts itself.
     """
-    if name in DATASETS:
+    if str(name) in DATASETS:
         if image_size is not None or splitting is not None:
             raise ValueError(f"{name} has its own size and split: leave --image-size and the options of splits out")
         if skip_bad or min_per_class != 1 or max_bytes is not None:
