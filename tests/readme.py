@@ -5,6 +5,7 @@ Every ```bash and ```python fence has a comment on the line above it that says w
     <!-- ci: run -->                                           as it stands
     <!-- ci: run, `--seed 0` as `--seed 0 --steps 2` -->       with a smaller budget; the left side must occur
     <!-- ci: skip, it downloads a data set -->                 not at all, for this reason
+    <!-- ci: file my_world.py -->                              written into this file, as the reader would save it
 
 They run in order in one new folder, which has the checkout's scripts/ and .venv/ in it: a later snippet finds what an
 earlier one wrote. Warnings are errors. `--list` says what would run.
@@ -28,7 +29,9 @@ LIMIT_SECONDS = 600  # a snippet with its small budget takes far less
 
 _FENCE = re.compile(r"(?P<above>[^\n]*)\n```(?P<language>bash|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _REPLACEMENT = r"`([^`]+)` as `([^`]*)`"
-_MARK = re.compile(rf"<!-- ci: (?:run(?:, (?P<budget>{_REPLACEMENT}(?:, {_REPLACEMENT})*))?|skip, (?P<reason>.+)) -->")
+_MARK = re.compile(
+    rf"<!-- ci: (?:run(?:, (?P<budget>{_REPLACEMENT}(?:, {_REPLACEMENT})*))?|skip, (?P<reason>.+)|file (?P<file>[\w.]+)) -->"
+)
 
 
 @final
@@ -44,6 +47,8 @@ class Snippet:
     """The code, with the small budgets put in."""
     skip: str
     """Why it does not run here; empty where it does."""
+    file: str = ""
+    """The file that it is written into instead of being run; empty where it runs."""
 
     def command(self) -> list[str]:
         if self.language == "bash":
@@ -59,12 +64,12 @@ def snippets(markdown: str) -> list[Snippet]:
         mark = _MARK.fullmatch(fence["above"].strip())
         if mark is None:
             raise ValueError(
-                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, "
-                "<!-- ci: run, `old` as `new` --> or <!-- ci: skip, reason --> on the line above, "
+                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, <!-- ci: run, `old` as `new` -->, "
+                "<!-- ci: file name --> or <!-- ci: skip, reason --> on the line above, "
                 f"got {fence['above']!r}"
             )
         text = _shrunk(fence["text"], mark["budget"] or "", line)
-        found.append(Snippet(line, fence["language"], text, mark["reason"] or ""))
+        found.append(Snippet(line, fence["language"], text, mark["reason"] or "", mark["file"] or ""))
     if not found:
         raise ValueError("there is no bash or python snippet in it")
     return found
@@ -117,6 +122,9 @@ def main(arguments: Sequence[str]) -> int:
                 continue
             print(f"== {title}\n{snippet.text.rstrip()}", flush=True)
             if "--list" in arguments:
+                continue
+            if snippet.file:
+                (Path(folder) / snippet.file).write_text(snippet.text, encoding="utf-8")
                 continue
             begun = time.monotonic()
             if not run(snippet, Path(folder)):

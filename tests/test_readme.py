@@ -48,6 +48,13 @@ no language, no snippet
     assert lines[-1].endswith("line 14: bash, skipped: it never ends")
 
 
+def test_a_snippet_can_be_a_file_that_later_ones_use(tmp_path: Path) -> None:
+    page = "<!-- ci: file mine.py -->\n```python\nNUMBER = 41 + 1\n```\n<!-- ci: run -->\n```python\nimport mine; print(mine.NUMBER)\n```\n"
+    result = check(page, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "42" in result.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     "snippet",
     [

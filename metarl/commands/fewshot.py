@@ -180,9 +180,8 @@ def evaluate_run(
     saved = checkpoint_of(run, options.checkpoint)
     experiment, label = run.config.experiment, "last" if options.checkpoint == "last" else "best on validation"
     ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
-    candidate: Candidate[FewShotLearner] = Candidate(
-        learner, saved.state.to(options.compute.device), ref, experiment.distribution_hash
-    )
+    state = saved.state.to(options.compute.device)
+    candidate = Candidate(learner, state, ref, experiment.distribution_hash)
     seconds = sum(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
