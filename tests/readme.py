@@ -64,8 +64,8 @@ def snippets(markdown: str) -> list[Snippet]:
         mark = _MARK.fullmatch(fence["above"].strip())
         if mark is None:
             raise ValueError(
-                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, <!-- ci: run, `old` as `new` -->, "
-                "<!-- ci: file name --> or <!-- ci: skip, reason --> on the line above, "
+                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, "
+                "<!-- ci: run, `old` as `new` -->, <!-- ci: file name --> or <!-- ci: skip, reason --> on the line above, "
                 f"got {fence['above']!r}"
             )
         text = _shrunk(fence["text"], mark["budget"] or "", line)

@@ -49,7 +49,15 @@ no language, no snippet
 
 
 def test_a_snippet_can_be_a_file_that_later_ones_use(tmp_path: Path) -> None:
-    page = "<!-- ci: file mine.py -->\n```python\nNUMBER = 41 + 1\n```\n<!-- ci: run -->\n```python\nimport mine; print(mine.NUMBER)\n```\n"
+    page = """<!-- ci: file mine.py -->
+```python
+NUMBER = 41 + 1
+```
+<!-- ci: run -->
+```python
+import mine; print(mine.NUMBER)
+```
+"""
     result = check(page, tmp_path)
     assert result.returncode == 0, result.stderr
     assert "42" in result.stdout.splitlines()
