@@ -29,9 +29,9 @@ LIMIT_SECONDS = 600  # a snippet with its small budget takes far less
 
 _FENCE = re.compile(r"(?P<above>[^\n]*)\n```(?P<language>bash|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _REPLACEMENT = r"`([^`]+)` as `([^`]*)`"
-_MARK = re.compile(
-    rf"<!-- ci: (?:run(?:, (?P<budget>{_REPLACEMENT}(?:, {_REPLACEMENT})*))?|skip, (?P<reason>.+)|file (?P<file>[\w.]+)) -->"
-)
+_RUN = rf"run(?:, (?P<budget>{_REPLACEMENT}(?:, {_REPLACEMENT})*))?"
+_SKIP, _FILE = "skip, (?P<reason>.+)", r"file (?P<file>[\w.]+)"
+_MARK = re.compile(f"<!-- ci: (?:{_RUN}|{_SKIP}|{_FILE}) -->")
 
 
 @final
@@ -64,8 +64,8 @@ def snippets(markdown: str) -> list[Snippet]:
         mark = _MARK.fullmatch(fence["above"].strip())
         if mark is None:
             raise ValueError(
-                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, "
-                "<!-- ci: run, `old` as `new` -->, <!-- ci: file name --> or <!-- ci: skip, reason --> on the line above, "
+                f"line {line - 1}: this {fence['language']} snippet needs <!-- ci: run -->, <!-- ci: file name -->, "
+                "<!-- ci: run, `old` as `new` --> or <!-- ci: skip, reason --> on the line above, "
                 f"got {fence['above']!r}"
             )
         text = _shrunk(fence["text"], mark["budget"] or "", line)
