@@ -31,6 +31,7 @@ check: setup
 
 readme: setup
 	$(BIN)/python tests/readme.py README.md
+	$(BIN)/python tests/readme.py docs/extending.md
 
 wheel: setup
 	@# build/ remembers files that are gone from the sources, and would put them in.
