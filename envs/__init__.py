@@ -9,6 +9,7 @@
 from metarl.envs.description import Description, describe
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_ids import gymnasium_id
+from metarl.envs.mujoco_pool import MujocoSimulator
 from metarl.envs.registration import register_all
 from metarl.envs.registry import ids as list
 from metarl.envs.registry import make, register, register_family
@@ -19,6 +20,7 @@ from metarl.envs.vector import TaskVectorEnv
 __all__ = [
     "Description",
     "EnvDistribution",
+    "MujocoSimulator",
     "Outcome",
     "Simulator",
     "SimulatorError",
