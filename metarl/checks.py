@@ -1,11 +1,28 @@
-"""Checks of options; each error names the option, the range and the number."""
+"""Checks of options; each error names the option, the range and the number. NaN and infinities are in no range."""
+
+import math
+
+
+def finite(**options: float | int) -> None:
+    """Raises ValueError for the first option that is NaN or infinite."""
+    for name, value in options.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
 
 
 def at_least(minimum: int, **options: float | int) -> None:
-    """Raises ValueError for the first option below the minimum (or NaN)."""
+    """Raises ValueError for the first option below the minimum."""
     for name, value in options.items():
         if not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    finite(**options)
+
+
+def between(minimum: int, maximum: int, **options: float | int) -> None:
+    """Raises ValueError for the first option below the minimum or above the maximum."""
+    for name, value in options.items():
+        if not minimum <= value <= maximum:
+            raise ValueError(f"{name} must be between {minimum} and {maximum}, got {value}")
 
 
 def positive(**options: float | int) -> None:
@@ -13,6 +30,7 @@ def positive(**options: float | int) -> None:
     for name, value in options.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
+    finite(**options)
 
 
 def fraction(**options: float | int) -> None:
@@ -20,6 +38,12 @@ def fraction(**options: float | int) -> None:
     for name, value in options.items():
         if not 0 < value <= 1:
             raise ValueError(f"{name} must be in (0, 1], got {value}")
+
+
+def seed(value: int) -> None:
+    """Raises ValueError for a number that is no seed: PyTorch and NumPy take those from 0 to 2⁶³ − 1."""
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"seed must be between 0 and 2**63 - 1, got {value}")
 
 
 def layers(hidden: tuple[int, ...]) -> None:

@@ -1,11 +1,13 @@
-"""The errors that a program shows its user as one line, and the warning line."""
+"""The errors that a program shows its user as one line, the exit status of each, and the warning line."""
 
 import contextlib
+import io
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable
-from signal import SIGINT
+import threading
+from collections.abc import Callable, Iterator
 
 
 class UsageError(Exception):
@@ -25,48 +27,106 @@ class DiskFullError(RunError):
 
 
 class StoppedError(Exception):
-    """Somebody stopped the work; everything is saved. Exit status 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    """A signal stopped what can be taken up again, with everything saved.
 
-    def __init__(self, message: str, signal: int | None = None) -> None:
-        """`signal` is the number of the one that came; SIGINT if None."""
+    Exit status 128 + the signal's number, as the shell's: 130 after SIGINT, 143 after SIGTERM. So `train && evaluate`
+    does not go on, and a scheduler does not take the run for finished.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.signal = SIGINT if signal is None else signal
+        self.signal_number = signal_number
 
 
 def warn(message: str) -> None:
     """One line on stderr; a closed stderr is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+    say(f"warning: {message}")
+
+
+def say(line: str) -> None:
+    """A line on stderr, if there is one."""
+    if sys.stderr is not None:  # print(file=None) would print on stdout
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def starting_up() -> Iterator[None]:
+    """While modules are imported, SIGINT ends the process at once and in silence: there is nothing to save yet.
+
+    The shell sees 130. An exception would come out of the middle of some library, which may turn it into another.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def exit_status(program: Callable[[], object]) -> int:
-    """Runs a program and returns its exit status: 0, 2 for wrong usage, 1 for a fault, 128 + its number for a signal.
+    """Runs a program and returns its exit status: 0, 2 for wrong usage, 1 for a fault, 130 for Ctrl-C.
 
-    So `train && evaluate` and schedulers see that a training was stopped: 130 after Ctrl-C, 143 after SIGTERM.
-
-    Errors meant for the user become one line on stderr; any other exception passes, with its traceback. Where the
-    reader of stdout has gone (`| head`) the program ends in silence with 141, as the shell's own do.
+    Errors meant for the user, and the operating system's that name a file, become one line on stderr; any other
+    exception passes, with its traceback. Where the reader of stdout has gone (`| head`) the program ends in silence
+    with 141, as the shell's own do.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and names that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         program()
-        sys.stdout.flush()
     except UsageError as error:
-        return _fail(error, 2)
+        return _end(2, f"error: {error}")
     except RunError as error:
-        return _fail(error, 1)
-    except StoppedError as stopped:
-        with contextlib.suppress(OSError, ValueError):
-            print(stopped, flush=True)
-        return 128 + stopped.signal
+        return _end(1, f"error: {error}")
+    except StoppedError as error:
+        return _end(128 + error.signal_number, str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted", 128 + SIGINT)
+        return _end(128 + signal.SIGINT, "error: interrupted")
     except BrokenPipeError:
         if not _reader_gone():  # it was another pipe
             raise
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is not None:
+            return _end(1, f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+        if not (status := _flush()):  # the fault was not stdout's
+            raise
+        return status
+    return _end(0)
+
+
+def _end(status: int, line: str | None = None) -> int:
+    """The exit status, after a last line and whatever is still to be printed."""
+    unwritten = _flush()
+    if line is not None:
+        say(" ".join(line.split()))
+    return status or unwritten
+
+
+def _flush() -> int:
+    """Prints what waits for it; the exit status where it cannot be printed, else 0."""
+    if sys.stdout is None:
+        return 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        _discard_output()
+        say(f"error: the output could not be written: {error.strerror}")
+        return 1
     return 0
+
+
+def _discard_output() -> None:
+    """Python flushes once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_gone() -> bool:
@@ -77,9 +137,3 @@ def _reader_gone() -> bool:
         return any(event & select.POLLERR for _, event in poll.poll(0))
     except (OSError, ValueError):
         return False
-
-
-def _fail(error: Exception | str, status: int) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return status

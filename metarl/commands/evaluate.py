@@ -23,7 +23,8 @@ from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
-from metarl.runs.trained import TrainedAgent, TrainedFewShot, Which, load
+from metarl.runs.run_folder import Which, evaluation_name
+from metarl.runs.trained import TrainedAgent, TrainedFewShot, load
 from metarl.tasks import Json, Split
 
 SEED = EvaluationSettings().seed
@@ -122,7 +123,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
                 line, figures = official(run.dist, run.candidate, options.settings)
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
-        path = run.run.write_evaluation(evaluation_stem(options.settings, options.checkpoint), content)
+        name = evaluation_name(options.split, *unusual(options.settings), checkpoint=options.checkpoint)
+        path = run.run.write_evaluation(name, content)
         print(f"written to {path}")
         found.append(evaluation)
     with usage():
@@ -133,15 +135,14 @@ def evaluate_runs(options: EvaluateOptions) -> None:
         print(f"all runs together written to {options.output}")
 
 
-def evaluation_stem(settings: EvaluationSettings, checkpoint: Which) -> str:
-    """The name of an evaluation's file: the split, and every setting that is not the default."""
-    default = EvaluationSettings()
-    parts = [settings.split]
+def unusual(settings: EvaluationSettings) -> list[str]:
+    """A label for every setting that is not the default, for the name of the evaluation's file."""
+    default, labels = EvaluationSettings(split=settings.split), list[str]()
     for field in dataclasses.fields(EvaluationSettings):
         value = getattr(settings, field.name)
-        if field.name != "split" and value != getattr(default, field.name):
-            parts.append(f"{field.name.replace('_', '-')}-{value}".lower())
-    return "-".join([*parts, *(["best"] if checkpoint == "best" else [])])
+        if value != getattr(default, field.name):
+            labels.append(f"{field.name.replace('_', '-')}-{value}".lower())
+    return labels
 
 
 def evaluate_policy(policy: str, options: EvaluateOptions) -> None:

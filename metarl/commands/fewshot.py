@@ -16,11 +16,9 @@ import tyro
 from metarl.commands.options import (
     ComputeOptions,
     RunOptions,
-    experiment,
     first_line,
     learner_id,
     parse,
-    state_of,
     subcommands,
     usage,
 )
@@ -40,10 +38,11 @@ from metarl.fewshot.registry import LEARNERS
 from metarl.learning.protocols import Metrics, State
 from metarl.runs import metrics, run_folder
 from metarl.runs.files import write_atomically
-from metarl.runs.interrupt import stop_requested
 from metarl.runs.progress import progress
-from metarl.runs.session import Plan, TrainingOptions, train_run
-from metarl.runs.trained import Which, checkpoint_of, fewshot_groups, with_encoder
+from metarl.runs.run_folder import Which, evaluation_name
+from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
+from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder
+from metarl.runs.warm_start import warm_parameters
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
@@ -127,23 +126,32 @@ def train_learner(
         found = evaluate_with(benchmark, Candidate(learner, state, ref, benchmark.hash), settings)
         last = {name: float(values[:, :, -1].mean()) for name, values in found.metrics.items()}
         score = last[benchmark.score]
-        return {"validation": -score if regression else score, **{f"validation_{key}": x for key, x in last.items()}}
+        return {SCORE: -score if regression else score, **{f"validation_{key}": x for key, x in last.items()}}
 
-    def warm_start(fresh: State) -> State:
+    def first_state(seed: int) -> State:
+        fresh = learner.init(seed)
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, benchmark)
 
-    groups = fewshot_groups(config, options.data, options.episodes, benchmark.record)
+    with usage():
+        groups = fewshot_groups(config, options.data, options.episodes, benchmark.record)
+        source = benchmark.source(learner.training)
     groups["validation"] = {"tasks": options.validation_tasks}
     if options.start_from is not None:
         groups["start"] = {"from": str(options.start_from)}
-    tasks = (options.data.id, benchmark)
-    decided = experiment("fewshot", id, groups, options.loop, tasks, options.run, options.compute)
-    with usage():
-        source = benchmark.source(learner.training)
-    with stop_requested() as stop:
-        plan = Plan(learner, source, validate, warm_start)
-        run = train_run(options.run.run, decided, plan, options.loop, stop, options.compute.threads)
-    keys = (*learner.progress_keys, "validation")
+    request = RunRequest(
+        folder=options.run.run,
+        kind="fewshot",
+        learner=id,
+        options=groups,
+        distribution=options.data.id,
+        distribution_hash=benchmark.hash,
+        training=options.loop,
+        seed=options.run.seed,
+        device=options.compute.device,
+        threads=options.compute.threads,
+    )
+    run = train(request, learner, source, validate, first_state=first_state)
+    keys = (*learner.progress_keys, SCORE)
     write_atomically(run.folder / "curve.png", plot.training_curve(metrics.read(run.folder), keys))
     return run
 
@@ -155,8 +163,8 @@ def with_features_of(checkpoint: Path, fresh: State, benchmark: Benchmark) -> St
         UsageError: it is not a checkpoint's folder, of a run on other data, or of another encoder.
         BrokenCheckpointError: it is damaged.
     """
-    there = state_of(checkpoint).parameters
-    data = run_folder.read(checkpoint.parent.parent).config.experiment.distribution_hash
+    run, there = warm_parameters(checkpoint)
+    data = run.config.experiment.distribution_hash
     if data != benchmark.hash:  # classes that it was trained on may be among those held out here
         raise UsageError(f"--start-from {checkpoint} was trained on other data: {data}, not {benchmark.hash}")
     features = {name: value for name, value in fresh.parameters.items() if outer_step.of_encoder(name)}
@@ -177,15 +185,13 @@ def evaluate_run(
     options: AnyOptions,
 ) -> None:
     """Writes `evaluations/test.json` and its like, one for every size and batch-norm mode, and prints the tables."""
-    saved = checkpoint_of(run, options.checkpoint)
-    experiment, label = run.config.experiment, "last" if options.checkpoint == "last" else "best on validation"
-    ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
-    state = saved.state.to(options.compute.device)
-    candidate = Candidate(learner, state, ref, experiment.distribution_hash)
+    saved, ref = checkpoint_of(run, options.checkpoint, learner.init(run.config.experiment.seed))
+    state, trained_on = saved.state.to(options.compute.device), run.config.experiment.distribution_hash
+    candidate = Candidate(learner, state, ref, trained_on)
     seconds = sum(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
-    print(f"{run.folder.name}: {label} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
+    print(f"{run.folder.name}: {ref.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
     for size, benchmark in sizes.items():
         for mode in learner.batch_norms:
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
@@ -197,14 +203,13 @@ def evaluate_run(
             _written(run, found, options.checkpoint, size, "" if default else mode)
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
             in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
-            in_sequence = Candidate(learner, state, ref, experiment.distribution_hash)
+            in_sequence = Candidate(learner, state, ref, trained_on)
             found = evaluate_with(in_turn, in_sequence, EvaluationSettings(num_tasks=options.tasks))
             _written(run, found, options.checkpoint, size, "by-instance")
 
 
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:
-    stem = "-".join(filter(None, ("test", *labels, "best" if checkpoint == "best" else "")))
-    path = run.write_evaluation(stem, found.to_json())
+    path = run.write_evaluation(evaluation_name("test", *labels, checkpoint=checkpoint), found.to_json())
     print(f"\nwritten to {path}\n{table(found)}")
 
 

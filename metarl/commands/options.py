@@ -4,21 +4,17 @@ import contextlib
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 import tyro
 
-from metarl import envs
+from metarl import checks, envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
-from metarl.learning.protocols import State
 from metarl.registry import Registry, canonical
-from metarl.runs import checkpoints
-from metarl.runs.run_folder import Experiment, Kind
-from metarl.runs.session import TrainingOptions
 
 Options = TypeVar("Options")
 Config = TypeVar("Config")
@@ -117,51 +113,7 @@ class RunOptions:
     """Decides everything that is random."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed must be between 0 and 2**63 - 1, got {self.seed}")
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """A task distribution or a data set, as far as a run's config names it."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def hash(self) -> str: ...
-
-
-def experiment(
-    kind: Kind,
-    learner: str,
-    groups: Mapping[str, object],
-    loop: TrainingOptions,
-    tasks: tuple[str, Identified],
-    run: RunOptions,
-    compute: ComputeOptions,
-) -> Experiment:
-    """What decides a run's results.
-
-    Args:
-        kind: of learner.
-        learner: its id.
-        groups: options by group; the loop's are added.
-        loop: of the loop; the number of steps does not count, it may grow.
-        tasks: the id under which they are found again, and the tasks.
-        run: for the seed.
-        compute: for the device.
-    """
-    id, distribution = tasks
-    return Experiment(
-        kind=kind,
-        learner=learner,
-        options={**groups, "loop": loop.lasting()},
-        distribution=canonical(id),
-        distribution_hash=distribution.hash,
-        seed=run.seed,
-        device=compute.device,
-    )
+        checks.seed(self.seed)
 
 
 @contextlib.contextmanager
@@ -177,15 +129,3 @@ def distribution(id: str) -> EnvDistribution:
     """The distribution of this id; a wrong one is the user's error."""
     with usage():
         return envs.make(id)
-
-
-def state_of(checkpoint: Path) -> State:
-    """What `--start-from` names: the state of another run's checkpoint.
-
-    Raises:
-        UsageError: it is not a checkpoint's folder.
-        BrokenCheckpointError: it is damaged.
-    """
-    if not checkpoint.name.isdecimal():
-        raise UsageError(f"--start-from names a checkpoint's folder, runs/other/checkpoints/500; got {checkpoint}")
-    return checkpoints.load(checkpoint.parent, int(checkpoint.name)).state

@@ -18,7 +18,8 @@ from metarl.learning.collect import Collector
 from metarl.runs import run_folder
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
-from metarl.runs.trained import TrainedAgent, Which, load_agent
+from metarl.runs.run_folder import Which
+from metarl.runs.trained import TrainedAgent, load_agent
 from metarl.tasks import Split, Task
 
 

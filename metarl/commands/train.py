@@ -15,10 +15,8 @@ from metarl.commands.options import (
     ComputeOptions,
     RunOptions,
     distribution,
-    experiment,
     learner_id,
     parse,
-    state_of,
     subcommands,
     usage,
 )
@@ -30,9 +28,11 @@ from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Metrics, State
 from metarl.learning.sources import TrialSource
-from metarl.runs import checkpoints
-from metarl.runs.interrupt import stop_requested
-from metarl.runs.session import Plan, TrainingOptions, train_run
+from metarl.registry import canonical
+from metarl.runs.decoding import options_to_json
+from metarl.runs.interrupt import interruption_point
+from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
+from metarl.runs.warm_start import warm_state
 
 Config = TypeVar("Config", bound=AgentConfig)
 
@@ -75,17 +75,31 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
     count = min(options.validation_tasks, len(dist.tasks("validation")))
     settings = EvaluationSettings(split="validation", num_tasks=count, swap_control=False)
     ref = CheckpointRef(learner, options.run.run.name, seed, "last", 0)
-    groups: dict[str, object] = {
-        "learner": dataclasses.asdict(options.agent),
-        "validation": {"tasks": options.validation_tasks},
-    }
+    with usage():
+        groups: dict[str, dict[str, object]] = {
+            "learner": dict(options_to_json(options.agent)),
+            "validation": {"tasks": options.validation_tasks},
+        }
     if options.start_from is not None:
         groups["start"] = {"from": str(options.start_from)}
-    decided = experiment("agent", learner, groups, options.loop, (options.env, dist), options.run, compute)
-    with (
-        stop_requested() as stop,
-        contextlib.closing(Collector(dist, compute.threads, compute.device, stop.interruption_point)) as collector,
-    ):
+    request = RunRequest(
+        folder=options.run.run,
+        kind="agent",
+        learner=learner,
+        options=groups,
+        distribution=canonical(options.env),
+        distribution_hash=dist.hash,
+        training=options.loop,
+        seed=seed,
+        device=compute.device,
+        threads=compute.threads,
+    )
+
+    def first_state(seed: int) -> State:
+        fresh = agent.init(seed)
+        return fresh if options.start_from is None else warm_state(options.start_from, fresh)
+
+    with contextlib.closing(Collector(dist, compute.threads, compute.device, interruption_point)) as collector:
         judge = TrialJudge(dist, collector)
 
         def validate(state: State) -> Metrics:
@@ -96,15 +110,7 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
                 return {}
             curve = found.curve()
             beside = {f"validation_{name}": float(values[:, :, -1].mean()) for name, values in found.metrics.items()}
-            return {"validation": curve[-1].mean.value, "validation_before": curve[0].mean.value, **beside}
+            return {SCORE: curve[-1].mean.value, "validation_before": curve[0].mean.value, **beside}
 
-        def warm_start(fresh: State) -> State:
-            if options.start_from is None:
-                return fresh
-            saved = state_of(options.start_from)
-            checkpoints.check_state(saved, fresh, f"--start-from {options.start_from}")
-            return saved.to(compute.device)
-
-        plan = Plan(agent, TrialSource(dist, collector), validate, warm_start)
-        run = train_run(options.run.run, decided, plan, options.loop, stop, compute.threads)
+        run = train(request, agent, TrialSource(dist, collector), validate, first_state=first_state)
     print(f"{run.folder}: done; next: metarl evaluate {run.folder}")

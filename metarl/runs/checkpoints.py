@@ -2,36 +2,48 @@
 
     checkpoints/<step>/params.safetensors, optimizer.safetensors    the learner's state
                        state.json                                   step, validation score, counters, checksums
+    store/<number>.safetensors                                      what its store has, see `metarl.runs.stored`
 
 A checkpoint is written under a temporary name, synced, then renamed. Its validation score stands in its own
 `state.json`, so that "the best on validation" follows from the checkpoints themselves and cannot disagree with them.
+What is loaded is held against the run (another run's checkpoint may have been copied in) and against the learner.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
-import safetensors.torch
-from safetensors import SafetensorError
-
+from metarl import checks
 from metarl.errors import RunError, UsageError, warn
 from metarl.learning.protocols import Parameters, State
-from metarl.runs.files import TEMPORARY, encode_json, read_json, remove, sync_folder, write_synced, writing
-from metarl.tasks import Json, content_hash
+from metarl.runs import files, tensors
+from metarl.runs.decoding import check_format, options_from_json, options_to_json, read_object, unreadable
+from metarl.runs.files import TEMPORARY, encode_json, remove, sync_folder, write_new, writing
+from metarl.runs.run_folder import Run, Which
+from metarl.runs.stored import StoreFolder, StoreRecord
+from metarl.runs.tensors import BrokenCheckpointError, TensorFile, check_state, check_structure, check_values
+from metarl.tasks import content_hash
+
+__all__ = [
+    "BrokenCheckpointError",
+    "Checkpoint",
+    "CheckpointFolder",
+    "check_state",
+    "check_structure",
+]
 
 PARAMETERS, OPTIMIZER, STATE = "params.safetensors", "optimizer.safetensors", "state.json"
 _REPLACED = ".replaced-"
-_FORMAT = 1
+_FORMAT = 2
+_ROOM = 64 << 20  # bytes in a file of tensors besides the tensors that are expected: its header, other tensors
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A learner at one point of its training."""
 
@@ -40,149 +52,277 @@ class Checkpoint:
     state: State
     score: float | None
     """On validation, higher is better; None where this checkpoint was not validated."""
-    extra: Mapping[str, Json]
-    """What else was saved: counters, RNG states."""
+    env_steps: int
+    """The simulator's steps up to here; 0 where there is none."""
+    content: str
+    """SHA-256 of the file of its parameters: two checkpoints with the same content are no two results."""
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint of step {self.step}, score {self.score}, content {self.content[:12]}>"
 
 
-class BrokenCheckpointError(RunError):
-    """A checkpoint is damaged; the message names the file and what is wrong with it."""
+@final
+@dataclasses.dataclass(frozen=True)
+class _RandomState:
+    """Where random numbers go on: outer step n draws from NumPy's generator with the seed (run's seed, n)."""
+
+    bit_generator: str
+    next_seed: tuple[int, int]
 
 
-def save(
-    folder: Path,
-    step: int,
-    state: State,
-    extra: Mapping[str, Json],
-    *,
-    score: float | None = None,
-    keep_last: int = 3,
-) -> Path:
-    """Writes `folder/<step>`, then deletes all but the last `keep_last` checkpoints and the best on validation.
+@final
+@dataclasses.dataclass(frozen=True)
+class _StateFile:
+    """`state.json`, without its checksum of itself."""
 
-    Args:
-        folder: the run's `checkpoints` folder; it is created where it is missing.
-        score: on validation, higher is better; None, NaN or infinite: this checkpoint cannot be the best.
+    format: int
+    experiment_hash: str
+    step: int
+    score: float | None
+    env_steps: int
+    random: _RandomState
+    parameters: TensorFile
+    optimizer: TensorFile
+    store: StoreRecord
 
-    Raises:
-        DiskFullError: no room; the earlier checkpoints are untouched and nothing half-written is left.
-        RunError: any other fault of the operating system; the same holds.
-        ValueError: a negative step, `keep_last` below 1, or a NaN in `extra`.
-    """
-    if step < 0 or keep_last < 1:
-        raise ValueError(f"need step >= 0 and keep_last >= 1, got step {step} and keep_last {keep_last}")
-    tensors = {PARAMETERS: state.parameters, OPTIMIZER: state.optimizer}
-    files = {name: _encode(values) for name, values in tensors.items()}
-    records: dict[str, Json] = {name: _record(tensors[name], content) for name, content in files.items()}
-    files[STATE] = _encode_state(step, score, extra, records)
-    target, temporary = folder / str(step), folder / f"{TEMPORARY}{step}"
-    with writing(target):
+    def __post_init__(self) -> None:
+        checks.at_least(0, step=self.step, env_steps=self.env_steps)
+
+
+@final
+class CheckpointFolder:
+    """The checkpoints of a run. Whoever writes them holds the run's lock, and keeps one of these while it does."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._folder = run.checkpoints
+        self._store = StoreFolder(run.store)
+
+    def save(
+        self, step: int, state: State, *, env_steps: int = 0, score: float | None = None, keep_last: int = 3
+    ) -> Path:
+        """Writes a checkpoint, then deletes all but the last `keep_last` and the best on validation.
+
+        Args:
+            step: outer steps done.
+            state: the learner's.
+            env_steps: the simulator's steps so far.
+            score: on validation, higher is better; None, NaN or infinite: this checkpoint cannot be the best.
+            keep_last: at least 1.
+
+        Raises:
+            DiskFullError: no room; the earlier checkpoints are untouched and nothing half-written is left.
+            RunError: any other fault of the operating system; the same holds.
+            ValueError: a negative step or `keep_last` below 1; a chunk of the store was replaced.
+        """
+        if step < 0 or keep_last < 1:
+            raise ValueError(f"need step >= 0 and keep_last >= 1, got step {step} and keep_last {keep_last}")
+        content = {PARAMETERS: tensors.encode(state.parameters), OPTIMIZER: tensors.encode(state.optimizer)}
+        experiment = self._run.config.experiment
+        record = _StateFile(
+            format=_FORMAT,
+            experiment_hash=experiment.hash,
+            step=step,
+            score=float(score) if score is not None and math.isfinite(score) else None,
+            env_steps=env_steps,
+            random=_RandomState("PCG64", (experiment.seed, step)),
+            parameters=TensorFile(tensors.digest(content[PARAMETERS]), tuple(state.parameters)),
+            optimizer=TensorFile(tensors.digest(content[OPTIMIZER]), tuple(state.optimizer)),
+            store=self._store.write(state.store),
+        )
+        target = self._folder / str(step)
+        with writing(target):
+            files.make_folder(self._folder)
+            _write_folder(target, {**content, STATE: _encode_state(record)})
+        self._prune(step, keep_last)
+        return target
+
+    def load(self, step: int, expected: State | None) -> Checkpoint:
+        """One checkpoint.
+
+        Args:
+            step: its number.
+            expected: the learner's `init`, that the tensors are held against; None where the learner is not known:
+                then only that all values are finite is checked.
+
+        Raises:
+            UsageError: there is no checkpoint of this step; the message names those there are.
+            BrokenCheckpointError: it is damaged, or of another run or learner.
+        """
+        if step not in (there := self.steps()):
+            listed = ", ".join(map(str, there)) or "none"
+            raise UsageError(f"{self._folder} has no checkpoint of step {step}; there are: {listed}")
+        return self._read(step, expected)
+
+    def find(self, which: Which, expected: State | None, warning: Callable[[str], None] = warn) -> Checkpoint | None:
+        """The last checkpoint or the best: `latest` or `best`."""
+        return self.latest(expected, warning) if which == "last" else self.best(expected, warning)
+
+    def latest(self, expected: State | None, warning: Callable[[str], None] = warn) -> Checkpoint | None:
+        """The newest whole checkpoint; None where none was ever saved.
+
+        Damaged ones, and those of other runs or learners, are passed over, with one warning that names each file and
+        the step used instead.
+
+        Raises:
+            RunError: there are checkpoints, and every one is damaged.
+        """
+        return self._first_whole(tuple(reversed(self.steps())), expected, warning)
+
+    def best(self, expected: State | None, warning: Callable[[str], None] = warn) -> Checkpoint | None:
+        """The whole checkpoint with the highest validation score, the earliest of equals; None where none has a score.
+
+        Raises:
+            RunError: some checkpoints have a score, and every one of those is damaged.
+        """
+        return self._first_whole(self._ranked(), expected, warning)
+
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have a checkpoint, whole or not, in ascending order.
+
+        Raises:
+            RunError: the folder cannot be opened, or is none.
+        """
         try:
-            _make_folder(folder)
-            remove(temporary)
-            os.mkdir(temporary)
-            for name, content in files.items():
-                write_synced(temporary / name, content)
-            sync_folder(temporary)
-            _move(temporary, target)
-        except OSError:
-            remove(temporary)
-            raise
-        sync_folder(folder)
-    _prune(folder, step, keep_last)
-    return target
+            files.need_folder(self._folder)
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise RunError(f"{self._folder} cannot be opened: {files.reason(error)}") from error
+        return files.numbers(names)
+
+    def clean_up(self) -> None:
+        """Removes what killed processes left half-written, and chunks that no checkpoint has.
+
+        A checkpoint that was just being replaced by another of the same step is put back.
+        """
+        steps = self.steps()
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self._folder)):
+                target = self._folder / name.removeprefix(_REPLACED)
+                if name.startswith(_REPLACED) and not os.path.lexists(target):
+                    with writing(target):
+                        os.rename(self._folder / name, target)
+                elif name.startswith((TEMPORARY, _REPLACED)):
+                    remove(self._folder / name)
+        files.clean_up(self._run.store)
+        records = tuple(self._records())
+        if len(records) == len(steps):  # a damaged one may still be restored from a copy
+            self._store.keep(record.store for record in records)
+
+    def _prune(self, step: int, keep_last: int) -> None:
+        """Deletes old checkpoints. Ones past `step` do not count: training went back behind them, they were damaged."""
+        past = [other for other in self.steps() if other <= step]
+        keep = {*past[-keep_last:], *self._ranked()[:1]}
+        for other in past:
+            if other not in keep:
+                # Renamed before it is emptied, so that a kill half-way leaves no checkpoint with files missing.
+                doomed = files.temporary_beside(self._folder / str(other))
+                with writing(doomed):
+                    os.rename(self._folder / str(other), doomed)
+                remove(doomed)
+        self._store.keep(record.store for record in self._records())
+
+    def _records(self) -> Iterator[_StateFile]:
+        """What the checkpoints say of themselves, ascending; damaged ones left out; reads no tensors."""
+        for step in self.steps():
+            with contextlib.suppress(BrokenCheckpointError):
+                yield self._read_state(step)
+
+    def _ranked(self) -> tuple[int, ...]:
+        """The steps with a validation score, the best first, the earliest of equals."""
+        scores = {record.step: record.score for record in self._records() if record.score is not None}
+        return tuple(sorted(scores, key=lambda step: (-scores[step], step)))
+
+    def _first_whole(
+        self, candidates: tuple[int, ...], expected: State | None, warning: Callable[[str], None]
+    ) -> Checkpoint | None:
+        """The first candidate that can be read, after a warning about those before it that cannot."""
+        faults: list[str] = []
+        for step in candidates:
+            try:
+                checkpoint = self._read(step, expected)
+            except BrokenCheckpointError as error:
+                faults.append(str(error))
+                continue
+            if faults:
+                warning(f"{'; '.join(faults)}; using the checkpoint of step {step} instead")
+            return checkpoint
+        if faults:
+            raise RunError(
+                f"{'; '.join(faults)}; there is no whole checkpoint: delete {self._folder} to start from the "
+                "beginning, or restore it from a copy"
+            )
+        return None
+
+    def _read(self, step: int, expected: State | None) -> Checkpoint:
+        """Reads a checkpoint, comparing every file with its checksum before looking inside."""
+        path, record = self._folder / str(step), self._read_state(step)
+        parts: list[Parameters] = []
+        for name, file, wanted in (
+            (PARAMETERS, record.parameters, expected and expected.parameters),
+            (OPTIMIZER, record.optimizer, expected and expected.optimizer),
+        ):
+            # Room for tensors of other types and shapes, so that the message can name the one that differs.
+            limit = files.MAX_BYTES if wanted is None else _ROOM + 8 * tensors.num_bytes(wanted)
+            _, loaded = tensors.read(path / name, file.sha256, limit)
+            parts.append(tensors.in_order(loaded, file.order, path / name))
+        state = State(parts[0], parts[1])
+        if expected is None:
+            check_values(state, path)
+        else:
+            check_state(state, expected, path)
+        state = dataclasses.replace(state, store=self._store.read(record.store))
+        return Checkpoint(step, state, record.score, record.env_steps, record.parameters.sha256)
+
+    def _read_state(self, step: int) -> _StateFile:
+        file = self._folder / str(step) / STATE
+        try:
+            files.need_folder(file.parent)
+            value = read_object(file)
+            check_format(value, _FORMAT)
+            if value.pop("checksum", None) != content_hash(value):
+                raise ValueError("it is damaged (its checksum differs)")
+            record = options_from_json(_StateFile, value, file)
+        except (OSError, ValueError) as error:
+            raise BrokenCheckpointError(f"{file} {unreadable(error)}") from error
+        except RunError as error:
+            raise BrokenCheckpointError(str(error)) from error
+        experiment = self._run.config.experiment
+        if record.experiment_hash != experiment.hash:
+            raise BrokenCheckpointError(
+                f"{file} is of another run: of experiment {record.experiment_hash}, this run's is {experiment.hash}"
+            )
+        if record.step != step or record.random.next_seed != (experiment.seed, step):
+            raise BrokenCheckpointError(f"{file} is of step {record.step}, in the folder of step {step}")
+        return record
 
 
-def load(folder: Path, step: int) -> Checkpoint:
-    """Reads one checkpoint.
-
-    Raises:
-        UsageError: there is no checkpoint of this step; the message names those there are.
-        BrokenCheckpointError: it is damaged.
-    """
-    if not (folder / str(step)).is_dir():
-        there = ", ".join(map(str, steps(folder))) or "none"
-        raise UsageError(f"{folder} has no checkpoint of step {step}; there are: {there}")
-    return _read(folder / str(step))
+def _encode_state(record: _StateFile) -> bytes:
+    content = options_to_json(record)
+    return encode_json({**content, "checksum": content_hash(content)})
 
 
-def steps(folder: Path) -> tuple[int, ...]:
-    """The steps that have a checkpoint, whole or not, in ascending order."""
+def _write_folder(target: Path, content: dict[str, bytes]) -> None:
+    """Writes a folder of files under a temporary name, synced, and renames it."""
+    temporary = files.temporary_beside(target)
     try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name))
-
-
-def latest(folder: Path, warning: Callable[[str], None] = warn) -> Checkpoint | None:
-    """The newest whole checkpoint; None where none was ever saved.
-
-    Damaged ones are passed over, with one warning that names each damaged file and the step used instead.
-
-    Raises:
-        RunError: there are checkpoints, and every one is damaged.
-    """
-    return _first_whole(folder, tuple(reversed(steps(folder))), warning)
-
-
-def best(folder: Path, warning: Callable[[str], None] = warn) -> Checkpoint | None:
-    """The whole checkpoint with the highest validation score, the earliest of equals; None where none has a score.
-
-    Raises:
-        RunError: some checkpoints have a score, and every one of those is damaged.
-    """
-    return _first_whole(folder, _ranked(folder), warning)
-
-
-def clean_up(folder: Path) -> None:
-    """Removes what killed processes left half-written. Call it while holding the run's lock.
-
-    A checkpoint that was just being replaced by another of the same step is put back.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder)):
-            target = folder / name.removeprefix(_REPLACED)
-            if name.startswith(_REPLACED) and not target.exists():
-                with writing(target):
-                    os.rename(folder / name, target)
-            elif name.startswith((TEMPORARY, _REPLACED)):
-                remove(folder / name)
-
-
-def _encode(tensors: Parameters) -> bytes:
-    # A copy each: the format refuses tensors that share memory, as views of one flat vector do.
-    return safetensors.torch.save(
-        {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    )
-
-
-def _record(tensors: Parameters, content: bytes) -> Json:
-    """A tensor file's checksum, and the order of its tensors: the format sorts them, but sums depend on the order."""
-    return {"sha256": hashlib.sha256(content).hexdigest(), "order": list(tensors)}
-
-
-def _encode_state(step: int, score: float | None, extra: Mapping[str, Json], records: Mapping[str, Json]) -> bytes:
-    content: dict[str, Json] = {
-        "format": _FORMAT,
-        "step": step,
-        "score": score if score is not None and math.isfinite(score) else None,
-        "extra": dict(extra),
-        "files": dict(records),
-    }
-    return encode_json(content | {"checksum": content_hash(content)})
-
-
-def _make_folder(folder: Path) -> None:
-    """Creates the checkpoints folder, durably, where it is missing."""
-    if not folder.is_dir():
-        os.mkdir(folder)
-        sync_folder(folder.parent)
+        os.mkdir(temporary)
+        for name, encoded in content.items():
+            write_new(temporary / name, encoded)
+        sync_folder(temporary)
+        _move(temporary, target)
+    except BaseException:
+        remove(temporary)
+        raise
+    sync_folder(target.parent)
 
 
 def _move(temporary: Path, target: Path) -> None:
     """Renames a finished checkpoint into place; one that stands there is moved aside first and deleted after."""
     aside = target.with_name(f"{_REPLACED}{target.name}")
-    if not target.exists():
+    if not os.path.lexists(target):
         os.rename(temporary, target)
         return
     remove(aside)
@@ -193,106 +333,3 @@ def _move(temporary: Path, target: Path) -> None:
         os.rename(aside, target)
         raise
     remove(aside)
-
-
-def _prune(folder: Path, step: int, keep_last: int) -> None:
-    """Deletes old checkpoints. Ones past `step` are not counted: training went back behind them, they were damaged."""
-    past = [other for other in steps(folder) if other <= step]
-    keep = {*past[-keep_last:], *_ranked(folder)[:1]}
-    for other in past:
-        if other not in keep:
-            # Renamed before it is emptied, so that a kill half-way leaves no checkpoint with files missing.
-            doomed = folder / f"{TEMPORARY}{other}"
-            with writing(doomed):
-                os.rename(folder / str(other), doomed)
-            remove(doomed)
-
-
-def _ranked(folder: Path) -> tuple[int, ...]:
-    """The steps with a validation score, the best first, the earliest of equals; reads no tensors."""
-    scores: dict[int, float] = {}
-    for step in steps(folder):
-        with contextlib.suppress(BrokenCheckpointError):
-            score = _read_state(folder / str(step))["score"]
-            if isinstance(score, int | float):
-                scores[step] = score
-    return tuple(sorted(scores, key=lambda step: (-scores[step], step)))
-
-
-def _first_whole(folder: Path, candidates: tuple[int, ...], warning: Callable[[str], None]) -> Checkpoint | None:
-    """The first candidate that can be read, after a warning about those before it that cannot."""
-    faults: list[str] = []
-    for step in candidates:
-        try:
-            checkpoint = _read(folder / str(step))
-        except BrokenCheckpointError as error:
-            faults.append(str(error))
-            continue
-        if faults:
-            warning(f"{'; '.join(faults)}; using the checkpoint of step {step} instead")
-        return checkpoint
-    if faults:
-        raise RunError(
-            f"{'; '.join(faults)}; there is no whole checkpoint: delete {folder} to start from the beginning, "
-            "or restore it from a copy"
-        )
-    return None
-
-
-def _read(path: Path) -> Checkpoint:
-    """Reads a checkpoint, comparing every file with its checksum before looking inside."""
-    state = _read_state(path)
-    score, extra, records = state["score"], state["extra"], state["files"]
-    if not isinstance(extra, dict) or not isinstance(records, dict):
-        raise BrokenCheckpointError(f"{path / STATE} is damaged (extra and files must be objects)")
-    parameters, optimizer = (_read_tensors(path / name, records.get(name)) for name in (PARAMETERS, OPTIMIZER))
-    score = float(score) if isinstance(score, int | float) else None
-    return Checkpoint(int(path.name), State(parameters, optimizer), score, extra)
-
-
-def _read_state(path: Path) -> dict[str, Json]:
-    """The content of `state.json`, which carries a checksum of itself."""
-    file = path / STATE
-    try:
-        _need_plain_file(file)
-        state = read_json(file)
-        if state.pop("checksum", None) != content_hash(state):
-            raise ValueError("its checksum differs")
-    except (OSError, ValueError) as error:
-        raise BrokenCheckpointError(f"{file} is {_fault(error)}") from error
-    if state.get("format") != _FORMAT or not state.keys() >= {"step", "score", "extra", "files"}:
-        raise BrokenCheckpointError(f"{file} has format {state.get('format')}; this version reads format {_FORMAT}")
-    if state["step"] != int(path.name):
-        raise BrokenCheckpointError(f"{file} is of step {state['step']}, in the folder of step {path.name}")
-    return state
-
-
-def _read_tensors(file: Path, record: Json) -> Parameters:
-    """The tensors in their first order, each in memory of its own, aligned as tensors are that were never saved."""
-    try:
-        if not isinstance(record, dict) or not isinstance(order := record.get("order"), list):
-            raise ValueError(f"{STATE} does not describe it")
-        _need_plain_file(file)
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != record.get("sha256"):
-            raise ValueError("its checksum differs")
-        tensors = safetensors.torch.load(content)
-        if sorted(map(str, order)) != sorted(tensors):
-            raise ValueError(f"{STATE} names other tensors")
-        return {str(name): tensors[str(name)].clone() for name in order}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BrokenCheckpointError(f"{file} is {_fault(error)}") from error
-
-
-def _need_plain_file(file: Path) -> None:
-    """A pipe or a device in a checkpoint from a stranger would block the reader."""
-    if not stat.S_ISREG(os.stat(file).st_mode):
-        raise ValueError("not a plain file")
-
-
-def _fault(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    if isinstance(error, OSError):
-        return f"unreadable ({error.strerror})"
-    return f"damaged ({' '.join(str(error).split())[:120]})"

@@ -1,4 +1,4 @@
-"""The figures of every outer step, in `metrics.jsonl` and as TensorBoard events.
+"""The metrics of every outer step, in `metrics.jsonl` and as TensorBoard events.
 
 A line is one JSON object: `step`, `wall_time` (seconds since 1970), and the figures by name. JSON has no NaN and no
 infinity: such a figure is null there (TensorBoard shows it as it is). Figures that differ between equal runs because
@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
+import msgspec
+
 from metarl.errors import warn
 from metarl.learning.protocols import Metrics
-from metarl.runs import events
+from metarl.runs import events, files
 from metarl.runs.files import write_all, write_atomically, writing
 
 FILE = "metrics.jsonl"
@@ -24,11 +26,15 @@ EVENTS = "events.out.tfevents."
 Row = dict[str, int | float | None]
 """A line of the file."""
 RESERVED = ("step", "wall_time")
+MAX_BYTES = 2 << 30
+"""The largest file of metrics that is read: 2 GiB, millions of steps."""
+
+_DECODER = msgspec.json.Decoder(Row)
 
 
 @final
 class Recorder:
-    """Takes the figures of one step after the other; a line is in the file when `log` returns."""
+    """Takes the metrics of one step after the other; a line is in the file when `log` returns."""
 
     def __init__(self, folder: Path, start: int, clock: Callable[[], float], lines: int, events_file: int) -> None:
         self._folder = folder
@@ -77,7 +83,7 @@ def recording(
     """
     _rewind(folder / FILE, start, warning)
     with writing(folder / FILE), contextlib.ExitStack() as stack:
-        lines = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        lines = files.open_to_append(folder / FILE)
         stack.callback(os.close, lines)
         events_file = os.open(_new_events(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         stack.callback(os.close, events_file)
@@ -114,7 +120,7 @@ def _rewind(path: Path, start: int, warning: Callable[[str], None]) -> None:
 def _content(path: Path) -> bytes:
     with writing(path):
         try:
-            return path.read_bytes()
+            return files.read_bytes(path, MAX_BYTES)
         except FileNotFoundError:
             return b""
 
@@ -128,16 +134,13 @@ def _parse(content: bytes) -> tuple[dict[int, tuple[bytes, Row]], int]:
 
 
 def _row(line: bytes) -> Row | None:
-    """A line's figures, or None where it is damaged."""
+    """A line's metrics, or None where it is damaged."""
     try:
-        row = json.loads(line)
-        if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
-            return None
-        figures = [value for value in row.values() if value is not None]
-        whole = all(type(value) in (int, float) and math.isfinite(value) for value in figures)
-    except (ValueError, RecursionError, OverflowError):
+        row = _DECODER.decode(line)
+    except (ValueError, RecursionError):
         return None
-    return row if whole else None
+    step = row.get("step")
+    return row if type(step) is int and 0 <= step < 1 << 63 else None
 
 
 def _number(value: float) -> float | None:

@@ -49,16 +49,6 @@ class Environment:
             "dirty": self.dirty,
         }
 
-    @classmethod
-    def from_json(cls, value: Json) -> "Environment":
-        """Raises ValueError where the value is not what `to_json` gives."""
-        if not isinstance(value, dict):
-            raise ValueError("an environment must be an object")
-        threads, versions, revision, dirty = (value.get(field.name) for field in dataclasses.fields(cls))
-        if not isinstance(threads, int) or not isinstance(versions, dict) or not isinstance(revision, str):
-            raise ValueError("an environment must have threads, versions and revision")
-        return cls(threads, {name: str(version) for name, version in versions.items()}, revision, dirty is True)
-
 
 def environment(threads: int) -> Environment:
     """What this process runs in."""

@@ -1,6 +1,6 @@
 """A run's folder: what it was started with, whose it is now, and where its files are.
 
-    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  evaluations/<split>.json  videos/  report.html
+    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  store/  evaluations/<name>.json  videos/  report.html
 
 What decides a run's results (learner, options, distribution and its hash, seed, device) is its `Experiment`, and a
 folder holds one. `--steps` may grow. Thread counts, versions and the git revision should not change results, but
@@ -13,21 +13,29 @@ import errno
 import fcntl
 import json
 import os
-import typing
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Literal, TypeVar, final
 
+from metarl import checks
 from metarl.errors import RunError, UsageError, warn
-from metarl.runs.files import TEMPORARY, encode_json, read_json, remove, write_atomically, writing
+from metarl.runs import files
+from metarl.runs.decoding import OpenKinds, decode, options_from_json
+from metarl.runs.files import TEMPORARY, encode_json, write_atomically, writing
 from metarl.runs.provenance import Environment
-from metarl.tasks import SPLITS, Json, Split
+from metarl.tasks import SPLITS, Json, Split, content_hash
 
-__all__ = ["Config", "Experiment", "Run", "claim", "options_from_json", "read", "write_atomically"]
+Which = Literal["last", "best"]
+"""A run's last checkpoint, or its best on validation."""
+
+Kind = Literal["agent", "fewshot"]
+"""The kinds of learners: those that act, and those that predict."""
 
 _CONFIG, _LOCK = "config.json", ".lock"
-_FORMAT = 1
+_FORMAT = 2
 _ABSENT = object()
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 Record = TypeVar("Record")
 
 
@@ -36,11 +44,13 @@ Record = TypeVar("Record")
 class Experiment:
     """What decides a run's results; a change of any of it needs another folder."""
 
+    kind: Kind
+    """What kind of learner it is."""
     learner: str
-    """The program's word for it: `maml`, `rl2`."""
+    """Id of the learner: `maml`, or as `metarl.registry.canonical` gives it."""
     options: Mapping[str, object]
-    """The learner's options and the loop's, defaults written out; without steps, threads and the folder. Whatever
-    JSON can hold; a tuple counts as the list it becomes there."""
+    """By group: the learner's options, the tasks', the training's; defaults written out, without steps, threads and the
+    folder. As `options_to_json` writes them; a tuple counts as the list it becomes there."""
     distribution: str
     """Id of the task distribution."""
     distribution_hash: str
@@ -48,8 +58,19 @@ class Experiment:
     seed: int
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        checks.seed(self.seed)
+        for id in (self.learner, self.distribution):
+            if (file := _file_of(id)) is not None and not file.is_absolute():
+                raise ValueError(f"a run names files by their absolute paths, not {id!r}")
+
+    @property
+    def hash(self) -> str:
+        """Content hash. A file that an id names (`/home/me/my_agent.py:mine`) may move to another folder."""
+        return content_hash(_without_folders(self.to_json()))
+
     def differences(self, other: "Experiment") -> tuple[str, ...]:
-        """What differs, one phrase each: `options.inner_rate is 0.1 there and 0.2 here`."""
+        """What differs, one phrase each: `options.learner.inner_lr is 0.1 there and 0.2 here`."""
         here, there = _flatten(self.to_json()), _flatten(other.to_json())
         return tuple(
             f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
@@ -58,7 +79,7 @@ class Experiment:
         )
 
     def to_json(self) -> dict[str, Json]:
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
 
 
 @final
@@ -72,71 +93,113 @@ class Config:
     environments: tuple[Environment, ...]
     """What it ran in, the first first; another is added when a run goes on in another one."""
 
-    def to_json(self) -> dict[str, Json]:
-        experiment = self.experiment.to_json()
-        environments: list[Json] = [environment.to_json() for environment in self.environments]
-        return {"format": _FORMAT, "experiment": experiment, "steps": self.steps, "environments": environments}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> "Config":
-        """Raises ValueError where the value is not what `to_json` gives."""
-        experiment, steps, environments = (value.get(name) for name in ("experiment", "steps", "environments"))
-        if value.get("format") != _FORMAT:
-            raise ValueError(f"format {value.get('format')}; this version reads format {_FORMAT}")
-        if not isinstance(steps, int) or not isinstance(environments, list):
-            raise ValueError("steps must be an integer and environments a list")
-        return cls(_experiment(experiment), steps, tuple(Environment.from_json(item) for item in environments))
-
 
 @final
 @dataclasses.dataclass(frozen=True)
+class _ConfigFile:
+    """`config.json` as it stands there."""
+
+    format: int
+    experiment: Experiment
+    experiment_hash: str
+    """So that a change by hand is noticed: checkpoints are of the experiment that was."""
+    steps: int
+    environments: tuple[Environment, ...]
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, steps=self.steps)
+        if self.experiment_hash != self.experiment.hash:
+            raise ValueError(
+                f"the experiment was changed by hand: its hash is {self.experiment.hash}, not {self.experiment_hash}"
+            )
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A run's folder and what stands in its `config.json`."""
 
     folder: Path
     config: Config
 
+    def __repr__(self) -> str:
+        experiment = self.config.experiment
+        return f"<Run {self.folder}: {experiment.learner} on {experiment.distribution}, seed {experiment.seed}>"
+
     @property
     def checkpoints(self) -> Path:
-        """For `metarl.checkpoints`; it need not exist yet."""
+        """See `metarl.runs.checkpoints`. Like the folders below, it need not exist yet."""
         return self.folder / "checkpoints"
 
     @property
+    def store(self) -> Path:
+        """The chunks of the learner's store, see `metarl.runs.stored`."""
+        return self.folder / "store"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.folder / "evaluations"
+
+    @property
     def videos(self) -> Path:
-        """It need not exist yet."""
         return self.folder / "videos"
 
-    def evaluation(self, split: Split, *, size: str = "", best: bool = False) -> Path:
-        """The file of a split's evaluation, of the last checkpoint or the best; it need not exist yet.
-
-        Args:
-            split: the tasks that were evaluated.
-            size: names their size, where it is not the one that the run is for: `20w5s`.
-            best: of the best checkpoint on validation.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-        return self.folder / "evaluations" / ("-".join(filter(None, (split, size, "best" if best else ""))) + ".json")
-
-    def write_evaluation(
-        self, split: Split, content: Mapping[str, Json], *, size: str = "", best: bool = False
-    ) -> Path:
-        """Writes `evaluations/<split>.json` (see `evaluation`) at once or not at all, in place of an earlier one.
+    def options(self, group: str, kind: type[Record], *, open_kinds: OpenKinds | None = None) -> Record:
+        """A group of the experiment's options as a record.
 
         Raises:
-            ValueError: a NaN or an infinity in the content.
+            RunError: it is not a record of this kind.
+        """
+        options, at = self.config.experiment.options, f"$.experiment.options.{group}"
+        if group not in options:
+            raise RunError(
+                f"{self.folder / _CONFIG} has no options {group!r}; there are {', '.join(options) or 'none'}"
+            )
+        return options_from_json(kind, options[group], self.folder / _CONFIG, at=at, open_kinds=open_kinds or {})
+
+    def evaluation_path(self, name: str) -> Path:
+        """The file of an evaluation; it need not exist yet. `evaluation_name` makes the name.
+
+        Raises:
+            ValueError: the name is not a plain one.
+        """
+        if not _STEM.fullmatch(name):
+            raise ValueError(f"an evaluation's name is of letters, digits, '.', '_' and '-', at most 200, got {name!r}")
+        return self.evaluations / f"{name}.json"
+
+    def write_evaluation(self, name: str, content: Mapping[str, Json]) -> Path:
+        """Writes `evaluations/<name>.json` at once or not at all, in place of an earlier one.
+
+        Raises:
+            ValueError: a NaN or an infinity in the content, or no plain name.
             RunError: it could not be written; an earlier one is untouched.
         """
-        path, encoded = self.evaluation(split, size=size, best=best), encode_json(content)
+        path, encoded = self.evaluation_path(name), encode_json(content)
         with writing(path):
-            path.parent.mkdir(exist_ok=True)
+            files.make_folder(self.evaluations)
         write_atomically(path, encoded)
         return path
 
 
+def evaluation_name(split: Split, *settings: str, checkpoint: Which = "last") -> str:
+    """What an evaluation's file is called: by its split and all that is not as usual.
+
+    >>> evaluation_name("test"), evaluation_name("test", "5-tasks", checkpoint="best")
+    ('test', 'test-5-tasks-best')
+
+    Args:
+        split: the tasks that were evaluated.
+        settings: one label for each setting that differs from its default: `5-tasks`, `20w5s`.
+        checkpoint: which was evaluated.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    return "-".join(filter(None, (split, *settings, "" if checkpoint == "last" else checkpoint)))
+
+
 def begun(folder: Path) -> bool:
-    """Whether there is a run in the folder."""
-    return (folder / _CONFIG).is_file()
+    """Whether there is a run in the folder, or something that has its config's name."""
+    return os.path.lexists(folder / _CONFIG)
 
 
 def read(folder: Path) -> Run:
@@ -144,20 +207,27 @@ def read(folder: Path) -> Run:
 
     Raises:
         UsageError: there is no run in the folder.
-        RunError: its `config.json` cannot be read.
+        RunError: its `config.json` cannot be read, was written by another version or changed by hand.
     """
-    if not begun(folder):
-        raise UsageError(f"{folder} is not a run: it has no {_CONFIG}; train one with --run {folder}")
     try:
-        return Run(folder, Config.from_json(read_json(folder / _CONFIG)))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{folder / _CONFIG} cannot be read ({error}); restore it from a copy, or use another folder"
-        ) from error
+        os.lstat(folder / _CONFIG)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{folder} is not a run: it has no {_CONFIG}; train one with --run {folder}") from None
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be opened ({error.strerror})") from error
+    try:
+        content = decode(_ConfigFile, folder / _CONFIG, format=_FORMAT)
+    except RunError as error:
+        raise RunError(f"{error}; restore it from a copy, or use another folder") from error
+    for id in (content.experiment.learner, content.experiment.distribution):
+        # Its code would be run, and a folder that was given away is data.
+        if (file := _file_of(id)) is not None and file.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{folder / _CONFIG} names code inside the run's own folder: {id}; put the file elsewhere")
+    return Run(folder, Config(content.experiment, content.steps, content.environments))
 
 
 @contextlib.contextmanager
-def claim(
+def open_run(
     folder: Path,
     experiment: Experiment,
     *,
@@ -176,13 +246,14 @@ def claim(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, warning):
-        remove(folder / f"{TEMPORARY}{_CONFIG}")
+        for part in (folder, folder / "evaluations", folder / "videos"):
+            files.clean_up(part)
         yield _open(folder, Config(experiment, steps, (environment,)), warning)
 
 
 def _open(folder: Path, asked: Config, warning: Callable[[str], None]) -> Run:
     """Writes `config.json` where there is none, or compares what is asked for with it and brings it up to date."""
-    if not (folder / _CONFIG).exists():
+    if not begun(folder):
         return _write(folder, asked)
     there = read(folder).config
     if different := asked.experiment.differences(there.experiment):
@@ -201,7 +272,19 @@ def _open(folder: Path, asked: Config, warning: Callable[[str], None]) -> Run:
 
 
 def _write(folder: Path, config: Config) -> Run:
-    write_atomically(folder / _CONFIG, encode_json(config.to_json()))
+    try:
+        content = encode_json(
+            {
+                "format": _FORMAT,
+                "experiment": config.experiment.to_json(),
+                "experiment_hash": config.experiment.hash,
+                "steps": config.steps,
+                "environments": [environment.to_json() for environment in config.environments],
+            }
+        )
+    except ValueError as error:
+        raise UsageError(f"the options cannot be written into {folder / _CONFIG}: {error}") from error
+    write_atomically(folder / _CONFIG, content)
     return Run(folder, config)
 
 
@@ -226,8 +309,8 @@ def _need_free_or_run(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path, warning: Callable[[str], None]) -> Iterator[None]:
     """Holds the run's lock. The system frees it when the process ends, however it ends."""
-    with writing(folder):
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    with writing(folder / _LOCK):
+        descriptor = files.open_lock(folder / _LOCK)
     try:
         _lock(descriptor, folder, warning)
         yield
@@ -263,44 +346,18 @@ def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
     return flat
 
 
-def options_from_json(kind: type[Record], written: object, folder: Path) -> Record:
-    """A frozen record of options as it stands in a run's `config.json`; records within it, too.
-
-    Raises:
-        RunError: it is not a record of this version's kind.
-    """
-    if not isinstance(written, dict):
-        raise RunError(f"{folder} was written by another version: its options have no {kind.__name__}")
-    types = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]  # a record
-    if different := sorted(names ^ set(written)):
-        raise RunError(f"{folder} was written by another version: the options {', '.join(different)} differ")
-    values = {
-        name: options_from_json(types[name], value, folder)
-        if dataclasses.is_dataclass(types[name])
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for name, value in written.items()
-    }
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{folder} has options that do not fit: {error}") from error
+def _file_of(id: str) -> Path | None:
+    """The file that an id names; None where it names none."""
+    place, _, _ = id.rpartition(":")
+    return Path(place) if place.endswith(".py") else None
 
 
-def _experiment(value: Json) -> Experiment:
-    names = {field.name for field in dataclasses.fields(Experiment)}
-    if not isinstance(value, dict) or value.keys() != names:
-        raise ValueError(f"experiment must be an object with {', '.join(sorted(names))}")
-    options = value["options"]
-    if not isinstance(options, dict) or not isinstance(value["seed"], int):
-        raise ValueError("options must be an object and seed an integer")
-    return Experiment(
-        learner=str(value["learner"]),
-        options=options,
-        distribution=str(value["distribution"]),
-        distribution_hash=str(value["distribution_hash"]),
-        seed=value["seed"],
-        device=str(value["device"]),
-    )
+def _without_folders(value: Json) -> Json:
+    """The same with every id of a file cut down to the file's name."""
+    if isinstance(value, dict):
+        return {name: _without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and (file := _file_of(value)) is not None:
+        return f"{file.name}:{value.rpartition(':')[2]}"
+    return value

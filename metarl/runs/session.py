@@ -1,36 +1,35 @@
-"""Training in a run's folder: what every training program does, whatever learns.
-
-Resumes from the last whole checkpoint, writes metrics and checkpoints, validates, shows progress, stops on Ctrl-C. The
-learning itself is `metarl.learning.training.outer_steps`.
-"""
+"""What all training programs do around the training loop: resume, record, validate, save, and stop when asked to."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar, final
+from typing import TypeVar, final
 
 from metarl import checks
-from metarl.errors import RunError, StoppedError, WorkerLostError
+from metarl.errors import RunError, StoppedError, UsageError, warn
 from metarl.learning.protocols import Experience, ExperienceSource, Learner, Metrics, State
 from metarl.learning.training import OuterStep, outer_steps
-from metarl.runs import checkpoints, metrics, run_folder
-from metarl.runs.interrupt import Interrupted, Stop
+from metarl.runs import metrics, provenance, run_folder
+from metarl.runs.checkpoints import CheckpointFolder
+from metarl.runs.interrupt import Interrupted, stop_requested
 from metarl.runs.progress import progress
-from metarl.runs.provenance import environment
-from metarl.runs.run_folder import Experiment, Run
-from metarl.tasks import Json
+from metarl.runs.run_folder import Experiment, Kind, Run
+from metarl.runs.tensors import BrokenCheckpointError, check_structure
 
 AnyExperience = TypeVar("AnyExperience", bound=Experience)
-AnyLearner = TypeVar("AnyLearner")
+Validate = Callable[[State], Metrics]
+"""Metrics on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
+SCORE = "validation"
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """Options of the training loop."""
+    """How long to train, and how often to save and to validate."""
 
     steps: int
-    """Outer steps in all; the same command with more of them goes on."""
+    """Outer steps in all."""
     checkpoint_every: int = 10
     """Outer steps between checkpoints; every validated step has one too."""
     validate_every: int = 50
@@ -42,128 +41,197 @@ class TrainingOptions:
         checks.at_least(1, steps=self.steps, checkpoint_every=self.checkpoint_every, keep=self.keep)
         checks.at_least(0, validate_every=self.validate_every)
 
-    def lasting(self) -> dict[str, object]:
-        """The options that a run keeps for good: all but the number of steps, which may grow."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "steps"}
+    def validates(self, step: int) -> bool:
+        """Whether the state after so many outer steps is validated."""
+        return step == self.steps or (self.validate_every > 0 and step % self.validate_every == 0)
+
+    def saves(self, step: int) -> bool:
+        """Whether the state after so many outer steps is saved in any case."""
+        return self.validates(step) or step % self.checkpoint_every == 0
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Plan(Generic[AnyExperience]):
-    """What is trained: the learner, where its experience comes from, and how it is judged on the way."""
+class RunRequest:
+    """What a training program was asked for."""
 
-    learner: Learner[AnyExperience, object]
-    source: ExperienceSource[Learner[AnyExperience, object], AnyExperience]
-    validate: Callable[[State], Metrics]
-    """Metrics on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
-    warm_start: Callable[[State], State] = lambda fresh: fresh
-    """The state before the first outer step, from the learner's own; refuses (UsageError) what does not fit."""
+    folder: Path
+    """The run's; the same request again goes on where it stopped."""
+    kind: Kind
+    """Of the learner."""
+    learner: str
+    """Id, as `metarl.registry.canonical` gives it."""
+    options: Mapping[str, Mapping[str, object]]
+    """JSON by group: the learner's options, the tasks', …; see `metarl.runs.decoding.options_to_json`."""
+    distribution: str
+    """Id of the tasks."""
+    distribution_hash: str
+    """Content hash of the tasks."""
+    training: TrainingOptions
+    seed: int = 0
+    """Decides everything that is random."""
+    device: str = "cpu"
+    """Where the learner computes."""
+    threads: int = 1
+    """Written down; no result depends on them."""
+
+    def experiment(self) -> Experiment:
+        """What decides the run's results. The number of steps does not: it may grow.
+
+        Raises:
+            ValueError: an option is not finite, say, or a number is no seed.
+        """
+        lasting = {name: value for name, value in dataclasses.asdict(self.training).items() if name != "steps"}
+        return Experiment(
+            kind=self.kind,
+            learner=self.learner,
+            options={**self.options, "training": {**lasting, **self.options.get("training", {})}},
+            distribution=self.distribution,
+            distribution_hash=self.distribution_hash,
+            seed=self.seed,
+            device=self.device,
+        )
 
 
-def train_run(
-    folder: Path, experiment: Experiment, plan: Plan[AnyExperience], options: TrainingOptions, stop: Stop, threads: int
+def train(
+    request: RunRequest,
+    learner: Learner[AnyExperience, object],
+    source: ExperienceSource[Learner[AnyExperience, object], AnyExperience],
+    validate: Validate,
+    *,
+    first_state: Callable[[int], State] | None = None,
 ) -> Run:
-    """Starts a run in the folder, or goes on with the one there, and trains it to the end.
+    """Trains in the run's folder, new or begun, until all steps are done.
 
     Args:
-        folder: the run's; missing, empty, or of this very experiment.
-        experiment: what decides the run's results.
-        plan: what is trained.
-        options: of the loop.
-        stop: asked after every step, and by the collector within it.
-        threads: for the record of what it ran in.
+        request: what to train, where and for how long.
+        learner: as the request names it.
+        source: of the experience that it learns from.
+        validate: judges a state on the validation tasks.
+        first_state: the state before the first outer step, from the seed; the learner's `init` if None. Of a new run
+            it is made before anything is written: a warm start that does not fit leaves no folder behind.
 
     Raises:
-        UsageError: the folder is of another experiment, or a warm start does not fit; nothing was written.
-        StoppedError: by SIGINT or SIGTERM, with everything saved; the same command goes on.
-        RunError: the parameters are no longer finite, or a file could not be written.
-        WorkerLostError: the environments' workers were lost again and again; all steps before are saved.
+        UsageError: the folder holds another experiment, or what `first_state` raises.
+        StoppedError: a signal asked to stop; everything is saved.
+        RunError: the run cannot go on; all steps that were done are saved.
     """
-    seed = experiment.seed
-    fresh = plan.learner.init(seed)
-    first = fresh if run_folder.begun(folder) else plan.warm_start(fresh)  # before anything is written
-    with run_folder.open_run(folder, experiment, steps=options.steps, environment=environment(threads)) as run:
-        checkpoints.clean_up(run.checkpoints)
-        saved = checkpoints.latest(run.checkpoints)
-        if saved is None:
-            state, start, env_steps = plan.warm_start(fresh) if first is fresh else first, 0, 0
-        else:
-            checkpoints.check_state(saved.state, fresh, f"the checkpoint of step {saved.step} in {folder}")
-            state, start, env_steps = saved.state.to(experiment.device), saved.step, counted_steps(saved)
-            if start < options.steps:
-                print(f"{folder}: resumed from step {start}")
-        _Training(run, plan, options, stop, seed).run(state, start, env_steps)
+    try:
+        experiment = request.experiment()
+        hash(experiment.hash)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    begin = functools.cache(first_state or learner.init)
+    if not run_folder.begun(request.folder):
+        begin(request.seed)
+    environment = provenance.environment(request.threads)
+    with run_folder.open_run(request.folder, experiment, steps=request.training.steps, environment=environment) as run:
+        train_run(run, learner, source, validate, request.training, begin)
     return run
 
 
-def counted_steps(saved: checkpoints.Checkpoint) -> int:
-    """Environment steps that a checkpoint's learner had been trained for.
+def train_run(
+    run: Run,
+    learner: Learner[AnyExperience, object],
+    source: ExperienceSource[Learner[AnyExperience, object], AnyExperience],
+    validate: Validate,
+    options: TrainingOptions,
+    first_state: Callable[[int], State],
+) -> None:
+    """Trains in an open run, from its last whole checkpoint if it has one, until all steps are done.
 
     Raises:
-        RunError: the checkpoint does not say.
+        StoppedError: a signal asked to stop; everything is saved.
+        RunError: the parameters are no longer finite, workers were lost again and again, or a file could not be
+            written. All steps that were done are saved, as they are before any other exception passes.
     """
-    count = saved.extra.get("env_steps", 0)
-    if not isinstance(count, int) or count < 0:
-        raise RunError(f"the checkpoint of step {saved.step} counts {count!r} environment steps")
-    return count
+    checkpoints, experiment = CheckpointFolder(run), run.config.experiment
+    checkpoints.clean_up()
+    expected = learner.init(experiment.seed)
+    saved = checkpoints.latest(expected)
+    state = first_state(experiment.seed) if saved is None else saved.state.to(experiment.device)
+    start = 0 if saved is None else saved.step
+    with (
+        metrics.recording(run.folder, start + 1) as recorder,
+        progress(run.folder.name, options.steps, done=start) as shown,
+        stop_requested() as stop,
+    ):
+        book = _Book(checkpoints, recorder, options.keep, start, state, 0 if saved is None else saved.env_steps)
+        steps = outer_steps(learner, source, state, seed=experiment.seed, start=start, stop=options.steps)
+        for step in range(start + 1, options.steps + 1):
+            try:
+                with stop.step():
+                    outcome = next(steps)
+                    judged = validate(outcome.state) if options.validates(step) else {}
+                if step == start + 1:
+                    _check_learner(outcome.state, expected)
+            except Interrupted:
+                book.save()
+                raise _stopped(run, book.step, options.steps, stop.signal_number) from None
+            except Exception:
+                book.save_before_failing()
+                raise
+            figures = book.add(outcome, judged)
+            if stop.requested or options.saves(step):
+                book.save(judged.get(SCORE))
+            names = ("env_steps", *learner.progress_keys, SCORE)
+            shown.update(step, {name: figures[name] for name in dict.fromkeys(names) if name in figures})
+            if stop.requested:
+                raise _stopped(run, step, options.steps, stop.signal_number)
 
 
 @final
-class _Training(Generic[AnyExperience]):
-    """One process's share of a run."""
+class _Book:
+    """What is done, and whether it is saved."""
 
-    def __init__(self, run: Run, plan: Plan[AnyExperience], options: TrainingOptions, stop: Stop, seed: int) -> None:
-        self._run, self._plan, self._options, self._stop, self._seed = run, plan, options, stop, seed
-        self._saved = 0  # the last step with a checkpoint
+    def __init__(
+        self,
+        checkpoints: CheckpointFolder,
+        recorder: metrics.Recorder,
+        keep: int,
+        step: int,
+        state: State,
+        env_steps: int,
+    ) -> None:
+        self.step = self._saved_at = step
+        self._checkpoints, self._recorder, self._keep = checkpoints, recorder, keep
+        self._state, self._env_steps = state, env_steps
 
-    def run(self, state: State, start: int, env_steps: int) -> None:
-        options, plan = self._options, self._plan
-        self._saved, done = start, OuterStep(start, state, {}, 0.0)
-        with (
-            metrics.recording(self._run.folder, start + 1) as recorder,
-            progress(self._run.folder.name, options.steps, done=start) as shown,
-        ):
-            try:
-                steps = outer_steps(plan.learner, plan.source, state, seed=self._seed, start=start, stop=options.steps)
-                for following in steps:
-                    judged = plan.validate(following.state) if self._validates(following.step) else {}
-                    done, env_steps = following, env_steps + int(following.metrics.get("env_steps", 0))
-                    row = {name: float(value) for name, value in {**done.metrics, **judged}.items()}
-                    row |= {"env_steps": env_steps, "time/outer_step": done.seconds}
-                    recorder.log(done.step, row)
-                    if self._due(done.step):
-                        self._save(recorder, done, env_steps, row.get("validation"))
-                    keys = ("env_steps", *plan.learner.progress_keys, "validation")
-                    shown.update(done.step, {name: row[name] for name in keys if name in row})
-                    if self._stop.signal is not None:
-                        break
-            except (Interrupted, KeyboardInterrupt):
-                pass  # the unfinished step is dropped
-            except WorkerLostError:
-                self._save(recorder, done, env_steps)
-                raise
-            self._save(recorder, done, env_steps)
-        if done.step < options.steps:
-            raise StoppedError(
-                f"{self._run.folder}: stopped after step {done.step}; the same command goes on from here",
-                self._stop.signal,
-            )
+    def add(self, outcome: OuterStep, judged: Metrics) -> Metrics:
+        """Takes in a step that is done, and writes down its metrics."""
+        own = dict(outcome.metrics)
+        if "env_steps" in own:
+            own["env_steps"] = self._env_steps = self._env_steps + int(own["env_steps"])
+        own["time/outer_step"] = outcome.seconds
+        figures = {name: float(value) if name != "env_steps" else value for name, value in (own | dict(judged)).items()}
+        self._recorder.log(outcome.step, figures)
+        self.step, self._state = outcome.step, outcome.state
+        return figures
 
-    def _validates(self, step: int) -> bool:
-        every = self._options.validate_every
-        return step == self._options.steps or bool(every and step % every == 0)
+    def save(self, score: float | None = None) -> None:
+        """Saves the state after the last step that is done, unless it is saved."""
+        if self.step > self._saved_at:
+            self._recorder.sync()
+            self._checkpoints.save(self.step, self._state, env_steps=self._env_steps, score=score, keep_last=self._keep)
+            self._saved_at = self.step
 
-    def _due(self, step: int) -> bool:
-        return self._validates(step) or step % self._options.checkpoint_every == 0
+    def save_before_failing(self) -> None:
+        """The same, while another error is on its way: one of saving is only told."""
+        try:
+            self.save()
+        except RunError as error:
+            warn(str(error))
 
-    def _save(self, recorder: metrics.Recorder, done: OuterStep, env_steps: int, score: float | None = None) -> None:
-        """Writes a checkpoint, unless this step has one."""
-        if done.step == self._saved:
-            return
-        recorder.sync()
-        extra: dict[str, Json] = {
-            "env_steps": env_steps,
-            "rng": {"bit_generator": "PCG64", "next_seed": [self._seed, done.step]},
-        }
-        checkpoints.save(self._run.checkpoints, done.step, done.state, extra, score=score, keep_last=self._options.keep)
-        self._saved = done.step
+
+def _check_learner(state: State, expected: State) -> None:
+    try:
+        check_structure(state, expected, "the first outer step changed what the state holds")
+    except BrokenCheckpointError as error:
+        raise RunError(f"{error}; a learner's `init` must give all tensors that it will have") from error
+
+
+def _stopped(run: Run, step: int, steps: int, signal_number: int | None) -> StoppedError:
+    assert signal_number is not None
+    done = f"all {steps} steps are done" if step == steps else f"stopped after {step} of {steps} steps"
+    onward = "" if step == steps else "; the same command goes on from here"
+    return StoppedError(f"{run.folder}: {done}{onward}", signal_number)

@@ -1,9 +1,8 @@
 """`metarl.load`: the trained learner of a run's folder, of whichever kind."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 from metarl import agents, envs
 from metarl.envs import EnvDistribution
@@ -21,11 +20,15 @@ from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.trained import AdaptedLearner, Inputs, Labels, TrainedLearner
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent, State
-from metarl.runs import checkpoints, run_folder
-from metarl.runs.run_folder import Run, options_from_json
-from metarl.runs.session import counted_steps
+from metarl.runs import run_folder
+from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
+from metarl.runs.decoding import OpenKind, OpenKinds, options_to_json
+from metarl.runs.run_folder import Run, Which
 
-Which = Literal["last", "best"]
+OPEN_KINDS: OpenKinds = {
+    encoders.EncoderConfig: OpenKind(encoders.id_of, lambda id: type(encoders.default_options(id)))
+}
+"""How the options of encoders are named in a run's config."""
 
 
 @final
@@ -133,50 +136,42 @@ def load_agent(run: Run, which: Which = "last", device: str = "cpu") -> TrainedA
         kind = agents.REGISTRY[experiment.learner]
     except ValueError as error:
         raise UsageError(f"{run.folder} was trained on what is not there any more: {error}") from error
-    agent = options_from_json(kind, experiment.options.get("learner"), run.folder).build(dist.spaces, device)
-    saved, ref = _checkpoint(run, which, agent.init(0))
-    return TrainedAgent(run, dist, agent, saved.state.to(device), ref, counted_steps(saved))
+    agent = run.options("learner", kind).build(dist.spaces, device)
+    saved, ref = checkpoint_of(run, which, agent.init(0))
+    return TrainedAgent(run, dist, agent, saved.state.to(device), ref, saved.env_steps)
 
 
 def load_fewshot(run: Run, which: Which = "last", device: str = "cpu") -> TrainedFewShot:
     """The few-shot learner of a run; see `load`. Its data need not be there."""
     experiment = _need_kind(run, "fewshot").config.experiment
-    options, folder = experiment.options, run.folder
     try:
         kind = LEARNERS[experiment.learner]
-        config = options_from_json(kind, options.get("learner"), folder)
-        if (encoder := options.get("encoder")) is not None:
-            config = with_encoder(config, _encoder(encoder, folder))
     except ValueError as error:
-        raise UsageError(f"{folder} was trained with what is not there any more: {error}") from error
-    tasks = options_from_json(TaskRecord, options.get("tasks"), folder)
-    data = options_from_json(DataOptions, options.get("data"), folder)
-    episodes = options_from_json(EpisodeOptions, options.get("episodes"), folder)
+        raise UsageError(f"{run.folder} was trained with what is not there any more: {error}") from error
+    config = run.options("learner", kind, open_kinds=OPEN_KINDS)
+    tasks, data = run.options("tasks", TaskRecord), run.options("data", DataOptions)
     learner = config.build(tasks.signature, device)
-    saved, ref = _checkpoint(run, which, learner.init(0))
-    return TrainedFewShot(run, TrainedLearner(learner, saved.state.to(device), tasks), ref, data, episodes)
+    saved, ref = checkpoint_of(run, which, learner.init(0))
+    trained = TrainedLearner(learner, saved.state.to(device), tasks)
+    return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions))
 
 
 def fewshot_groups(
     config: LearnerConfig, data: DataOptions, episodes: EpisodeOptions, tasks: TaskRecord
-) -> dict[str, object]:
-    """The options of a few-shot run by group, as `load_fewshot` reads them."""
-    assert dataclasses.is_dataclass(config), "the registry checked it"
-    learner = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    encoder = learner.get("encoder")
-    if encoder is not None:
-        learner["encoder"] = None
-    found_again = dataclasses.replace(data, data=data.id, download=False)
-    groups: dict[str, object] = {
-        "learner": learner,
-        "encoder": None,
-        "data": {**dataclasses.asdict(found_again), "data_root": data.data_root and str(data.data_root.resolve())},
-        "episodes": dataclasses.asdict(episodes),
-        "tasks": dataclasses.asdict(tasks),
+) -> dict[str, dict[str, object]]:
+    """The options of a few-shot run by group, as `load_fewshot` reads them.
+
+    Raises:
+        ValueError: an option is not finite, or of a type that JSON would not give back.
+    """
+    root = data.data_root and data.data_root.resolve()
+    found_again = dataclasses.replace(data, data=data.id, data_root=root, download=False)
+    return {
+        "learner": dict(options_to_json(config, open_kinds=OPEN_KINDS)),
+        "data": dict(options_to_json(found_again)),
+        "episodes": dict(options_to_json(episodes)),
+        "tasks": dict(options_to_json(tasks)),
     }
-    if isinstance(encoder, encoders.EncoderConfig) and dataclasses.is_dataclass(encoder):
-        groups["encoder"] = {"id": encoders.id_of(encoder), "options": dataclasses.asdict(encoder)}
-    return groups
 
 
 def with_encoder(config: LearnerConfig, encoder: encoders.EncoderConfig) -> LearnerConfig:
@@ -191,24 +186,19 @@ def with_encoder(config: LearnerConfig, encoder: encoders.EncoderConfig) -> Lear
     return dataclasses.replace(config, encoder=encoder)
 
 
-def checkpoint_of(run: Run, which: Which) -> checkpoints.Checkpoint:
-    """The last checkpoint of a run, or the best on validation.
+def checkpoint_of(run: Run, which: Which, expected: State) -> tuple[Checkpoint, CheckpointRef]:
+    """The last checkpoint of a run, or the best on validation, held against the learner's `init`.
 
     Raises:
         UsageError: there is none yet.
-        RunError: every one is damaged.
+        RunError: every one is damaged or of another learner.
     """
-    saved = (checkpoints.latest if which == "last" else checkpoints.best)(run.checkpoints)
+    saved = CheckpointFolder(run).find(which, expected)
     if saved is None:
         raise UsageError(f"{run.folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
-    return saved
-
-
-def _checkpoint(run: Run, which: Which, expected: State) -> tuple[checkpoints.Checkpoint, CheckpointRef]:
-    saved = checkpoint_of(run, which)
-    checkpoints.check_state(saved.state, expected, f"the checkpoint of step {saved.step} in {run.folder}")
     experiment, label = run.config.experiment, "last" if which == "last" else "best on validation"
-    return saved, CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+    ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+    return saved, ref
 
 
 def _need_kind(run: Run, kind: run_folder.Kind) -> Run:
@@ -216,14 +206,6 @@ def _need_kind(run: Run, kind: run_folder.Kind) -> Run:
     if found != kind:
         raise UsageError(f"{run.folder} is a run of kind {found}, not {kind}")
     return run
-
-
-def _encoder(written: object, folder: Path) -> encoders.EncoderConfig:
-    """The encoder's options as `fewshot_groups` wrote them."""
-    if not isinstance(written, Mapping) or not isinstance(id := written.get("id"), str):
-        raise ValueError(f"{folder}: the encoder must have an id and options")
-    kind = type(encoders.default_options(id))
-    return options_from_json(kind, written.get("options"), folder)
 
 
 def _described(ref: CheckpointRef, run: Run) -> str:
