@@ -256,7 +256,9 @@ class Evaluation:
         """What a file of `evaluations/` holds: the raw scores, and the figures for whoever reads it."""
         families = self.families if len(self.families) > 1 else ()
         parts = {"all": self} | {family: self.only(family) for family in families}
-        figures: dict[str, Json] = {name: _figures(part) for name, part in parts.items()}
+        figures: dict[str, Json] = {}
+        for name, part in parts.items():
+            figures[name] = _figures(part)
         return {
             "format": FORMAT,
             "config": _to_json(self.config),
@@ -306,7 +308,7 @@ def _wilson(share: float, count: int) -> Estimate:
     return Estimate(share, float(interval.low), float(interval.high))
 
 
-def _figures(evaluation: Evaluation) -> dict[str, object]:
+def _figures(evaluation: Evaluation) -> Json:
     specific = evaluation.specific_gain()
     others: dict[str, Json] = {
         name: _estimate_json(evaluation.estimate(name)) for name in evaluation.metrics if name not in COUNTS
