@@ -6,15 +6,18 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import Figures, Memory, Memoryless, Schedule, State
-from metarl.tasks import Task
+from metarl.learning.episodes import Episodes, Trials
+from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Metrics, State
+from metarl.learning.random_streams import TaskRandom
+from metarl.learning.spaces import Spaces
 
-Act = Callable[[Float[Tensor, "task episode observation"], torch.Generator], Float[Tensor, "task episode action"]]
-"""Actions in units of the action space, ±1 being its bounds."""
+ActionFunction = Callable[
+    [Float[Tensor, "task episode observation"], TaskRandom | None], Shaped[Tensor, "task episode *action"]
+]
+"""Observations and noise ↦ actions in units of the action space: ±1 are a Box's bounds; Discrete counts from 0."""
 
 NOTHING = State({}, {})
 """What such a policy has learned."""
@@ -23,42 +26,62 @@ NOTHING = State({}, {})
 @final
 @dataclasses.dataclass(frozen=True)
 class FixedPolicy(Memoryless):
-    """An agent, and each of its actors, that acts and never adapts."""
+    """An agent, and its own adapted policy, that acts and never adapts.
 
-    chosen: Act
+    It pickles where its function does: one defined in a module, or a record with `__call__`, but no lambda.
+    """
+
+    action: ActionFunction
     episodes: int = 1
     """Episodes on each task that an evaluation takes."""
-    meta_batch: int = 1
-    shown: tuple[str, ...] = ()
-    round_name: str = "episode"
+
+    meta_batch = 1
+    progress_keys = ()
+    adaptation_name = "episode"
 
     @property
-    def schedule(self) -> Schedule:
-        return Schedule(rounds=0, episodes=self.episodes)
+    def protocol(self) -> AdaptationProtocol:
+        return AdaptationProtocol(num_adaptations=0, episodes_per_adaptation=self.episodes)
 
     def init(self, seed: int) -> State:
         return NOTHING
 
-    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
-        raise NotImplementedError("a fixed policy cannot be trained")
+    def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
+        raise ValueError("a fixed policy cannot be trained")
 
     def start(self, state: State, num_tasks: int) -> "FixedPolicy":
         return self
 
     def act(
-        self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "task episode action"], Memory]:
-        return self.chosen(observations, generator), memory
+        self, observations: Float[Tensor, "task episode observation"], carry: Carry, random: TaskRandom | None
+    ) -> tuple[Shaped[Tensor, "task episode *action"], Carry]:
+        return self.action(observations, random), carry
 
     def adapt(self, support: Episodes) -> "FixedPolicy":
         return self
 
 
-def random_policy(action_size: int, episodes: int = 1) -> FixedPolicy:
+@final
+@dataclasses.dataclass(frozen=True)
+class UniformActions:
+    """a ~ U[−1, 1]ⁿ, or any of n discrete actions; without noise the mean, or the first of the most probable ones."""
+
+    size: int
+    """n."""
+    discrete: bool
+
+    def __call__(
+        self, observations: Float[Tensor, "task episode observation"], random: TaskRandom | None
+    ) -> Shaped[Tensor, "task episode *action"]:
+        count = 1 if self.discrete else self.size
+        if random is None:
+            uniform = torch.full((*observations.shape[:2], count), 0.0 if self.discrete else 0.5)
+        else:
+            uniform = random.uniform(count)
+        uniform = uniform.to(observations.device)
+        return (uniform[..., 0] * self.size).long() if self.discrete else 2 * uniform - 1
+
+
+def random_policy(spaces: Spaces, episodes: int = 1) -> FixedPolicy:
     """Uniform over the action space."""
-
-    def act(observations: Tensor, generator: torch.Generator) -> Tensor:
-        shape = (*observations.shape[:-1], action_size)
-        return 2 * torch.rand(shape, generator=generator, device=observations.device) - 1
-
-    return FixedPolicy(act, episodes)
+    return FixedPolicy(UniformActions(spaces.action_size, spaces.discrete), episodes)

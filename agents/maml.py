@@ -15,45 +15,46 @@ alone; learned rates make α one number a parameter (Li et al. 2017, "Meta-SGD")
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from metarl import checks
 from metarl.adapt import Rates, adapt_tasks
 from metarl.agents import policies
-from metarl.learning.collect import Collector
-from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import Figures, Memory, Memoryless, Parameters, Schedule, State
+from metarl.agents.batching import map_tensors, pad_tasks
+from metarl.agents.policies import MlpPolicy
+from metarl.learning.episodes import Episodes, Trials
+from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Metrics, Parameters, State
+from metarl.learning.random_streams import TaskRandom
+from metarl.learning.spaces import Spaces
 from metarl.maths import linear_baseline, returns, trust_region
-from metarl.maths.running_mean_std import NAMES, Moments
-from metarl.tasks import Task
+from metarl.maths.distributions import Distribution, Gaussian
+from metarl.maths.masked import masked_mean, standardise
+from metarl.maths.parameters import ravel, unravel
+from metarl.maths.running_mean_std import RunningMeanStd
 
-Outputs = tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"]]
-"""(μ, log σ) of every task's policy on its observations."""
-Judged = tuple[Float[Tensor, "task sample action"], Float[Tensor, "task 1 action"], Float[Tensor, "task sample"]]
-"""The same, and the actions' log-probabilities."""
-
-_RATE_PREFIX = "inner_rate."
+_INNER_LR = "inner_lr."
 
 
+@final
 @dataclasses.dataclass(frozen=True)
 class MamlTrpoConfig:
-    """Options of MAML-TRPO."""
+    """MAML-TRPO: a policy that adapts to a task by gradient steps."""
 
     meta_batch: int = 20
     """Tasks an outer step (the paper: 40 for the cheetah, 20 for 2-D navigation)."""
-    episodes: int = 20
-    """Episodes on each task in each stage: before the first inner step, and after each."""
+    episodes_per_adaptation: int = 20
+    """Episodes on each task before the first inner step, and after each."""
     inner_steps: int = 1
     """Inner steps; each one has episodes of its own."""
-    inner_rate: float = 0.1
+    inner_lr: float = 0.1
     """α, the inner steps' rate; the initial value of every rate where the rates are learned."""
-    learn_rates: bool = True
+    learn_inner_lr: bool = True
     """Learn one inner rate for each parameter (Meta-SGD); the paper keeps α fixed."""
     first_order: bool = False
     """Take the inner gradients as constants: no second derivatives."""
@@ -77,9 +78,9 @@ class MamlTrpoConfig:
     cg_iterations: int = 10
     """Conjugate-gradient iterations for the natural gradient."""
     cg_damping: float = 1e-5
-    """Added to the curvature's diagonal."""
+    """Added to the Fisher matrix's diagonal."""
     curvature_fraction: float = 0.2
-    """Share of each task's episodes that the curvature is measured on; the line search checks the KL on all."""
+    """Share of each task's episodes that the Fisher matrix is of; the line search checks the KL on all."""
     line_search_tries: int = 15
     """Step lengths that the line search tries."""
     line_search_shrink: float = 0.8
@@ -89,13 +90,13 @@ class MamlTrpoConfig:
         checks.at_least(
             1,
             meta_batch=self.meta_batch,
-            episodes=self.episodes,
+            episodes_per_adaptation=self.episodes_per_adaptation,
             inner_steps=self.inner_steps,
             cg_iterations=self.cg_iterations,
             line_search_tries=self.line_search_tries,
         )
         checks.at_least(0, cg_damping=self.cg_damping)
-        checks.positive(inner_rate=self.inner_rate, max_kl=self.max_kl, minimum_std=self.minimum_std)
+        checks.positive(inner_lr=self.inner_lr, max_kl=self.max_kl, minimum_std=self.minimum_std)
         checks.fraction(
             discount=self.discount,
             gae_lambda=self.gae_lambda,
@@ -104,301 +105,279 @@ class MamlTrpoConfig:
         )
         checks.layers(self.hidden)
 
+    def build(self, spaces: Spaces, device: torch.device | str = "cpu") -> "MamlTrpo":
+        """The agent with these options."""
+        return MamlTrpo(self, spaces, device)
 
-class Support(NamedTuple):
+
+class PolicyBatch(NamedTuple):
     """What a policy-gradient loss needs of episodes; a leading task axis where it is for a whole meta-batch."""
 
     observations: Float[Tensor, "*task sample observation"]
-    actions: Float[Tensor, "*task sample action"]
+    actions: Shaped[Tensor, "..."]
+    """[task, sample, action], or [task, sample] where they are discrete."""
     advantages: Float[Tensor, "*task sample"]
     mask: Bool[Tensor, "*task sample"]
 
+    def standardised(self, statistics: RunningMeanStd | None) -> "PolicyBatch":
+        """With observations as the policy is shown them."""
+        return self if statistics is None else self._replace(observations=statistics.standardise(self.observations))
 
-def policy_gradient_loss(policy: policies.GaussianPolicy, parameters: Parameters, support: Support) -> Tensor:
+
+class PolicyOutputs(NamedTuple):
+    """What policies say of a batch's samples, [task, sample]."""
+
+    distribution: Distribution
+    log_probs: Float[Tensor, "task sample"]
+    """Of the batch's actions."""
+
+
+def policy_gradient_loss(policy: MlpPolicy, parameters: Parameters, batch: PolicyBatch) -> Float[Tensor, ""]:
     """L(θ) = −E[log π_θ(a | o) Â], whose gradient is that of the return (Williams 1992), over the steps taken."""
-    mean, log_std = policies.apply(policy, parameters, support.observations)
-    log_prob = policies.gaussian_log_prob(support.actions, mean, log_std)
-    return -_masked_mean(log_prob * support.advantages, support.mask)
+    log_probs = policies.apply(policy, parameters, batch.observations).log_prob(batch.actions)
+    return -masked_mean(log_probs * batch.advantages, batch.mask)
+
+
+def surrogate_loss(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
+    """−E_𝓣 E[π_new(a | o) / π_old(a | o) · Â]."""
+    ratio = torch.exp(new.log_probs - old.log_probs)
+    return -masked_mean(ratio * query.advantages, query.mask, axes=-1).mean()
+
+
+def mean_kl(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
+    """E_𝓣 E KL(π_old ‖ π_new), in nats."""
+    return masked_mean(old.distribution.kl(new.distribution), query.mask, axes=-1).mean()
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class MamlTrpo:
-    """The agent: its options, the policy's architecture and where its episodes come from."""
+    """The agent: its options and the spaces of its environment."""
 
     config: MamlTrpoConfig
-    observation_size: int
-    action_size: int
-    sampler: Collector
-    device: str = "cpu"
+    spaces: Spaces
+    device: torch.device | str = "cpu"
+
+    progress_keys = ("return_before", "return_after", "success_after", "kl")
+    adaptation_name = "gradient step"
 
     @property
     def meta_batch(self) -> int:
         return self.config.meta_batch
 
     @property
-    def schedule(self) -> Schedule:
-        return Schedule(rounds=self.config.inner_steps, episodes=self.config.episodes)
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return ("return_before", "return_after", "success_after", "kl")
-
-    @property
-    def round_name(self) -> str:
-        return "gradient step"
+    def protocol(self) -> AdaptationProtocol:
+        return AdaptationProtocol(self.config.inner_steps, self.config.episodes_per_adaptation)
 
     @functools.cached_property
-    def policy(self) -> policies.GaussianPolicy:
-        """The architecture; its own weights are never used."""
-        return self._build(torch.Generator())
+    def policy(self) -> MlpPolicy:
+        """The architecture, without weights."""
+        return policies.architecture(self._build_policy(torch.Generator()))
 
-    def _build(self, generator: torch.Generator) -> policies.GaussianPolicy:
+    def _build_policy(self, generator: torch.Generator) -> MlpPolicy:
         config = self.config
-        return policies.GaussianPolicy(
-            self.observation_size,
-            self.action_size,
-            config.hidden,
-            config.initial_log_std,
-            config.minimum_std,
-            generator,
-        )
+        return MlpPolicy(self.spaces, config.hidden, config.initial_log_std, config.minimum_std, generator)
 
     def init(self, seed: int) -> State:
-        parameters = policies.parameters_of(self._build(torch.Generator().manual_seed(seed)))
-        rates = {}
-        if self.config.learn_rates:
-            rates = {
-                _RATE_PREFIX + name: torch.full_like(value, self.config.inner_rate)
-                for name, value in parameters.items()
-            }
-        seen = Moments.start(self.observation_size).named() if self.config.normalise_observations else {}
-        return State({name: value.to(self.device) for name, value in {**parameters, **rates, **seen}.items()}, {})
+        parameters = policies.parameters_of(self._build_policy(torch.Generator().manual_seed(seed)))
+        if self.config.learn_inner_lr:
+            rate = self.config.inner_lr
+            parameters |= {_INNER_LR + name: torch.full_like(value, rate) for name, value in parameters.items()}
+        if self.config.normalise_observations:
+            parameters |= RunningMeanStd.initial(self.spaces.observation_size).named()
+        return State(parameters, {}).to(self.device)
 
-    def start(self, state: State, num_tasks: int) -> "MamlActor":
-        parameters, rates = self.split(state.parameters)
-        copies = {name: value.expand(num_tasks, *value.shape) for name, value in parameters.items()}
-        return MamlActor(self, copies, rates, self.moments(state))
+    def start(self, state: State, num_tasks: int) -> "AdaptedMaml":
+        policy, inner_lr = self.split(state.parameters)
+        copies = {name: value.expand(num_tasks, *value.shape) for name, value in policy.items()}
+        return AdaptedMaml(self, copies, inner_lr, self.statistics(state))
 
-    def moments(self, state: State) -> Moments | None:
+    def statistics(self, state: State) -> RunningMeanStd | None:
         """What observations are standardised by; None where they are taken as they are."""
-        return Moments.among(state.parameters) if self.config.normalise_observations else None
+        return RunningMeanStd.among(state.parameters) if self.config.normalise_observations else None
 
-    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
-        stages, (*supports, query) = self._collect(state, batch, rng)
-        learned = {name: value for name, value in state.parameters.items() if name not in NAMES}
-        parameters, figures = self._outer_step(learned, supports, query, rng)
-        if (moments := self.moments(state)) is not None:
-            seen = torch.cat([episodes.observations[episodes.mask] for episodes in stages])
-            parameters |= moments.merged(seen).named()
-        return State(parameters, {}), {
-            "env_steps": sum(episodes.num_steps for episodes in stages),
-            **stages[0].figures("before"),
-            **stages[-1].figures("after"),
-            **figures,
-            "diverged": sum(int(episodes.diverged.sum()) for episodes in stages),
-        }
+    def split(self, parameters: Parameters) -> tuple[dict[str, Tensor], Rates]:
+        """The policy's parameters θ and the inner rates α."""
+        policy = {name: parameters[name] for name, _ in self.policy.named_parameters()}
+        if not self.config.learn_inner_lr:
+            return policy, self.config.inner_lr
+        return policy, {name: parameters[_INNER_LR + name] for name in policy}
 
-    def _collect(
-        self, state: State, batch: tuple[Task, ...], rng: np.random.Generator
-    ) -> tuple[list[Episodes], list[Support]]:
-        """Each stage's episodes and what is learned from them: before the first inner step, ..., after the last."""
-        actor, stages, supports = self.start(state, len(batch)), list[Episodes](), list[Support]()
-        for stage in range(self.config.inner_steps + 1):
-            episodes = self.sampler.collect(actor, batch, self.config.episodes, int(rng.integers(2**31)))
-            stages.append(episodes)
-            supports.append(self.advantages(episodes, actor.moments))
-            if stage < self.config.inner_steps:
-                actor = actor.step(supports[-1])
-        return stages, supports
-
-    def advantages(self, episodes: Episodes, moments: Moments | None = None) -> Support:
-        """Advantages from a baseline fitted to these episodes, standardised within each task.
-
-        Observations come out as the policy is shown them: standardised by the moments, if there are any.
+    def build_batch(self, episodes: Episodes) -> PolicyBatch:
+        """Advantages from a baseline fitted to these episodes, standardised within each task; observations as they are.
 
         The score is the return of the horizon's steps and the baseline sees the time, so the time limit is part of
         the task: the value after the last step is 0 by definition, not by confusing truncation with termination.
         """
         config, mask = self.config, episodes.mask
         discount = config.discount * mask.to(episodes.rewards.dtype)
-        gained = returns.discounted_returns(episodes.rewards, discount)
-        values = linear_baseline.fit(episodes.observations, gained, mask) * mask
-        zero = torch.zeros_like(values[..., 0])
-        advantages = returns.gae(episodes.rewards, discount, values, zero, config.gae_lambda)
-        shown = episodes.observations if moments is None else moments.standardised(episodes.observations)
-        return Support(
-            shown.flatten(1, 2),
+        discounted = returns.discounted_returns(episodes.rewards, discount)
+        values = linear_baseline.fit(episodes.observations, discounted, mask) * mask
+        advantages = returns.gae(
+            episodes.rewards, discount, values, torch.zeros_like(values[..., 0]), config.gae_lambda
+        )
+        return PolicyBatch(
+            episodes.observations.flatten(1, 2),
             episodes.actions.flatten(1, 2),
-            _standardised(advantages.flatten(1), mask.flatten(1)),
+            standardise(advantages.flatten(1), mask.flatten(1), axes=-1),
             mask.flatten(1),
         )
 
-    def split(self, parameters: Parameters) -> tuple[dict[str, Tensor], Rates]:
-        """The policy's parameters and the inner rates."""
-        policy = {
-            name: value for name, value in parameters.items() if not name.startswith(_RATE_PREFIX) and name not in NAMES
-        }
-        if not self.config.learn_rates:
-            return policy, self.config.inner_rate
-        return policy, {name: parameters[_RATE_PREFIX + name] for name in policy}
-
     def inner_step(
-        self, parameters: Parameters, supports: Sequence[Support], rates: Rates, *, shared: bool
+        self, parameters: Parameters, supports: Sequence[PolicyBatch], inner_lr: Rates, *, shared: bool
     ) -> dict[str, Tensor]:
-        """Each task's policy parameters [task, ...] after one inner step for each support."""
-        only = self.policy.head if self.config.anil else None
-        loss = functools.partial(policy_gradient_loss, self.policy)
+        """θ_𝓣 of each task [task, …] after one inner step for each support."""
         return adapt_tasks(
-            loss, parameters, supports, rates, first_order=self.config.first_order, only=only, shared=shared
+            functools.partial(policy_gradient_loss, self.policy),
+            parameters,
+            supports,
+            inner_lr,
+            first_order=self.config.first_order,
+            only=self.policy.head_names if self.config.anil else None,
+            shared=shared,
         )
 
-    def _outer_step(
-        self, parameters: Parameters, supports: list[Support], query: Support, rng: np.random.Generator
-    ) -> tuple[dict[str, Tensor], Figures]:
-        """One trust-region step."""
-        config = self.config
-        x = _ravel(parameters)
+    def adapted_outputs(
+        self, parameters: Parameters, supports: Sequence[PolicyBatch], query: PolicyBatch
+    ) -> PolicyOutputs:
+        """π_{θ_𝓣} on the query's samples, as a function of θ and α."""
+        policy, inner_lr = self.split(parameters)
+        adapted = self.inner_step(policy, supports, inner_lr, shared=True)
+        distribution = self.distribution(adapted, query.observations)
+        return PolicyOutputs(distribution, distribution.log_prob(query.actions))
 
-        def objective(x: Tensor, old: Judged | None = None) -> tuple[Tensor, tuple[Tensor, Judged]]:
-            """The loss, the KL and what they compare with: `old`, or, if not given, the policies at x themselves."""
-            mean, log_std = self.outputs(x, parameters, supports, query.observations)
-            log_prob = policies.gaussian_log_prob(query.actions, mean, log_std)
-            old = old or (mean.detach(), log_std.detach(), log_prob.detach())
-            kl = _masked_mean(policies.gaussian_kl(*old[:2], mean, log_std), query.mask).mean()
-            ratio = torch.exp(log_prob - old[2])
-            return -_masked_mean(ratio * query.advantages, query.mask).mean(), (kl, old)
+    def distribution(
+        self, parameters: Parameters, observations: Float[Tensor, "task sample observation"]
+    ) -> Distribution:
+        """π of each task's own parameters on its observations."""
+        return torch.func.vmap(functools.partial(policies.apply, self.policy))(dict(parameters), observations)
 
-        gradient, (loss, (_, old)) = torch.func.grad_and_value(objective, has_aux=True)(x)
-        product = self.curvature(x, parameters, supports, query, rng)
-        direction = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
-        length = torch.sqrt(2 * config.max_kl / direction.dot(product(direction)).clamp_min(1e-12))
+    def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
+        config, statistics = self.config, self.statistics(state)
+        policy, inner_lr = self.split(state.parameters)
+        rates = {_INNER_LR + name: value for name, value in inner_lr.items()} if isinstance(inner_lr, Mapping) else {}
+        learned = {**policy, **rates}
+        x = ravel(learned)
+        raw = [self.build_batch(episodes) for episodes in experience.episodes]
+        *supports, query = (batch.standardised(statistics) for batch in raw)
 
-        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        def objective(x: Tensor) -> tuple[Tensor, PolicyOutputs]:
+            new = self.adapted_outputs(unravel(x, learned), supports, query)
+            old = PolicyOutputs(map_tensors(Tensor.detach, new.distribution), new.log_probs.detach())
+            return surrogate_loss(new, old, query), old
+
+        gradient, (loss, old) = torch.func.grad_and_value(objective, has_aux=True)(x)
+        product = self.fisher_vector_product(x, learned, supports, query, rng)
+        step = trust_region.natural_gradient_step(gradient, product, config.max_kl, config.cg_iterations)
+        merged = None if statistics is None else _merge(statistics, experience)
+
+        def candidate(share: float) -> tuple[dict[str, Tensor], RunningMeanStd | None]:
+            """The parameters and statistics after a share of the step; new statistics are part of it.
+
+            The first layer makes up for them, so that what changes is the size of the inner step alone.
+            """
+            parameters = unravel(x + share * step, learned)
+            if statistics is None or merged is None:
+                return parameters, None
+            moved = statistics.toward(merged, share)
+            weight, bias = MlpPolicy.first_layer
+            parameters[weight], parameters[bias] = statistics.fold(moved, parameters[weight], parameters[bias])
+            return parameters, moved
+
+        def evaluate(share: float) -> tuple[Tensor, Tensor]:
+            parameters, moved = candidate(share)
+            *seen_supports, seen_query = (batch.standardised(moved) for batch in raw)
             with torch.no_grad():
-                loss, (kl, _) = objective(x, old)
-            return loss, kl
+                new = self.adapted_outputs(parameters, seen_supports, seen_query)
+                return surrogate_loss(new, old, query), mean_kl(new, old, query)
 
         found = trust_region.line_search(
             evaluate,
-            x,
-            length * direction,
-            config.max_kl,
+            limit=config.max_kl,
             loss=float(loss),
             shrink=config.line_search_shrink,
             tries=config.line_search_tries,
         )
-        figures = {
+        parameters, moved = candidate(found.share)
+        return State(parameters | ({} if moved is None else moved.named()), {}, state.store), {
             "surrogate": found.loss,
             "kl": found.constraint,
-            "accepted": float(found.accepted),
-            "backtracks": float(found.backtracks),
+            "accepted": int(found.accepted),
+            "backtracks": found.backtracks,
             "gradient_norm": float(gradient.norm()),
-            "policy_std": float(parameters["log_std"].exp().mean()),
+            **_spread(old.distribution),
         }
-        return _unravel(found.x, parameters), figures
 
-    def outputs(
-        self, x: Tensor, like: Parameters, supports: list[Support], observations: Float[Tensor, "task sample obs"]
-    ) -> Outputs:
-        """(μ, log σ) of the adapted policies at the flat parameters x."""
-        policy, rates = self.split(_unravel(x, like))
-        adapted = self.inner_step(policy, supports, rates, shared=True)
-        mean, log_std = torch.func.vmap(functools.partial(policies.apply, self.policy))(adapted, observations)
-        return mean, log_std[:, None, :]
+    def fisher_vector_product(
+        self,
+        x: Float[Tensor, " n"],
+        like: Parameters,
+        supports: Sequence[PolicyBatch],
+        query: PolicyBatch,
+        rng: np.random.Generator,
+    ) -> trust_region.Product:
+        """Products with the Hessian of E_𝓣 KL at x, through the inner steps; of a share of the episodes.
 
-    def curvature(
-        self, x: Tensor, like: Parameters, supports: list[Support], query: Support, rng: np.random.Generator
-    ) -> Callable[[Tensor], Tensor]:
-        """Products v -> (H + damping) v with the Hessian H of the mean KL at x.
-
-        Where both policies are the same, H = Jᵀ M J exactly: J is the Jacobian of the adapted (μ, log σ) with respect
-        to θ, through the inner steps, and M the Hessian of the KL in (μ, log σ), which is diagonal: 1/σ² and 2.
-        Both products run over graphs that are built once: u -> Jᵀu is linear, so its own transpose gives Jv.
-        Measured on a share of the episodes: it only shapes the step.
+        It only shapes the step, and the KL is checked on all episodes.
         """
-        supports = [self._share(support, rng) for support in supports]
-        query = self._share(query, rng)
-        mask = query.mask.to(x.dtype)
-        weight = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)  # [task, sample]
+        *supports, query = (self._share(batch, rng) for batch in (*supports, query))
         x = x.detach().requires_grad_()
-        outputs = self.outputs(x, like, supports, query.observations)
-        cotangents = tuple(torch.zeros_like(value, requires_grad=True) for value in outputs)
-        (pulled,) = torch.autograd.grad(outputs, x, cotangents, create_graph=True)
-        precision = torch.exp(-2 * outputs[1].detach())
+        distribution = self.adapted_outputs(unravel(x, like), supports, query).distribution
+        mask = query.mask.to(x.dtype)
+        weights = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)
+        return trust_region.fisher_vector_product(distribution, x, weights, self.config.cg_damping)
 
-        def product(vector: Tensor) -> Tensor:
-            mean_dot, log_std_dot = torch.autograd.grad(pulled, cotangents, vector, retain_graph=True)
-            mean_part = mean_dot * precision * weight[..., None]
-            log_std_part = 2 * log_std_dot * weight.sum(-1)[:, None, None]
-            (curved,) = torch.autograd.grad(outputs, x, (mean_part, log_std_part), retain_graph=True)
-            return curved + self.config.cg_damping * vector
-
-        return product
-
-    def _share(self, support: Support, rng: np.random.Generator) -> Support:
+    def _share(self, batch: PolicyBatch, rng: np.random.Generator) -> PolicyBatch:
         """The same random episodes of every task, `curvature_fraction` of them."""
-        count = max(1, round(self.config.curvature_fraction * self.config.episodes))
-        chosen = torch.from_numpy(np.sort(rng.permutation(self.config.episodes)[:count])).to(self.device)
-
-        def pick(tensor: Tensor) -> Tensor:
-            by_episode = tensor.unflatten(1, (self.config.episodes, -1))
-            return by_episode.index_select(1, chosen).flatten(1, 2)
-
-        return Support(*(pick(tensor) for tensor in support))
+        episodes = self.config.episodes_per_adaptation
+        count = max(1, round(self.config.curvature_fraction * episodes))
+        chosen = torch.from_numpy(np.sort(rng.permutation(episodes)[:count])).to(batch.mask.device)
+        return map_tensors(lambda x: x.unflatten(1, (episodes, -1)).index_select(1, chosen).flatten(1, 2), batch)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class MamlActor(Memoryless):
+class AdaptedMaml(Memoryless):
     """The policies of a batch of tasks, each adapted to what it has seen of its task."""
 
     agent: MamlTrpo
     parameters: Parameters
     """θ_𝓣 of each task; a leading task axis."""
-    rates: Rates
-    """The inner rates."""
-    moments: Moments | None
+    inner_lr: Rates
+    """α."""
+    statistics: RunningMeanStd | None
     """What observations are standardised by, if by anything."""
 
+    def distribution(self, observations: Float[Tensor, "task episode observation"]) -> Distribution:
+        """π_{θ_𝓣} on each task's observations."""
+        if self.statistics is not None:
+            observations = self.statistics.standardise(observations)
+        parameters = {name: pad_tasks(value) for name, value in self.parameters.items()}
+        distribution = self.agent.distribution(parameters, pad_tasks(observations))
+        return map_tensors(lambda x: x[: len(observations)], distribution)
+
     def act(
-        self, observations: Float[Tensor, "task episode observation"], memory: Memory, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "task episode action"], Memory]:
-        if self.moments is not None:
-            observations = self.moments.standardised(observations)
-        mean, log_std = torch.func.vmap(functools.partial(policies.apply, self.agent.policy))(
-            dict(self.parameters), observations
-        )
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + log_std.exp()[:, None, :] * noise, memory
+        self, observations: Float[Tensor, "task episode observation"], carry: Carry, random: TaskRandom | None
+    ) -> tuple[Shaped[Tensor, "task episode *action"], Carry]:
+        return self.distribution(observations).sample(random), carry
 
-    def adapt(self, support: Episodes) -> "MamlActor":
-        return self.step(self.agent.advantages(support, self.moments))
-
-    def step(self, support: Support) -> "MamlActor":
+    def adapt(self, support: Episodes) -> "AdaptedMaml":
         """One inner step further."""
+        num_tasks = len(support.lengths)
+        padded = Episodes(**{name: pad_tasks(part) for name, part in support.tensors().items()})
+        batch = self.agent.build_batch(padded).standardised(self.statistics)
+        parameters = {name: pad_tasks(value) for name, value in self.parameters.items()}
         with torch.no_grad():
-            adapted = self.agent.inner_step(self.parameters, [support], self.rates, shared=False)
-        return dataclasses.replace(self, parameters=adapted)
+            adapted = self.agent.inner_step(parameters, [batch], self.inner_lr, shared=False)
+        return dataclasses.replace(self, parameters={name: value[:num_tasks] for name, value in adapted.items()})
 
 
-def _masked_mean(values: Float[Tensor, "*task sample"], mask: Bool[Tensor, "*task sample"]) -> Float[Tensor, "*task"]:
-    return (values * mask).sum(-1) / mask.sum(-1).clamp_min(1)
+def _merge(statistics: RunningMeanStd, trials: Trials) -> RunningMeanStd:
+    """The statistics with all steps of the trials taken in."""
+    return statistics.merge(torch.cat([episodes.observations[episodes.mask] for episodes in trials.episodes]))
 
 
-def _standardised(
-    values: Float[Tensor, "task sample"], mask: Bool[Tensor, "task sample"]
-) -> Float[Tensor, "task sample"]:
-    """Mean 0 and standard deviation 1 within each task."""
-    centred = (values - _masked_mean(values, mask)[:, None]) * mask
-    deviation = _masked_mean(centred**2, mask).sqrt()[:, None]
-    return centred / (deviation + 1e-8)
-
-
-def _ravel(parameters: Parameters) -> Float[Tensor, " n"]:
-    return torch.cat([value.flatten() for value in parameters.values()])
-
-
-def _unravel(vector: Float[Tensor, " n"], like: Parameters) -> dict[str, Tensor]:
-    pieces = vector.split([value.numel() for value in like.values()])
-    return {name: piece.view_as(value) for (name, value), piece in zip(like.items(), pieces, strict=True)}
+def _spread(distribution: Distribution) -> dict[str, float]:
+    """How much the adapted policies explore: their mean entropy, and σ where they have one."""
+    std = {"policy_std": float(distribution.log_std.exp().mean())} if isinstance(distribution, Gaussian) else {}
+    return {"entropy": float(distribution.entropy().mean()), **std}

@@ -1,35 +1,74 @@
-"""Small networks, used functionally: `torch.func.functional_call(network, parameters, inputs)`."""
+"""Small networks, used functionally: `torch.func.functional_call(network, parameters, inputs, tie_weights=False)`.
+
+No two parameters are one tensor here, and to look for such would take as long as a small network.
+
+A policy's network ends in a head for the kind of action space: Box gives a `Gaussian`, Discrete a `Categorical`.
+"""
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metarl.learning.protocols import Parameters
+from metarl.learning.spaces import Spaces
+from metarl.maths.distributions import Categorical, Distribution, Gaussian
 
-_LOG_TWO_PI = math.log(2 * math.pi)
+Initialise = Callable[[Tensor], object]
+"""Fills a weight in place."""
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module], generator: torch.Generator) -> nn.Sequential:
-    """A multi-layer perceptron with Xavier-uniform weights and zero biases (Glorot & Bengio 2010)."""
+def uninitialised(make: Callable[[], AnyModule]) -> AnyModule:
+    """A module with memory but without values: PyTorch's own would be drawn from the global generator."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device="cpu")
+
+
+def architecture(module: AnyModule) -> AnyModule:
+    """The module without memory: to be called with parameters given to it."""
+    return module.to("meta")
+
+
+@final
+class Linear(nn.Linear):
+    """x ↦ W x + b. With one output the product is summed row by row: BLAS's own depends on the number of rows."""
+
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        if self.out_features > 1:
+            return nn.functional.linear(input, self.weight, self.bias)
+        return (input * self.weight[0]).sum(-1, keepdim=True) + self.bias
+
+
+def linear(width_in: int, width_out: int, initialise: Initialise) -> Linear:
+    """A layer with weights filled by `initialise` and zero biases."""
+    layer = uninitialised(lambda: Linear(width_in, width_out))
+    initialise(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(widths: Sequence[int], initialise: Initialise) -> nn.Sequential:
+    """Linear layers, each followed by tanh."""
     layers: list[nn.Module] = []
-    for index, (width_in, width_out) in enumerate(itertools.pairwise(sizes)):
-        linear = nn.Linear(width_in, width_out)
-        nn.init.xavier_uniform_(linear.weight, generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers.append(linear)
-        if index < len(sizes) - 2:
-            layers.append(activation())
+    for width_in, width_out in itertools.pairwise(widths):
+        layers += [linear(width_in, width_out, initialise), nn.Tanh()]
     return nn.Sequential(*layers)
 
 
-def parameters_of(module: nn.Module) -> dict[str, Tensor]:
-    """The module's parameters as detached copies by name."""
-    return {name: value.detach().clone() for name, value in module.named_parameters()}
+def xavier(generator: torch.Generator) -> Initialise:
+    """Xavier-uniform weights (Glorot & Bengio 2010)."""
+    return lambda weight: nn.init.xavier_uniform_(weight, generator=generator)
+
+
+def orthogonal(generator: torch.Generator, gain: float = 1.0) -> Initialise:
+    """Orthogonal weights (Saxe et al. 2014)."""
+    return lambda weight: nn.init.orthogonal_(weight, gain=gain, generator=generator)
 
 
 def orthogonal_gates(weight: Tensor, hidden: int, generator: torch.Generator) -> Tensor:
@@ -39,63 +78,100 @@ def orthogonal_gates(weight: Tensor, hidden: int, generator: torch.Generator) ->
     return weight
 
 
-@final
-class GaussianPolicy(nn.Module):
-    """π(a | o) = N(tanh f(o), diag σ²): f a tanh MLP, and a log σ that does not depend on the observation.
+def parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """The module's parameters as detached copies by name."""
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
 
-    Actions are clipped to ±1. A mean far outside would be clipped whatever the noise, and the gradient, which comes
-    from comparing actions, would be gone for good: without the outer tanh, training on cheetah-direction stopped at a
-    return of 140 with 60 % of all actions clipped. And σ does not fall below a minimum, so that exploration goes on.
+
+@final
+class ActionHead(nn.Module):
+    """Features ↦ N(f(W x + b), diag σ²) for Box, softmax(W x + b) for Discrete.
+
+    log σ does not depend on the features. f is tanh for a `squashed` mean, else the identity. Actions are clipped to
+    ±1: a mean far outside would be clipped whatever the noise, and the gradient, which comes from comparing actions,
+    would be gone for good. Nor does σ fall below a minimum, if there is one, so that exploration goes on.
     """
 
     def __init__(
         self,
-        observation_size: int,
-        action_size: int,
+        features: int,
+        spaces: Spaces,
+        initialise: Initialise,
+        initial_log_std: float,
+        *,
+        squashed: bool = False,
+        minimum_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self._discrete, self._squashed = spaces.discrete, squashed
+        self._minimum_log_std = None if minimum_std is None else math.log(minimum_std)
+        self.linear = linear(features, spaces.action_size, initialise)
+        if not spaces.discrete:
+            self.log_std = nn.Parameter(torch.full((spaces.action_size,), initial_log_std))
+
+    def forward(self, features: Float[Tensor, "*batch feature"]) -> Distribution:
+        outputs = self.linear(features)
+        if self._discrete:
+            return Categorical(outputs)
+        mean = torch.tanh(outputs) if self._squashed else outputs
+        log_std = self.log_std if self._minimum_log_std is None else self.log_std.clamp_min(self._minimum_log_std)
+        return Gaussian(mean, log_std.expand_as(mean))
+
+
+@final
+class MlpPolicy(nn.Module):
+    """π(a | o): a tanh MLP with an `ActionHead`; the mean of Gaussian actions is squashed by tanh."""
+
+    first_layer = ("body.0.weight", "body.0.bias")
+    """The names of the layer that sees the observations."""
+
+    def __init__(
+        self,
+        spaces: Spaces,
         hidden: Sequence[int],
         initial_log_std: float,
         minimum_std: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self._minimum_log_std = math.log(minimum_std)
-        self.mean = mlp([observation_size, *hidden, action_size], nn.Tanh, generator)
-        self.log_std = nn.Parameter(torch.full((action_size,), initial_log_std))
+        initialise = xavier(generator)
+        self.body = mlp([spaces.observation_size, *hidden], initialise)
+        self.head = ActionHead(hidden[-1], spaces, initialise, initial_log_std, squashed=True, minimum_std=minimum_std)
 
-    def forward(
-        self, observations: Float[Tensor, "*batch observation"]
-    ) -> tuple[Float[Tensor, "*batch action"], Float[Tensor, " action"]]:
-        return torch.tanh(self.mean(observations)), self.log_std.clamp_min(self._minimum_log_std)
+    def forward(self, observations: Float[Tensor, "*batch observation"]) -> Distribution:
+        return self.head(self.body(observations))
 
     @property
-    def head(self) -> tuple[str, ...]:
+    def head_names(self) -> tuple[str, ...]:
         """The names of the parameters that ANIL adapts: the last layer and log σ."""
-        last = len(self.mean) - 1
-        return (f"mean.{last}.weight", f"mean.{last}.bias", "log_std")
+        return tuple(f"head.{name}" for name, _ in self.head.named_parameters())
 
 
-def gaussian_log_prob(
-    actions: Float[Tensor, "*batch action"],
-    mean: Float[Tensor, "*batch action"],
-    log_std: Float[Tensor, "*#batch action"],
-) -> Float[Tensor, "*batch"]:
-    """log N(a; μ, diag σ²) = −½ Σ [((a − μ)/σ)² + 2 log σ + log 2π]."""
-    standardised = (actions - mean) * torch.exp(-log_std)
-    return -0.5 * (standardised**2 + 2 * log_std + _LOG_TWO_PI).sum(-1)
+class ActorCriticOutputs(NamedTuple):
+    """What an actor-critic network says of each of its inputs."""
+
+    distribution: Distribution
+    """π(· | input)."""
+    values: Float[Tensor, "*batch"]
+    """v(input)."""
 
 
-def gaussian_kl(
-    mean_p: Float[Tensor, "*batch action"],
-    log_std_p: Float[Tensor, "*#batch action"],
-    mean_q: Float[Tensor, "*batch action"],
-    log_std_q: Float[Tensor, "*#batch action"],
-) -> Float[Tensor, "*batch"]:
-    """KL(p ‖ q) = Σ [log σ_q/σ_p + (σ_p² + (μ_p − μ_q)²) / 2σ_q² − ½] of diagonal Gaussians."""
-    variance_ratio = torch.exp(2 * (log_std_p - log_std_q))
-    distance = ((mean_p - mean_q) * torch.exp(-log_std_q)) ** 2
-    return (log_std_q - log_std_p + 0.5 * (variance_ratio + distance) - 0.5).sum(-1)
+@final
+class ActorCriticHeads(nn.Module):
+    """Features ↦ the policy and the value; the mean actions are nearly zero before training."""
+
+    def __init__(self, features: int, spaces: Spaces, initial_log_std: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.policy = ActionHead(features, spaces, orthogonal(generator, gain=0.01), initial_log_std)
+        # PyTorch's own layer is quicker than `Linear` for one output, and nothing acts on a value.
+        self.value = uninitialised(lambda: nn.Linear(features, 1))
+        nn.init.orthogonal_(self.value.weight, generator=generator)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, features: Float[Tensor, "*batch feature"]) -> ActorCriticOutputs:
+        return ActorCriticOutputs(self.policy(features), self.value(features).squeeze(-1))
 
 
-def apply(module: nn.Module, parameters: Parameters, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The module's output under the given parameters."""
-    return torch.func.functional_call(module, dict(parameters), (inputs,))
+def apply(policy: MlpPolicy, parameters: Parameters, observations: Float[Tensor, "*batch observation"]) -> Distribution:
+    """The policy's distributions under the given parameters."""
+    return torch.func.functional_call(policy, dict(parameters), (observations,), tie_weights=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from metarl.learning.protocols import Parameters
+from metarl.maths.parameters import Parameters
 
 _FIRST, _SECOND, _STEP = "exp_avg.", "exp_avg_sq.", "step"
 

@@ -6,8 +6,10 @@ Time is the last axis. `r_t` is the reward of step t, `v_t` the value of the obs
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from metarl.maths.masked import sequence_mask
 
 
 def discounted_returns(
@@ -53,3 +55,31 @@ def gae(
     """
     delta_t = td_errors(r_t, discount_tp1, v_t, final_value)
     return discounted_returns(delta_t, discount_tp1 * lam)
+
+
+def sequence_gae(
+    r_t: Float[Tensor, "sequence step"],
+    v_t: Float[Tensor, "sequence step"],
+    lengths: Int[Tensor, " sequence"],
+    terminated: Bool[Tensor, " sequence"],
+    discount: float,
+    lam: float,
+) -> Float[Tensor, "sequence step"]:
+    """`gae` of sequences that end at different steps, and have at least one step of padding after them.
+
+    Args:
+        r_t: rewards.
+        v_t: values; the first of the padding is that of the observation that the last step led to.
+        lengths: steps of each sequence.
+        terminated: whether the task ended with the sequence; otherwise it was cut off, and bootstraps.
+        discount: γ.
+        lam: λ.
+
+    Returns:
+        The advantages; 0 in the padding.
+    """
+    mask = sequence_mask(lengths, r_t.shape[-1])
+    last = torch.arange(r_t.shape[-1], device=lengths.device) == lengths[:, None] - 1
+    discount_tp1 = discount * (mask & ~(last & terminated[:, None])).to(v_t.dtype)
+    # With its own value for reward a step of padding has no TD error: nothing but the bootstrap flows back.
+    return gae(torch.where(mask, r_t, v_t), discount_tp1, v_t, torch.zeros_like(v_t[:, 0]), lam)
