@@ -7,23 +7,25 @@
 """
 
 from metarl.envs.distribution import EnvDistribution
-from metarl.envs.registration import gymnasium_id, register_all
+from metarl.envs.gymnasium_ids import gymnasium_id
+from metarl.envs.registration import register_all
 from metarl.envs.registry import ids as list
-from metarl.envs.registry import make
-from metarl.envs.simulator import Outcome, Simulator
+from metarl.envs.registry import make, register, register_family
+from metarl.envs.simulator import Outcome, Simulator, SimulatorError
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv
-
-register_all()
 
 __all__ = [
     "EnvDistribution",
     "Outcome",
     "Simulator",
+    "SimulatorError",
     "TaskEnv",
     "TaskVectorEnv",
     "gymnasium_id",
     "list",
     "make",
+    "register",
     "register_all",
+    "register_family",
 ]

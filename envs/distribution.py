@@ -3,14 +3,16 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import Any, cast, final
 
+import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.envs.registration import EnvCreator, EnvSpec
 
+from metarl.envs.gymnasium_ids import gymnasium_id
 from metarl.envs.simulator import Simulator
 from metarl.envs.single import TaskEnv
-from metarl.envs.vector import TaskVectorEnv
+from metarl.envs.vector import CONTROL_PERIOD, TaskVectorEnv
 from metarl.learning.spaces import Spaces
 from metarl.tasks import SPLITS, Json, Score, Split, Task, TaskSpace, content_hash
 
@@ -27,17 +29,38 @@ class EnvDistribution:
     make_simulator: Callable[[int, int], Simulator]
     """(num_envs, threads) -> a fresh simulator."""
     physics: Mapping[str, Json]
-    """All that decides what a score means, other than tasks and horizon: reward coefficients, simulator version, ..."""
-    observation_space: Box
+    """All that decides what a score means, other than tasks and horizon: reward coefficients, simulator version, ...
+    `body` names what moves."""
+    observation_space: gym.Space[Any]
     """Of one environment."""
-    action_space: Box
+    action_space: gym.Space[Any]
     """Of one environment."""
     score: Score = "return"
     """What an episode is judged by."""
+    control_period: float = CONTROL_PERIOD
+    """s of simulated time in an environment step: videos play at its pace. Worlds without a clock keep the default."""
+    about: str = ""
+    """One line on what there is to do. Where it is empty, `envs.make` takes the first line of the docstring of the
+    function that makes the distribution."""
+    renders: bool = True
+    """Whether its simulator can draw pictures."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"{self.id}: an episode needs a horizon of at least one step, got {self.horizon}")
+        if not 0 < self.control_period < np.inf:
+            raise ValueError(
+                f"{self.id}: control_period must be a positive number of seconds, got {self.control_period}"
+            )
 
     @property
     def id(self) -> str:
         return self.space.id
+
+    @property
+    def body(self) -> str:
+        """What moves."""
+        return str(self.physics.get("body", self.id.partition("-")[0]))
 
     @property
     def held_out(self) -> bool:
@@ -81,17 +104,41 @@ class EnvDistribution:
 
     def vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv:
         """A vector environment; until `set_tasks`, it plays the frozen training list in turn."""
+        return self._vector_env(num_envs, threads, self.horizon)
+
+    def unlimited_vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv:
+        """The same without a time limit."""
+        return self._vector_env(num_envs, threads, None)
+
+    def _vector_env(self, num_envs: int, threads: int, horizon: int | None) -> TaskVectorEnv:
         for name, count in (("num_envs", num_envs), ("threads", threads)):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
         tasks = tuple(itertools.islice(itertools.cycle(self.tasks("train")), num_envs))
-        return TaskVectorEnv(self.make_simulator(num_envs, threads), self.horizon, self.families, tasks)
+        simulator = self.make_simulator(num_envs, threads)
+        return TaskVectorEnv(simulator, horizon, self.families, tasks, self.control_period)
 
     def env(
         self, task: Task | None = None, render_mode: str | None = None, width: int = 480, height: int = 360
     ) -> TaskEnv:
         """One task (the training list's first, if none is given) as a plain `gymnasium.Env`; pictures in pixels."""
-        venv = self.vector_env(1)
+        env = TaskEnv(self._one(task, self.horizon), self.renders, render_mode, width, height)
+        env.spec = EnvSpec(
+            gymnasium_id(self.id),
+            entry_point=cast(EnvCreator, self.unlimited_env),
+            max_episode_steps=self.horizon,
+            kwargs={"task": task, "render_mode": render_mode, "width": width, "height": height},
+        )
+        return env
+
+    def unlimited_env(
+        self, task: Task | None = None, render_mode: str | None = None, width: int = 480, height: int = 360
+    ) -> TaskEnv:
+        """The same without a time limit, for `gymnasium.make` to put its own around."""
+        return TaskEnv(self._one(task, None), self.renders, render_mode, width, height)
+
+    def _one(self, task: Task | None, horizon: int | None) -> TaskVectorEnv:
+        venv = self._vector_env(1, 1, horizon)
         if task is not None:
             venv.set_tasks([task])
-        return TaskEnv(venv, render_mode, width, height)
+        return venv

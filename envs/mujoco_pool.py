@@ -150,10 +150,7 @@ class MujocoPool:
         if held is None or held[0] is not model or (held[1].width, held[1].height) != (width, height):
             if held is not None:
                 held[1].close()
-            rendering.use()
-            model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-            model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-            held = self._renderer = (model, mujoco.Renderer(model, height, width))
+            held = self._renderer = (model, rendering.open_renderer(model, width, height))
         held[1].update_scene(self._datas[index], camera)
         return held[1].render()
 

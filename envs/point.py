@@ -104,10 +104,10 @@ def _point_navigation(id: str, sparse: bool) -> EnvDistribution:
 
 
 def point_navigation() -> EnvDistribution:
-    """The reward is the negative distance to the goal."""
+    """Go to a goal that is not shown; the reward is the negative distance to it."""
     return _point_navigation("point-navigation", sparse=False)
 
 
 def point_navigation_sparse() -> EnvDistribution:
-    """There is a reward near the goal only."""
+    """Go to a goal that is not shown, with a reward near it only."""
     return _point_navigation("point-navigation-sparse", sparse=True)

@@ -1,42 +1,174 @@
-"""The distributions by id."""
+"""The distributions by id: our own, those of installed packages, and everybody's.
 
+An id is one of
+
+    cheetah-terrain               a name: of `register(...)`, or of an installed package's entry point in `metarl.envs`
+    metaworld-ml10+fresh          of a family of ids, which begin alike and are made up of options
+    my_package.worlds:pendulum    a function of a module, or a distribution in it
+    path/to/my_file.py:pendulum   the same of a Python file
+"""
+
+import dataclasses
 import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import final
 
 from metarl.envs.cheetah import cheetah_direction, cheetah_velocity, cheetah_velocity_2
 from metarl.envs.distribution import EnvDistribution
+from metarl.envs.gymnasium_ids import check_gymnasium_id, register_in_gymnasium
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
 from metarl.envs.terrain import cheetah_terrain
+from metarl.registry import Registry, canonical
 
-_MAKERS = {
+MakeDistribution = Callable[[], EnvDistribution]
+_LONGEST_LIST = 20  # ids of a family that a message names one by one
+
+
+def _check(candidate: object) -> Callable[[], object]:
+    """What an id names, as a function that makes a distribution."""
+    if isinstance(candidate, EnvDistribution):
+        return lambda: candidate
+    if not callable(candidate):
+        raise ValueError(f"it must be a function that returns an EnvDistribution, got {type(candidate).__name__}")
+    try:
+        inspect.signature(candidate).bind()
+    except TypeError as error:
+        raise ValueError(f"the function must take no arguments: {error}") from error
+    return candidate
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """Ids that begin alike."""
+
+    make: Callable[[str], EnvDistribution]
+    ids: tuple[str, ...]
+    hint: str
+    """What they look like, for messages."""
+
+
+_NAMES: Registry[Callable[[], object]] = Registry("distribution", "metarl.envs", _check)
+_FAMILIES: dict[str, _Family] = {}
+_SEEN: dict[str, tuple[str, str]] = {}
+"""Of those from outside, by the id that they call themselves: where from, and their hash."""
+
+
+def register(name: str, make: MakeDistribution) -> None:
+    """Makes a distribution known as `name`, to every program and as `gymnasium.make("metarl/Name-v0")`.
+
+    Args:
+        name: what `make` calls it too: `make().id`.
+        make: makes it, from no arguments.
+
+    Raises:
+        ValueError: the name is taken, or `make` gives something else.
+    """
+    dist = _made(_check(make), name)
+    _check_name(name, dist)
+    check_gymnasium_id(name)
+    _NAMES.register(name, make)
+    register_in_gymnasium(name, dist.horizon)
+
+
+def register_family(
+    prefix: str, make: Callable[[str], EnvDistribution], ids: Iterable[str], hint: str | None = None
+) -> None:
+    """Makes distributions known whose ids begin with `prefix` and say by their rest what they are.
+
+    Args:
+        prefix: `metaworld-`.
+        make: makes the distribution of an id; its ValueError says what is wrong with one.
+        ids: those to be listed; there may be more.
+        hint: what the ids look like, for messages; the listed ones if None.
+
+    Raises:
+        ValueError: the prefix is taken.
+    """
+    ids = tuple(ids)
+    if any(prefix.startswith(known) or known.startswith(prefix) for known in _FAMILIES):
+        raise ValueError(f"there are distributions already whose ids begin with {prefix!r}; choose another prefix")
+    taken = [name for name in _NAMES if name.startswith(prefix)]
+    if taken:
+        raise ValueError(f"there is a distribution called {taken[0]!r} already; choose another prefix than {prefix!r}")
+    _FAMILIES[prefix] = _Family(make, ids, hint or f"{', '.join(ids[:_LONGEST_LIST])}")
+    for id in ids:
+        register_in_gymnasium(id, make(id).horizon)
+
+
+def ids() -> tuple[str, ...]:
+    """The ids of all distributions, but for those that can be made up (`metaworld-custom:TRAIN/TEST`)."""
+    return tuple(sorted({*_NAMES, *(id for family in _FAMILIES.values() for id in family.ids)}))
+
+
+def make(id: str) -> EnvDistribution:
+    """The distribution of this id.
+
+    Raises:
+        ValueError: there is none, or what the id names is none; the message says why.
+    """
+    if id in _NAMES:
+        dist = _made(_NAMES[id], id)
+        _check_name(id, dist)
+        register_in_gymnasium(id, dist.horizon)
+        return dist
+    outside = id.rpartition(":")[0].endswith(".py")
+    family = next((family for prefix, family in _FAMILIES.items() if id.startswith(prefix)), None)
+    if family is not None and not outside:
+        return family.make(id)
+    if ":" not in id:
+        near = difflib.get_close_matches(id, ids(), n=3)
+        known = f"did you mean {' or '.join(near)}?" if near else f"there are {_summary()}."
+        raise ValueError(f"unknown distribution {id!r}; {known} Your own is named my_file.py:name or my_module:name")
+    dist = _made(_NAMES[id], id)
+    _check_outside(id, dist)
+    return dist
+
+
+def _made(make: Callable[[], object], id: str) -> EnvDistribution:
+    dist = make()
+    if not isinstance(dist, EnvDistribution):
+        raise ValueError(f"{id!r} must make an EnvDistribution, it made {type(dist).__name__}")
+    if dist.about:
+        return dist
+    function = make.func if isinstance(make, functools.partial) else make
+    lines = (inspect.getdoc(function) or "").splitlines() if inspect.isroutine(function) else []
+    return dataclasses.replace(dist, about=lines[0]) if lines else dist
+
+
+def _check_name(name: str, dist: EnvDistribution) -> None:
+    if dist.id != name:
+        raise ValueError(f"the distribution registered as {name!r} calls itself {dist.id!r}; give it one name")
+
+
+def _check_outside(id: str, dist: EnvDistribution) -> None:
+    """Checks that nothing else goes by the name that a distribution from outside gives itself."""
+    source, hash = canonical(id), dist.hash
+    if dist.id in ids() and make(dist.id).hash != hash:
+        raise ValueError(f"{id} calls itself {dist.id!r}, which is another distribution here; give it another name")
+    other, known = _SEEN.get(dist.id, (source, hash))
+    if other != source and known != hash:
+        raise ValueError(f"{id} calls itself {dist.id!r}, as {other} does, which is another one; give it another name")
+    _SEEN[dist.id] = source, hash
+
+
+def _summary() -> str:
+    """The ids in short, those of families by their hints."""
+    return ", ".join((*_NAMES, *(family.hint for family in _FAMILIES.values())))
+
+
+for _name, _make in {
     "cheetah-direction": cheetah_direction,
     "cheetah-terrain": cheetah_terrain,
     "cheetah-velocity": cheetah_velocity,
     "cheetah-velocity-2": cheetah_velocity_2,
     "point-navigation": point_navigation,
     "point-navigation-sparse": point_navigation_sparse,
-}
-
-
-def ids() -> tuple[str, ...]:
-    """The ids of all distributions, but for those that an id can be made up for (`metaworld-custom:TRAIN/TEST`)."""
-    return tuple(sorted((*_MAKERS, *IDS)))
-
-
-def make(id: str) -> EnvDistribution:
-    """The distribution of this id."""
-    if id.startswith(PREFIX):
-        return metaworld(id)
-    if id not in _MAKERS:
-        near = difflib.get_close_matches(id, ids(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(_summary())}"
-        raise ValueError(f"unknown distribution {id!r}; {hint}")
-    return _MAKERS[id]()
-
-
-def _summary() -> list[str]:
-    """The ids, with those of Meta-World's single classes as one."""
-    single = f"{PREFIX}ml1-"
-    classes = sum(id.startswith(single) for id in ids())
-    others = [id for id in ids() if not id.startswith(single)]
-    return [*others, f"{single}CLASS (one of {classes} classes)", f"{CUSTOM}:TRAIN/TEST"]
+}.items():
+    register(_name, _make)
+register_family(
+    PREFIX, metaworld, IDS, f"{PREFIX}ml10, -ml25, -ml45, {PREFIX}ml1-CLASS (one of 50 classes), {CUSTOM}:TRAIN/TEST"
+)

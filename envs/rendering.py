@@ -1,12 +1,15 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
 """Drawing without a screen: which OpenGL MuJoCo can use on this machine.
 
 MuJoCo takes its OpenGL from the environment variable MUJOCO_GL when it is imported. A backend that fails leaves the
 process unable to try another (the OpenGL bindings are loaded for good), so each is tried in a process of its own.
 
     python -m metarl.envs.rendering              # prints the backend; exit status 1 and the reason where nothing draws
-    python -m metarl.envs.rendering --install    # the same, after installing OSMesa where it is needed and possible
+    python -m metarl.envs.rendering --install    # the same; where nothing draws, root gets what does installed
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -15,9 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from metarl.errors import RunError, exit_status
+
+if TYPE_CHECKING:
+    import mujoco
 
 PACKAGES: tuple[tuple[str, ...], ...] = (("libosmesa6",), ("libegl1", "libgl1-mesa-dri"))
 """Debian packages that draw without a graphics card, tried in turn: newer releases no longer have the first."""
@@ -35,6 +43,8 @@ with mujoco.Renderer(model, 32, 32) as renderer:
 if picture.max() == picture.min():
     raise SystemExit("the picture is empty")
 """
+
+_OPEN: "weakref.WeakSet[mujoco.Renderer]" = weakref.WeakSet()
 
 Trial = Callable[[str], str | None]
 """Tries a backend by name: None if it draws, otherwise the reason why not."""
@@ -84,7 +94,8 @@ def choose(names: Sequence[str], trial: Trial) -> str:
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
-    advice = f"run `apt-get install {' '.join(PACKAGES[0])}` (or `{' '.join(PACKAGES[1])}`) as root"
+    advice = " or ".join(f"`sudo apt-get install {' '.join(packages)}`" for packages in PACKAGES)
+    advice = f"type {advice}"
     if os.environ.get("MUJOCO_GL"):
         advice = "unset MUJOCO_GL to let metarl look for another, or " + advice
     raise RenderingUnavailableError(f"cannot draw on this machine; {advice} ({'; '.join(reasons)})")
@@ -110,33 +121,51 @@ def use() -> str:
     return name
 
 
+def open_renderer(model: "mujoco.MjModel", width: int, height: int) -> "mujoco.Renderer":
+    """Draws a model in pictures of this size (in pixels); closed when Python ends, if nobody did so before.
+
+    Left to itself, a renderer that is still open then is forgotten after MuJoCo's `atexit` function has ended EGL's
+    display, and complains of that with a traceback. Functions of `atexit` run in reverse order. So ours, registered
+    once the first context is there, comes before it.
+    """
+    use()
+    import mujoco  # not where this module only looks for what draws
+
+    limits = model.vis.global_
+    limits.offwidth, limits.offheight = max(limits.offwidth, width), max(limits.offheight, height)
+    renderer = mujoco.Renderer(model, height, width)
+    _close_at_exit()
+    _OPEN.add(renderer)
+    return renderer
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for renderer in tuple(_OPEN):
+        renderer.close()
+
+
 def install(trial: Trial = try_backend, say: Callable[[str], None] = print) -> str:
-    """The backend that draws; where none does, installs one with apt-get, if this user can without a password."""
+    """The backend that draws; where none does, root gets one installed with apt-get, and others are told how."""
     try:
         return choose(candidates(), trial)
     except RenderingUnavailableError:
-        command = _apt_get()
-        if command is None or os.environ.get("MUJOCO_GL"):
+        if os.geteuid() != 0 or shutil.which("apt-get") is None or os.environ.get("MUJOCO_GL"):
             raise
     for packages in PACKAGES:
         say(f"nothing can draw on this machine yet: installing {' '.join(packages)} ...")
-        if _install(command, packages):
+        if _install(packages):
             with contextlib.suppress(RenderingUnavailableError):
                 return choose(candidates(), trial)
     return choose(candidates(), trial)
 
 
-def _apt_get() -> list[str] | None:
-    """The beginning of an apt-get command that asks nothing, or None where this user has no such thing."""
-    if shutil.which("apt-get") is None:
-        return None
-    quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet", "--no-install-recommends"]
-    if os.geteuid() == 0:
-        return quiet
-    return ["sudo", "-n", *quiet] if shutil.which("sudo") and _succeeds(["sudo", "-n", "true"]) else None
-
-
-def _install(apt_get: Sequence[str], packages: Sequence[str]) -> bool:
+def _install(packages: Sequence[str]) -> bool:
+    apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet", "--no-install-recommends"]
     command = [*apt_get, "install", *packages]
     # A new machine has no package lists, or old ones: then the first try fails.
     return _succeeds(command) or (_succeeds([*apt_get, "update"]) and _succeeds(command))

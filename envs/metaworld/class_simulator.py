@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from metarl.envs import rendering
 from metarl.envs.metaworld import metaworld_api
 from metarl.envs.mujoco_pool import quiet_warnings
 
@@ -101,9 +102,6 @@ class Player:
 
     def render(self, situation: Situation, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         """A picture of a situation."""
-        from metarl.envs import rendering  # tries out what draws, in processes of its own
-
-        rendering.use()
         with self._lock:
             self._load(situation)
             mujoco.mj_forward(self._model, self._data)
@@ -117,9 +115,7 @@ class Player:
         if held is None or (held.width, held.height) != (width, height):
             if held is not None:
                 held.close()
-            limits = self._model.vis.global_
-            limits.offwidth, limits.offheight = max(limits.offwidth, width), max(limits.offheight, height)
-            held = self._renderer = mujoco.Renderer(self._model, height, width)
+            held = self._renderer = rendering.open_renderer(self._model, width, height)
         return held
 
     def _positions(self) -> tuple[ndarray, ndarray]:

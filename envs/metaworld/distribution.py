@@ -42,6 +42,7 @@ CUSTOM = f"{PREFIX}custom"
 IDS = (*(f"{PREFIX}{name}" for name in BENCHMARKS), *(f"{PREFIX}ml1-{name}" for name in sorted(RESETS)))
 """All that need no list of classes, without options."""
 HORIZON = 500  # environment steps
+CONTROL_PERIOD = 0.0125  # s: 5 steps of MuJoCo of 0.0025 s
 TRAIN_GOALS = 50  # a class
 VALIDATION_GOALS = 10  # a class; twice as many where there is only one
 TEST_GOALS = 40  # a class; as many as in training where there is only one
@@ -130,7 +131,19 @@ def metaworld(id: str) -> EnvDistribution:
         observation_space(variant.goal_shown),
         ACTION_SPACE,
         score="success",
+        control_period=CONTROL_PERIOD,
+        about=_about(classes, variant),
     )
+
+
+def _about(classes: Classes, variant: Variant) -> str:
+    what = {"v1": ", by metaworld's first reward functions", "v2": ""}[variant.reward]
+    goal = "shown" if variant.goal_shown else "hidden"
+    if classes.train == classes.test:
+        return f"{classes.train[0]} with a robot's arm; goals are {goal}{what}; the test has other goals."
+    one = len(classes.train) == 1
+    count = classes.train[0] if one else f"{len(classes.train)} kinds of manipulation"
+    return f"{count} with a robot's arm; goals are {goal}{what}; the test has {len(classes.test)} other kinds."
 
 
 def _simulator(num_envs: int, threads: int, *, variant: Variant) -> Simulator:
@@ -145,6 +158,7 @@ def _simulator(num_envs: int, threads: int, *, variant: Variant) -> Simulator:
     return WorkerSimulator(num_envs, min(num_envs, threads), space, ACTION_SPACE, variant.reward, variant.goal_shown)
 
 
+@functools.cache
 def observation_space(goal_shown: bool) -> Box:
     """Metaworld's: hand (3, m), gripper's opening, objects (14), the same of the step before, goal (3, m) or zeros."""
     inner = [np.inf] * 14
@@ -161,14 +175,19 @@ ACTION_SPACE = Box(-1.0, 1.0, (4,), np.float32)
 def _physics(variant: Variant) -> dict[str, Json]:
     return {
         "body": "Sawyer",
-        "metaworld": metadata.version("metaworld"),
-        "mujoco": metadata.version("mujoco"),
+        "metaworld": _version("metaworld"),
+        "mujoco": _version("mujoco"),
         "reward": variant.reward,
         "goal": "shown" if variant.goal_shown else "hidden",
         "reset": "as of a newly built environment",
         "success": "at any step of the episode",
         "ends_at_success": False,
     }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return metadata.version(package)
 
 
 def _variant(id: str, options: Sequence[str]) -> Variant:

@@ -120,12 +120,13 @@ def test_nothing_is_installed_where_something_draws_already(tmp_path: Path, monk
 
 
 def test_who_may_not_install_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where sudo would not ask for a password: `make demo` installs nothing system-wide unasked."""
     machine = Machine(tmp_path, "libosmesa6", monkeypatch)
     sudo = tmp_path / "sudo"
-    sudo.write_text("#!/bin/sh\nexit 1\n")  # sudo -n, where a password is needed
+    sudo.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     sudo.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(rendering.RenderingUnavailableError, match="libosmesa6"):
+    with pytest.raises(rendering.RenderingUnavailableError, match="type `sudo apt-get install libosmesa6`"):
         rendering.install(machine.trial)
     assert machine.log == ""
 
@@ -159,3 +160,26 @@ env.close()
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert found.stdout.strip() == "(48, 64, 3)", found.stderr
+
+
+UNCLOSED = """
+import numpy as np
+from metarl import envs
+env = envs.make("cheetah-direction").env(render_mode="rgb_array", width=64, height=48)
+env.reset(seed=0)
+env.render()
+reach = envs.make("metaworld-ml1-reach-v3").env(render_mode="rgb_array", width=64, height=48)
+reach.reset(seed=0)
+reach.render()
+venv = envs.make("cheetah-terrain").vector_env(3, threads=2)
+venv.reset(seed=0)
+venv.step(np.zeros((3, 6)))
+print(venv.picture(1, 64, 48).shape)
+"""
+
+
+def test_what_nobody_closed_ends_in_silence(drawing: str) -> None:
+    """With renderers and threads left open, nothing is printed when Python ends."""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", UNCLOSED], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (result.stdout, result.stderr) == ("(48, 64, 3)\n", "")
