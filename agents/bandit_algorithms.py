@@ -52,7 +52,11 @@ class ArmValues(Protocol):
 @final
 @dataclasses.dataclass(frozen=True)
 class PosteriorMean:
-    """(1 + s) / (2 + s + f)."""
+    """(1 + s) / (2 + s + f).
+
+    Ties matter: an arm never pulled is worth as much as one with s = f. They go to the first arm, as in the code of
+    Duan et al.; by lot greedy would earn more (79.9 rather than 77.9 for n = 100, k = 10), since it then explores.
+    """
 
     def values(self, counts: ArmCounts, random: TaskRandom | None) -> Float[Tensor, "task episode arm"]:
         return counts.means
@@ -129,7 +133,7 @@ class GittinsIndex:
 @final
 @dataclasses.dataclass(frozen=True)
 class BanditPolicy:
-    """Pulls the arm of the highest value, and with probability ε any."""
+    """Pulls the arm of the highest value (the first of several), and with probability ε any."""
 
     rule: ArmValues
     successes: Float[Tensor, "task arm"]
@@ -168,7 +172,7 @@ class BanditPolicy:
         self, observations: Float[Tensor, "task episode observation"], carry: Carry, random: TaskRandom | None
     ) -> tuple[Int[Tensor, "task episode"], Carry]:
         counts = ArmCounts(*carry)
-        return epsilon_greedy(self.rule.values(counts, random), self.epsilon, random), counts
+        return epsilon_greedy(self.rule.values(counts, random), self.epsilon, random, lots=False), counts
 
     def observe(self, carry: Carry, transition: Transition) -> Carry:
         pulled, rewards = transition.actions[..., None], transition.rewards[..., None].double()

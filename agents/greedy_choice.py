@@ -10,13 +10,19 @@ _TIE = 1e-9  # values as near to the best as this are as good: what differs in t
 
 
 def epsilon_greedy(
-    values: Float[Tensor, "task episode action"], epsilon: float, random: TaskRandom | None
+    values: Float[Tensor, "task episode action"], epsilon: float, random: TaskRandom | None, *, lots: bool
 ) -> Int[Tensor, "task episode"]:
     """argmaxₐ v(a) with probability 1 − ε, otherwise any action (Sutton & Barto 2018, section 2.2).
 
-    Ties are broken by lot. Without noise (`random` is None) it is the first of the best.
+    Args:
+        values: v.
+        epsilon: ε.
+        random: the noise; without any (None) it is the first of the best.
+        lots: whether ties are broken by lot; otherwise it is the first of the best.
     """
     best = values >= values.amax(-1, keepdim=True) - _TIE
+    if random is None or not lots:
+        best = torch.zeros_like(best).scatter(-1, best.int().argmax(-1, keepdim=True), True)
     if random is None:
         return best.int().argmax(-1)
     noise = random.uniform(values.shape[-1] + 1)

@@ -183,7 +183,7 @@ class Plan(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True)
 class ModelBasedPolicy:
-    """Acts as it planned, and with probability ε anyhow; its observations are states, one-hot."""
+    """Acts as it planned (by lot among equals), and with probability ε anyhow; observations are states, one-hot."""
 
     planner: Planner
     seen: Seen
@@ -224,7 +224,7 @@ class ModelBasedPolicy:
         states = observations.argmax(-1)
         tasks, episodes = (torch.arange(size, device=states.device) for size in states.shape)
         q_values = plan.q_values[tasks[:, None], episodes, plan.step, states]
-        return epsilon_greedy(q_values, self.epsilon, random), plan
+        return epsilon_greedy(q_values, self.epsilon, random, lots=True), plan
 
     def observe(self, carry: Carry, transition: Transition) -> Carry:
         plan = Plan(*carry)

@@ -82,9 +82,11 @@ class BanditSimulator:
         picture = Image.new("RGB", (width, height), _PAPER)
         draw = ImageDraw.Draw(picture)
         pulls, successes = self._pulls[index], self._successes[index]
-        top, bottom, column = 30.0, height - 26.0, (width - 20.0) / len(pulls)
-        bar = max(bottom - top, 1.0)
-        draw.text((10, 8), f"pull {pulls.sum()}   reward {successes.sum()}", fill=_INK)
+        top, column = 30.0, max(width - 20.0, 1.0) / len(pulls)
+        bottom = max(height - 26.0, top + 1)
+        bar = bottom - top
+        figures = f"pull {pulls.sum()}   reward {successes.sum()}   green: p   blue: mean so far   below: pulls"
+        draw.text((10, 8), figures, fill=_INK)
         for arm, probability in enumerate(self._probabilities[index]):
             left = 10 + column * arm
             right = left + max(column * 0.8, 1.0)
@@ -119,7 +121,8 @@ def bernoulli_bandit(arms: int = 5, pulls: int = 10, id: str | None = None) -> E
     space = seeded_space(id or f"{PREFIX}k{arms}-n{pulls}", "bandit", lists_of=ID)
     physics = {"body": "bandit", "arms": arms, "p": "U[0, 1]", "reward": "Bernoulli(p)", "version": 1}
     simulator = functools.partial(BanditSimulator, arms=arms)
-    return EnvDistribution(space, pulls, simulator, physics, OBSERVATION_SPACE, Discrete(arms))
+    about = f"Find the arm that pays most often: {arms} arms, {pulls} pulls in all."
+    return EnvDistribution(space, pulls, simulator, physics, OBSERVATION_SPACE, Discrete(arms), about=about)
 
 
 def bernoulli_bandit_5_10() -> EnvDistribution:

@@ -103,15 +103,15 @@ class TabularMdpSimulator:
         picture = Image.new("RGB", (width, height), _PAPER)
         draw = ImageDraw.Draw(picture)
         size = min(width, height)
-        centre, circle, disc = (width / 2, height / 2 + 10), size * 0.36, size * 0.07
+        centre, circle, disc = (width / 2, height / 2 + 8), size * 0.33, size * 0.07
         angles = (2 * math.pi * state / STATES - math.pi / 2 for state in range(STATES))
         places = [(centre[0] + circle * math.cos(angle), centre[1] + circle * math.sin(angle)) for angle in angles]
         visits, state, previous = self._visits[index], int(self._states[index]), int(self._previous[index])
-        draw.text((10, 8), f"step {visits.sum() - 1}   return {self._returns[index]:.1f}", fill=_INK)
+        draw.text((10, 8), f"step {visits.sum() - 1}   return {self._returns[index]:.1f}   visits of states", fill=_INK)
         if previous >= 0:
             draw.line((places[previous], places[state]), fill=_HERE, width=3)
         for number, (x, y) in enumerate(places):
-            shade = 1.0 - 0.75 ** visits[number]  # 0 for never, towards 1 for often
+            shade = 1.0 - 0.6 ** visits[number]  # 0 for never, towards 1 for often
             fill = tuple(round(a + shade * (b - a)) for a, b in zip(_PAPER, _VISITED, strict=True))
             outline, line = (_HERE, 4) if number == state else (_INK, 1)
             draw.ellipse((x - disc, y - disc, x + disc, y + disc), fill=fill, outline=outline, width=line)
@@ -126,7 +126,7 @@ class TabularMdpSimulator:
 
 
 def tabular_mdp() -> EnvDistribution:
-    """Earn in a random MDP of 10 states and 5 actions that has to be found out first."""
+    """Random MDPs, in episodes of 10 steps that start in state 0."""
     physics = {
         "body": "mdp",
         "states": STATES,
@@ -138,4 +138,5 @@ def tabular_mdp() -> EnvDistribution:
         "version": 1,
     }
     space = seeded_space(ID, "mdp")
-    return EnvDistribution(space, HORIZON, TabularMdpSimulator, physics, OBSERVATION_SPACE, ACTION_SPACE)
+    about = f"Earn in a random MDP of {STATES} states and {ACTIONS} actions that has to be found out first."
+    return EnvDistribution(space, HORIZON, TabularMdpSimulator, physics, OBSERVATION_SPACE, ACTION_SPACE, about=about)
