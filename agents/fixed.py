@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from metarl.learning.collect import EnvSource
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Metrics, State
 from metarl.learning.random_streams import TaskRandom
 from metarl.learning.spaces import Spaces
+from metarl.tasks import Split
 
+Source = TypeVar("Source", bound=EnvSource)
 ActionFunction = Callable[
     [Float[Tensor, "task episode observation"], TaskRandom | None], Shaped[Tensor, "task episode *action"]
 ]
@@ -85,3 +88,8 @@ class UniformActions:
 def random_policy(spaces: Spaces, episodes: int = 1) -> FixedPolicy:
     """Uniform over the action space."""
     return FixedPolicy(UniformActions(spaces.action_size, spaces.discrete), episodes)
+
+
+def random_reference(dist: Source, split: Split, num_tasks: int | None) -> tuple[Source, FixedPolicy]:
+    """The reference policy `random`: see `metarl.evaluation.references`."""
+    return dist, random_policy(dist.spaces)

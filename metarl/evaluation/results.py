@@ -20,6 +20,8 @@ FOREIGN = "foreign_"
 """What the name of the score begins with where each task's learner had adapted to another task's experience."""
 COUNTS = ("env_steps", "diverged")
 """Metrics that are counts of all of a point's episodes, not means."""
+SHARES = ("success", "success_at_end", "accuracy")
+"""Metrics that are shares of outcomes, each of which is 0 or 1."""
 LESS_IS_BETTER = ("error", "negative_log_likelihood")
 """Metrics of which a small value is good."""
 
@@ -198,7 +200,7 @@ class Evaluation:
         """The adaptation curve: the score after each number of adaptations."""
         rows = self._rows(self.scores)
         return tuple(
-            self._point(rows[:, index], adaptations, amount)
+            self._point(rows[:, index], adaptations, amount, self.config.score)
             for index, (adaptations, amount) in enumerate(
                 zip(self.config.adaptations, self.config.amounts, strict=True)
             )
@@ -221,7 +223,7 @@ class Evaluation:
 
     def estimate(self, metric: str, point: int = -1) -> Estimate:
         """The mean of a metric at a point of the curve, with its interval."""
-        return self._estimate(self._rows(self.metrics[metric])[:, point], statistics.mean)
+        return self._share(metric, self._rows(self.metrics[metric])[:, point], statistics.mean)
 
     def worst_tenth(self, point: int = -1) -> float:
         """The mean score of the worst tenth of the tasks, at least one."""
@@ -232,8 +234,9 @@ class Evaluation:
     def _last(self, rows: Float[np.ndarray, "row task"]) -> Point:
         return self._point(rows, self.config.adaptations[-1], self.config.amounts[-1])
 
-    def _point(self, rows: Float[np.ndarray, "row task"], adaptations: int, amount: int) -> Point:
-        mean, middle = (self._estimate(rows, kind) for kind in (statistics.mean, statistics.interquartile_mean))
+    def _point(self, rows: Float[np.ndarray, "row task"], adaptations: int, amount: int, metric: str = "") -> Point:
+        kinds = (statistics.mean, statistics.interquartile_mean)
+        mean, middle = (self._share(metric, rows, kind) for kind in kinds)
         return Point(adaptations, amount, mean, middle)
 
     def _rows(self, values: Float[np.ndarray, "seed trial point task"]) -> Float[np.ndarray, "row point task"]:
@@ -248,9 +251,13 @@ class Evaluation:
         # A fresh generator for each figure: it does not depend on which others were asked for before.
         rng = np.random.default_rng(self.config.seed)
         found = statistics.bootstrap(rows, statistic, rng, resample=resample, strata=strata)
-        if found.low == found.high and rows.min() == rows.max() and rows.max() in (0, 1):
-            return _wilson(found.value, rows.shape[1] if self._tasks_vary else rows.shape[0])
         return found
+
+    def _share(self, metric: str, rows: Float[np.ndarray, "row task"], statistic: Statistic) -> Estimate:
+        """`_estimate`; of outcomes that are all alike, Wilson's interval: nothing that is resampled can differ."""
+        if metric in SHARES and rows.min() == rows.max() and rows.max() in (0, 1):
+            return _wilson(float(rows.max()), rows.shape[1] if self._tasks_vary else rows.shape[0])
+        return self._estimate(rows, statistic)
 
     def to_json(self) -> dict[str, Json]:
         """What a file of `evaluations/` holds: the raw scores, and the figures for whoever reads it."""
@@ -303,7 +310,7 @@ class _Written:
 
 
 def _wilson(share: float, count: int) -> Estimate:
-    """Wilson's score interval (1927), for outcomes that are all alike: nothing that is resampled can differ."""
+    """Wilson's score interval (1927)."""
     interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
     return Estimate(share, float(interval.low), float(interval.high))
 

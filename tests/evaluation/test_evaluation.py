@@ -336,6 +336,8 @@ def test_outcomes_that_are_all_alike_have_wilsons_interval() -> None:
     assert always.curve()[0].mean.low == pytest.approx(1 - 0.242494, abs=1e-5)
     returns = judged(ScriptedCollector(gain=0.0), num_tasks=1)  # a return that happens to be 0 is no outcome
     assert np.isnan(returns.gain().mean.low)
+    gain = never.gain().mean  # a difference is no outcome
+    assert (gain.low, gain.high) == (0, 0)
 
 
 def test_a_family_of_its_own_does_not_move_with_the_others() -> None:
