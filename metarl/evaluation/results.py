@@ -250,8 +250,7 @@ class Evaluation:
         strata = [task.family for task in self.tasks]
         # A fresh generator for each figure: it does not depend on which others were asked for before.
         rng = np.random.default_rng(self.config.seed)
-        found = statistics.bootstrap(rows, statistic, rng, resample=resample, strata=strata)
-        return found
+        return statistics.bootstrap(rows, statistic, rng, resample=resample, strata=strata)
 
     def _share(self, metric: str, rows: Float[np.ndarray, "row task"], statistic: Statistic) -> Estimate:
         """`_estimate`; of outcomes that are all alike, Wilson's interval: nothing that is resampled can differ."""
