@@ -115,7 +115,7 @@ def test_the_switch_leaves_metaworlds_functions_as_they_are(threads: int, monkey
             metaworld_api.stepped_class.cache_clear()
             env = class_simulator("push-v3", SimulationOptions(stock=True))._env
             assert type(env).__name__ == "StockSawyerPushEnvV3"
-            assert type(env).compute_reward is ALL_V3_ENVIRONMENTS["push-v3"].compute_reward
+            assert type(env).evaluate_state is ALL_V3_ENVIRONMENTS["push-v3"].evaluate_state
             with pytest.raises(AssertionError, match="left as they are"):
                 metaworld_api.stepped_class("push-v3", stock=False)
         for action in actions:

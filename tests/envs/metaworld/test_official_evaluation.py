@@ -54,7 +54,8 @@ class Probe:
     def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
         assert isinstance(carry, Memory)
         assert observations.shape == (self.num_tasks, 1, metaworld_api.OBSERVATION_SIZE)
-        assert torch.equal(carry.last_position, observations[..., :1]) or not carry.last_position.any()
+        last, now = carry.last_position, observations[..., :1]
+        assert ((last == now) | (last == 0)).all()  # zero where an episode has just begun
         return carry.total[..., None].expand(*carry.total.shape, 4), carry
 
     def observe(self, carry: Carry, transition: Transition) -> Memory:
@@ -161,8 +162,8 @@ def test_noise_is_each_tasks_own_and_new_in_every_trial() -> None:
     assert np.array_equal(fewer.eval_action(told[:2]), first[:2])
     assert not np.array_equal(one.eval_action(told), first)
     one.init()
-    assert not np.isclose(one.eval_action(told), first).any()
-    assert not np.isclose(AgentAdapter(Noise(), 3, 1, seed=1).eval_action(told), first).any()
+    for other in (one, AgentAdapter(Noise(), 3, 1, seed=1)):
+        assert np.isclose(other.eval_action(told), first).sum() <= 2  # actions at their limit meet
 
 
 @pytest.mark.filterwarnings("ignore")
