@@ -215,8 +215,9 @@ def without_small_classes(labels: Int[np.ndarray, " example"], classes: Sequence
     counts = np.bincount(labels, minlength=len(classes))
     enough = counts >= minimum
     faults = tuple(
-        f"class {classes[number]!r} has {counts[number]} example{'' if counts[number] == 1 else 's'}, fewer than {minimum}"
-        for number in np.flatnonzero(~enough).tolist()
+        f"class {name!r} has {count} example{'' if count == 1 else 's'}, fewer than {minimum}"
+        for name, count in zip(classes, counts.tolist(), strict=True)
+        if count < minimum
     )
     numbers, kept = np.cumsum(enough) - 1, enough[labels]
     names = tuple(name for name, is_kept in zip(classes, enough, strict=True) if is_kept)

@@ -116,7 +116,7 @@ def _transparent_colour(image: Image.Image) -> tuple[int, ...] | None:
     colour = image.info.get("transparency")
     if colour is None or image.mode not in ("1", "L", "RGB"):
         return None
-    stored = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+    stored = image.tile[0][3] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     if image.mode == "RGB":
         if stored == "RGB;16B" or max(colour) > 255:
             raise ValueError("it has a transparent colour of 16 bits; save it with an alpha channel, or with 8 bits")

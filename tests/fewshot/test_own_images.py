@@ -14,7 +14,7 @@ from PIL import Image
 
 from metarl.errors import UsageError
 from metarl.fewshot import datasets
-from metarl.fewshot.datasets import Splitting
+from metarl.fewshot.datasets import Splitting, sources
 from metarl.tasks import SPLITS
 from tests.fewshot.pictures import FIVE, one_line, picture, write, zipped
 
@@ -220,6 +220,23 @@ def test_what_cannot_be_read_is_named_and_may_be_left_out(tmp_path: Path, make: 
     assert data.hash == whole.hash and len(data.left_out) == 1 and re.match(message, data.left_out[0])
     assert datasets.load(folder, skip_bad=True).left_out == data.left_out  # decoded images may be kept; this is, too
     with pytest.raises(ValueError, match=f"mine: {message}"):
+        datasets.load(folder)
+
+
+@pytest.mark.timeout(20)
+def test_what_becomes_a_fifo_after_it_was_found_does_not_block(tmp_path: Path) -> None:
+    fifo(tmp_path / "x.png")
+    with pytest.raises(OSError, match="it is a FIFO, not a file"):
+        sources.open_regular(tmp_path / "x.png")
+
+
+def test_folders_in_folders_end_somewhere(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", FIVE)
+    deep = folder
+    for _ in range(30):
+        deep /= "class1"
+        deep.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="mine: class1/class1.* lies too deep"):
         datasets.load(folder)
 
 

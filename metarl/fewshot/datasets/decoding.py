@@ -62,9 +62,11 @@ def decode_all(
     grey = all(image.ndim == 2 for image in decoded.values())
     height, width = next(iter(decoded.values())).shape[:2]
     result = np.empty((len(decoded), 1 if grey else 3, height, width), dtype=np.uint8)
-    for row, image in zip(result, decoded.values(), strict=True):
+    kept = np.fromiter(decoded, dtype=np.int64)
+    for row, place in zip(result, kept.tolist(), strict=True):
+        image = decoded.pop(place)  # so that they are in memory twice for no longer than needed
         row[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
-    return Decoded(result, np.fromiter(decoded, dtype=np.int64), tuple(faults))
+    return Decoded(result, kept, tuple(faults))
 
 
 def _check_sizes(images: dict[str, UInt8[np.ndarray, "..."]]) -> None:

@@ -24,6 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
 _KINDS_SHOWN = 6
 _EMPTY = "folders without images"
+_DEEPEST = 20  # folders in folders
 
 Files = Mapping[str, Callable[[], bytes]]
 """Images by their path, with `/`, and what reads them; that may raise UnreadableError."""
@@ -89,6 +90,11 @@ def _walk(listing: Listing, folder: Path, inside: str, above: tuple[tuple[int, i
         names = sorted(os.listdir(folder))
     except OSError as error:
         listing.faults.append(f"{shown(inside or str(folder))} cannot be read ({error.strerror})")
+        return True
+    if len(above) > _DEEPEST:
+        listing.faults.append(
+            f"{shown(inside)} lies too deep: images are expected in folder/class or folder/split/class"
+        )
         return True
     identity = (own.st_dev, own.st_ino)
     if identity in above:
