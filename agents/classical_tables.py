@@ -8,8 +8,8 @@ option that did best on the 1000 tasks that it reports; here the option is chose
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import final
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from metarl.learning.protocols import AdaptationProtocol
 from metarl.learning.random_streams import task_seeds
 from metarl.maths.statistics import Estimate, bootstrap, mean
 from metarl.tasks import Task
+
+_Options = TypeVar("_Options")
 
 RANDOM, GITTINS, THOMPSON, OPTIMISTIC, UCB1 = "random", "Gittins", "Thompson", "optimistic Thompson", "UCB1, tuned c"
 EPSILON_GREEDY, GREEDY, RL2 = "ε-greedy, tuned ε", "greedy", "RL²"
@@ -116,8 +118,14 @@ def _bandits(pulls: int) -> dict[str, tuple[_Bandit, ...]]:
     }
 
 
-def bandit_table(arms: int, pulls: int, num_tasks: int = 1000, seed: int = 0) -> tuple[Row, ...]:
-    """A line of table 1: every algorithm on `num_tasks` bandits, its options chosen on as many others."""
+def bandit_table(
+    arms: int, pulls: int, num_tasks: int = 1000, seed: int = 0, algorithms: Collection[str] | None = None
+) -> tuple[Row, ...]:
+    """A line of table 1: the algorithms (all if None) on `num_tasks` bandits, their options chosen on as many others.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
     dist, rng = bernoulli_bandit(arms, pulls), np.random.default_rng(seed)
     tuning, tasks = dist.sample("train", num_tasks, rng), dist.sample("train", num_tasks, rng)
     collector, seeds = Collector(dist), task_seeds(seed, num_tasks=num_tasks)
@@ -127,7 +135,7 @@ def bandit_table(arms: int, pulls: int, num_tasks: int = 1000, seed: int = 0) ->
         return collector.collect_episodes(policy, tasks, 1, seeds).returns[:, 0].double().numpy()
 
     rows: list[Row] = []
-    for name, options in _bandits(pulls).items():
+    for name, options in _chosen(_bandits(pulls), algorithms).items():
         best = options[0]
         if len(options) > 1:
             best = max(options, key=lambda bandit: totals(bandit, tuning).mean())
@@ -160,7 +168,7 @@ def _mdps(tasks: Sequence[Task]) -> dict[str, tuple[_Mdp, ...]]:
         RANDOM: (_Mdp(MaximumLikelihood(), 1.0),),
         PSRL: (_Mdp(Psrl()),),
         "PSRL, prior mean 0": (_Mdp(Psrl(reward_mean=0.0)),),
-        OPTIMISTIC_PSRL: (_Mdp(Psrl(num_samples=10), 0.0, "10 draws"),),
+        OPTIMISTIC_PSRL: (_Mdp(Psrl(num_samples=10, reward_mean=0.0), 0.0, "10 draws"),),
         UCRL2: tuple(_Mdp(Ucrl2(scale), 0.0, f"c={scale:.2g}") for scale in np.geomspace(1e-4, 1.0, 9)),
         EPSILON_GREEDY: tuple(_Mdp(MaximumLikelihood(), epsilon, f"ε={epsilon:g}") for epsilon in _EPSILONS),
         GREEDY: (_Mdp(MaximumLikelihood()),),
@@ -169,11 +177,18 @@ def _mdps(tasks: Sequence[Task]) -> dict[str, tuple[_Mdp, ...]]:
 
 
 def mdp_table(
-    episodes: Sequence[int] = (10, 25, 50, 75, 100), num_tasks: int = 1000, num_tuning: int = 300, seed: int = 0
+    episodes: Sequence[int] = (10, 25, 50, 75, 100),
+    num_tasks: int = 1000,
+    num_tuning: int = 300,
+    seed: int = 0,
+    algorithms: Collection[str] | None = None,
 ) -> tuple[Row, ...]:
-    """Table 2: every algorithm on `num_tasks` MDPs, its options chosen on `num_tuning` others for each n.
+    """Table 2: the algorithms (all if None) on `num_tasks` MDPs, their options chosen on `num_tuning` others.
 
     A trial of n episodes is the beginning of a longer one: each algorithm plays the longest only.
+
+    Raises:
+        ValueError: there is no such algorithm.
     """
     dist, rng = tabular_mdp(), np.random.default_rng(seed)
     tuning, tasks = dist.sample("train", num_tuning, rng), dist.sample("train", num_tasks, rng)
@@ -186,7 +201,7 @@ def mdp_table(
         return torch.cat([point.returns for point in trials.episodes], 1).double().cumsum(1).numpy()
 
     rows: list[Row] = []
-    for name, options in _mdps(tasks).items():
+    for name, options in _chosen(_mdps(tasks), algorithms).items():
         tried = [totals(mdp, tuning).mean(0) if len(options) > 1 else np.zeros(max(episodes)) for mdp in options]
         best = {n: int(np.argmax([curve[n - 1] for curve in tried])) for n in episodes}
         played = {index: totals(options[index], tasks) for index in set(best.values())}
@@ -196,6 +211,13 @@ def mdp_table(
             rows.append(Row(f"n={n}", name, options[index].option, reward, num_tasks, paper))
     collector.close()
     return tuple(rows)
+
+
+def _chosen(table: Mapping[str, _Options], algorithms: Collection[str] | None) -> dict[str, _Options]:
+    unknown = sorted(set(algorithms or ()) - set(table))
+    if unknown:
+        raise ValueError(f"there is no algorithm {unknown[0]!r}; there are {', '.join(table)}")
+    return {name: options for name, options in table.items() if algorithms is None or name in algorithms}
 
 
 def _estimate(totals: Float[ndarray, " task"], seed: int) -> Estimate:

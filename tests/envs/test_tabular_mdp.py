@@ -85,11 +85,10 @@ def test_spec_is_the_papers() -> None:
 def test_draws_its_states() -> None:
     env = tabular_mdp().env(task(1), render_mode="rgb_array")
     env.reset(seed=0)
-    pictures = [env.render()]
+    pictures = [np.asarray(env.render())]
     for _ in range(2):
         env.step(0)
-        pictures.append(env.render())
-    first, second, third = pictures
-    assert first is not None and first.shape == (360, 480, 3)
-    assert not np.array_equal(first, second)
-    assert not np.array_equal(second, third)
+        pictures.append(np.asarray(env.render()))
+    assert pictures[0].shape == (360, 480, 3)
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[1], pictures[2])
