@@ -16,12 +16,17 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from metarl.envs.distribution import EnvDistribution
 from metarl.envs.metaworld import metaworld_api
-from metarl.envs.metaworld.distribution import ACTION_SPACE, HORIZON, Benchmark, observation_space
+from metarl.envs.metaworld.distribution import ACTION_SPACE, HORIZON, Benchmark, benchmark, observation_space
+from metarl.evaluation.evaluate import Candidate
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.trials import trial_protocol
 from metarl.learning.episodes import Episodes
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, Carry, State, Transition
 from metarl.learning.random_streams import TaskRandom, task_seeds
 from metarl.learning.spaces import Spaces
+from metarl.tasks import Json
 
 JUDGED = 3  # episodes; the published protocol's
 ENVS_A_CLASS, TRIALS = 4, 10  # 40 goals a class, as published; where there is one class, 10 and 5
@@ -79,6 +84,25 @@ def evaluate(
     finally:
         envs.close()
     return OfficialScores(*scores)
+
+
+def evaluate_candidate(
+    dist: EnvDistribution, candidate: Candidate[Agent], settings: EvaluationSettings
+) -> tuple[str, dict[str, Json]]:
+    """Meta-World's entry among the official evaluations: see `metarl.evaluation.references`.
+
+    Raises:
+        ValueError: metaworld's own evaluation does not know the distribution.
+    """
+    protocol = trial_protocol(candidate.learner, settings)
+    known = benchmark(dist.id)
+    scores = evaluate(candidate.learner, candidate.state, known, protocol, settings.seed)
+    line = (
+        f"{scores.success:.3f} by Meta-World's own evaluation "
+        f"(goals of its own, the first {JUDGED} episodes to end of each class)"
+    )
+    by_class: dict[str, Json] = dict(scores.by_class)
+    return line, {"success": scores.success, "mean_return": scores.mean_return, "by_class": by_class}
 
 
 @final
