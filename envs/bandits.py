@@ -118,7 +118,7 @@ def bernoulli_bandit(arms: int = 5, pulls: int = 10, id: str | None = None) -> E
     """
     if arms < 2 or pulls < 1:
         raise ValueError(f"a bandit needs at least 2 arms and 1 pull, got {arms} arms and {pulls} pulls")
-    space = seeded_space(id or f"{PREFIX}k{arms}-n{pulls}", "bandit", lists_of=ID)
+    space = seeded_space(id or f"{PREFIX}k{arms}-n{pulls}", "bandit", list_seed_id=ID)
     physics = {"body": "bandit", "arms": arms, "p": "U[0, 1]", "reward": "Bernoulli(p)", "version": 1}
     simulator = functools.partial(BanditSimulator, arms=arms)
     about = f"Find the arm that pays most often: {arms} arms, {pulls} pulls in all."

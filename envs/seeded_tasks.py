@@ -11,10 +11,10 @@ from metarl.tasks import Family, Task, TaskSpace, Uniform
 MAX_SEED = 2**32 - 1
 
 
-def seeded_space(id: str, family: str, lists_of: str | None = None) -> TaskSpace:
+def seeded_space(id: str, family: str, list_seed_id: str | None = None) -> TaskSpace:
     """Tasks with a seed each, of one family in all splits. Worlds so small deserve long lists: 1000 tests."""
     families = (Family(family, {"seed": Uniform(0.0, float(MAX_SEED), 1.0, "seed")}),)
-    return TaskSpace(id, families, families, families, listed=(100, 100, 1000), lists_of=lists_of)
+    return TaskSpace(id, families, families, families, split_sizes=(100, 100, 1000), list_seed_id=list_seed_id)
 
 
 def task_generator(task: Task) -> np.random.Generator:

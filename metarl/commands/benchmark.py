@@ -19,16 +19,18 @@ from typing import Literal, final
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl import agents, envs
+from metarl import envs
 from metarl.agents import MamlTrpoConfig
 from metarl.commands import benchmark_fewshot
-from metarl.commands.options import Machine, parse
+from metarl.commands.options import ComputeOptions, parse
 from metarl.commands.timing import Stepper, in_turns, line, random_steps
 from metarl.envs import Outcome, Simulator
+from metarl.learning.collect import Collector
+from metarl.learning.sources import TrialSource
+from metarl.learning.training import outer_steps
 from metarl.runs import provenance
 from metarl.runs.files import encode_json, write_atomically
 from metarl.tasks import Json, Task
@@ -57,7 +59,7 @@ class BenchmarkOptions:
     """Least time that a peer is stepped in a round, s."""
     output: Path | None = None
     """Also write the raw numbers to this JSON file."""
-    machine: Machine = Machine()
+    compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
         if self.num_envs < 1 or self.rounds < 1 or not self.seconds > 0:
@@ -69,8 +71,8 @@ class BenchmarkOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Measures and prints."""
     options = parse(BenchmarkOptions, arguments, name, __doc__)
-    options.machine.use()
-    threads = options.machine.threads
+    options.compute.use()
+    threads = options.compute.threads
     raw: dict[str, Json] = {
         "command": (
             f"benchmark.py --subjects {' '.join(options.subjects)} --num-envs {options.num_envs} "
@@ -97,7 +99,7 @@ def program(arguments: Sequence[str], name: str) -> None:
 
 
 def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
-    threads = options.machine.threads
+    threads = options.compute.threads
     peers = {_OURS: _ours(options.num_envs, threads), _GYMNASIUM: _gymnasium(threads)}
     if importlib.util.find_spec("envpool") is not None:
         peers[_ENVPOOL] = _envpool(threads)
@@ -112,7 +114,7 @@ def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
 def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
     from metarl.commands import benchmark_metaworld as peers
 
-    threads = options.machine.threads
+    threads = options.compute.threads
     rates = peers.metaworld_rates(threads, options.rounds, options.seconds)
     print(f"Meta-World ML10, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
     print(
@@ -127,7 +129,7 @@ def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
 def _ml45_startup(options: BenchmarkOptions) -> list[Json]:
     from metarl.commands import benchmark_metaworld as peers
 
-    seconds = [peers.startup_seconds("ml45", options.machine.threads) for _ in range(options.rounds)]
+    seconds = [peers.startup_seconds("ml45", options.compute.threads) for _ in range(options.rounds)]
     print(f"Meta-World ML45, all 45 training classes built and reset: {statistics.median(seconds):.1f} s")
     return list(seconds)
 
@@ -167,23 +169,21 @@ def _envpool(threads: int) -> Iterator[Stepper]:
         yield random_steps(pool.step, num_envs, 6, np.float64)
 
 
-def physics_share(threads: int, outer_steps: int = 3) -> tuple[float, float]:
+def physics_share(threads: int, steps: int = 3) -> tuple[float, float]:
     """The share of a MAML-TRPO outer step that the simulator takes, and the outer step's seconds."""
     clock = _Clock()
     dist = envs.make("cheetah-direction")
     timed = dataclasses.replace(dist, make_simulator=lambda count, n: _Timed(dist.make_simulator(count, n), clock))
-    agent = agents.make(MamlTrpoConfig(), timed, threads)
-    state = agent.init(0)
+    agent = MamlTrpoConfig().build(timed.spaces)
     total = 0.0
-    for step in range(outer_steps + 1):
-        rng = np.random.default_rng([0, step])
-        tasks = timed.sample("train", agent.meta_batch, rng)
-        if step == 1:  # the first one builds simulators and traces
-            clock.seconds = total = 0.0
-        began = time.perf_counter()
-        state, _ = agent.meta_step(state, tasks, rng)
-        total += time.perf_counter() - began
-    return clock.seconds / total, total / outer_steps
+    with contextlib.closing(Collector(timed, threads)) as collector:
+        source = TrialSource(timed, collector)
+        for done in outer_steps(agent, source, agent.init(0), seed=0, start=0, stop=steps + 1):
+            if done.step == 1:  # the first one builds simulators and traces
+                clock.seconds = 0.0
+            else:
+                total += done.seconds
+    return clock.seconds / total, total / steps
 
 
 @dataclasses.dataclass
@@ -204,11 +204,11 @@ class _Timed:
         return self._simulator.num_envs
 
     @property
-    def observation_space(self) -> Box:
+    def observation_space(self) -> gym.Space[object]:
         return self._simulator.observation_space
 
     @property
-    def action_space(self) -> Box:
+    def action_space(self) -> gym.Space[object]:
         return self._simulator.action_space
 
     def set_task(self, index: int, task: Task) -> None:

@@ -138,7 +138,7 @@ def _seconds(update: Update) -> float:
 
 def _ours(case: Case, batch: Batch) -> Update:
     """With Adam's step, which the peer's is measured without."""
-    learner = Maml(MamlConfig(inner_rate=case.rate, inner_steps=1), case.signature)
+    learner = Maml(MamlConfig(inner_lr=case.rate, inner_steps=1), case.signature)
     state, rng = learner.init(0), np.random.default_rng(0)
     return lambda: learner.meta_step(state, batch, rng)
 
