@@ -92,7 +92,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     if "--list" in arguments:
         print(listing())
         return
-    learner, encoder = subcommands(LEARNERS, arguments), _encoders(arguments)
+    learner = cast(type[LearnerConfig], subcommands(LEARNERS, arguments))
+    encoder = cast(type[EncoderConfig | PaperEncoder], _encoders(arguments))
     options = parse(FewshotOptions[learner, encoder], arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
     with usage():
@@ -240,7 +241,7 @@ def listing() -> str:
     return "\n".join(parts[:-1])
 
 
-def _encoders(arguments: Sequence[str]) -> type[EncoderConfig | PaperEncoder]:
+def _encoders(arguments: Sequence[str]) -> object:
     """The encoders as sub-commands that may be left out; with one from outside, if the arguments name it."""
     words = [argument for argument in arguments if not argument.startswith("-")]
     names = list(encoders.ENCODERS)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ Options = TypeVar("Options")
 Config = TypeVar("Config")
 
 
-def parse(options: type[Options], arguments: Sequence[str], name: str, about: str | None) -> Options:
+def parse(options: Callable[..., Options], arguments: Sequence[str], name: str, about: str | None) -> Options:
     """A program's options from its arguments; wrong ones end the process with one message and exit status 2."""
     return tyro.cli(
         options,
@@ -31,8 +31,8 @@ def parse(options: type[Options], arguments: Sequence[str], name: str, about: st
     )
 
 
-def subcommands(registry: Registry[type[Config]], arguments: Sequence[str]) -> type[Config]:
-    """A type for `parse` whose values are the registry's configs, each a sub-command by its id.
+def subcommands(registry: Registry[type[Config]], arguments: Sequence[str]) -> object:
+    """A type for `parse` whose values are the registry's configs, each a sub-command by its id (a union, to Python).
 
     The ids are the registered names and, where the first argument names a config from outside the package, that.
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from metarl import agents
 from metarl.agents import AgentConfig
@@ -60,7 +60,7 @@ class TrainOptions(Generic[Config]):
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun."""
-    chosen = subcommands(agents.REGISTRY, arguments)
+    chosen = cast(type[AgentConfig], subcommands(agents.REGISTRY, arguments))
     options = parse(TrainOptions[chosen], arguments, name, __doc__)
     train_agent(learner_id(agents.REGISTRY, options.agent, arguments), options)
 

@@ -172,7 +172,8 @@ def record(
             picture = _compose(f"{dist.id} · {task}", columns, frames, size, summed)
             for _ in range(1 + round(_HOLD * fps) * (number == count - 1)):
                 write(picture)
-    return Recording(path, tuple(film.frame(count).score for film in films), count + round(_HOLD * fps))
+        returns = tuple(film.frame(count).score for film in films)
+    return Recording(path, returns, count + round(_HOLD * fps))
 
 
 class _Film:

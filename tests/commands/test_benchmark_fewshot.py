@@ -15,10 +15,10 @@ CASE = Case("small", TaskSignature("regression", (1,), 0, 4, 1), tasks=3, exampl
 
 
 def test_the_loop_finds_the_meta_gradient_of_ours() -> None:
-    learner, batch = Maml(MamlConfig(inner_rate=0.1, inner_steps=1), CASE.signature), CASE.batch()
+    learner, batch = Maml(MamlConfig(inner_lr=0.1, inner_steps=1), CASE.signature), CASE.batch()
     state = learner.init(0)
     module = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
-    names = ("hidden.0", "hidden.1", "head")
+    names = ("encoder.hidden.0", "encoder.hidden.1", "head")
     for name, layer in zip(names, (layer for layer in module if isinstance(layer, nn.Linear)), strict=True):
         layer.weight.data = state.parameters[f"{name}.weight"].T.clone()
         layer.bias.data = state.parameters[f"{name}.bias"].clone()

@@ -13,11 +13,15 @@ from metarl.commands import main as commands
 from metarl.commands.main import PROGRAMS
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
+from metarl.evaluation.table import table
+from metarl.learning.collect import Collector
+from metarl.learning.sources import TrialSource
 from metarl.runs import run_folder
+from metarl.runs.trained import TrainedAgent, TrainedFewShot
 
 TINY = ["--meta-batch", "2", "--threads", "1", "--validation-tasks", "2", "--env", "point-navigation"]
 AGENTS = {
-    "maml": ["maml", *TINY, "--episodes", "2", "--hidden", "8"],
+    "maml": ["maml", *TINY, "--episodes-per-adaptation", "2", "--hidden", "8"],
     "rl2": ["rl2", *TINY, "--hidden", "8", "--epochs", "1", "--minibatches", "1"],
 }
 
@@ -35,6 +39,13 @@ def call(name: str, *arguments: str | Path) -> int:
     raise AssertionError("a script ends with its status")
 
 
+def loaded(folder: Path) -> TrainedAgent:
+    """The agent of a run."""
+    trained = metarl.load(folder)
+    assert isinstance(trained, TrainedAgent)
+    return trained
+
+
 @pytest.fixture(scope="module", params=list(AGENTS))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two outer steps."""
@@ -48,7 +59,7 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         assert call(name, "--help") == 0
         assert f"{name}.py" in capsys.readouterr().out
     assert call("train", "maml", "--help") == 0
-    assert "--inner-rate" in capsys.readouterr().out
+    assert "--inner-lr" in capsys.readouterr().out
 
 
 def test_the_entry_point_lists_and_runs_the_same_programs(
@@ -62,20 +73,27 @@ def test_the_entry_point_lists_and_runs_the_same_programs(
     monkeypatch.setattr(sys, "argv", ["metarl", "trian"])
     with pytest.raises(SystemExit) as end:
         commands.main()
-    assert end.value.code == 2 and "unknown program 'trian'" in capsys.readouterr().err
+    assert end.value.code == 2 and "unknown program 'trian'; did you mean train?" in capsys.readouterr().err
+    for arguments in (["metarl", "--version"], ["metarl", "train", "--version"]):
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit):
+            commands.main()
+        assert capsys.readouterr().out == f"metarl {metarl.__version__}\n"
 
 
 def test_train_evaluate_and_load(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("evaluate", run, "--num-tasks", "3", "--threads", "1") == 0
     printed = capsys.readouterr().out
-    found = Evaluation.from_json(json.loads((run / "evaluations" / "test.json").read_text()))
+    found = Evaluation.from_json(json.loads((run / "evaluations" / "test-num-tasks-3.json").read_text()))
+    assert not (run / "evaluations" / "test.json").exists()  # a part does not stand in for the whole
     assert len(found.tasks) == 3 and found.sources[0].step == 2 and found.sources[0].checkpoint == "last"
-    assert found.table() in printed
-    trained = metarl.load(run)
+    assert table(found) in printed
+    trained = loaded(run)
     again = metarl.evaluate(trained, trained.dist, split="test", num_tasks=3)
     assert (again.scores == found.scores).all()
+    assert len(repr(trained)) < 300 and len(repr(again)) < 300
     assert call("evaluate", run, "--num-tasks", "3", "--threads", "1", "--checkpoint", "best") == 0
-    best = json.loads((run / "evaluations" / "test-best.json").read_text())
+    best = json.loads((run / "evaluations" / "test-num-tasks-3-best.json").read_text())
     assert Evaluation.from_json(best).sources[0].checkpoint == "best on validation"
 
 
@@ -111,6 +129,16 @@ def test_a_video_of_an_adapted_agent(run: Path, drawing: str) -> None:
         ("evaluate", [], "at least one run"),
         ("record_video", ["FOLDER/nothing"], "is not a run"),
         ("record_video", ["FOLDER/nothing", "--width", "7"], "must be even"),
+        ("record_video", ["FOLDER/nothing", "--output", "clip.gif"], "must end in .mp4"),
+        ("evaluate", ["FOLDER/nothing", "--evaluation-seed", "-1"], "seed must be between 0"),
+        ("evaluate", ["FOLDER/nothing", "--output", "/"], "is a folder"),
+        ("evaluate", ["--policy", "expret", "--env", "point-navigation"], "did you mean expert"),
+        ("evaluate", ["--policy", "expert", "--env", "point-navigation"], "for Meta-World only"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--device", "meta"], "--device meta"),
+        ("train", ["mamll", "--env", "point-navigation", "--run", "FOLDER/a"], "did you mean maml"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--max-kl", "inf"], "inf"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--threads", "100000"], "--threads"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--seed", "18446744073709551616"], "seed"),
         ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--shots", "0"], "got 0"),
         ("benchmark", ["--rounds", "0"], "got 256, 0"),
     ],
@@ -143,25 +171,25 @@ def test_a_run_without_a_checkpoint_is_not_loaded(run: Path, tmp_path: Path) -> 
 def test_the_sinusoids_are_trained_evaluated_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("maml", "--data", "sinusoid", "--run", tmp_path / "sinusoid", "--validate-every", "10")
     assert call("fewshot", *command, "--steps", "20") == 0
-    assert "600 held-out tasks" in capsys.readouterr().out
+    assert "1 seed × 600 tasks" in capsys.readouterr().out
     written = json.loads((tmp_path / "sinusoid" / "evaluations" / "test.json").read_text())
-    assert set(written["shots"]) == {"5", "10"} and len(written["shots"]["5"]["1"]["errors"]) == 600
+    found = Evaluation.from_json(written)
+    assert found.config.adaptations == (0, 1, 5, 10) and found.scores.shape == (1, 1, 4, 600)
     assert call("fewshot", *command, "--steps", "30") == 0
-    with pytest.raises(UsageError, match="not of an agent"):
-        metarl.load(tmp_path / "sinusoid")
+    assert isinstance(metarl.load(tmp_path / "sinusoid"), TrainedFewShot)
+    assert call("record_video", tmp_path / "sinusoid") == 2
 
 
 def test_a_run_can_begin_with_what_another_one_learned(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = metarl.load(run)
-    options = [*AGENTS[trained.source.agent], "--run", tmp_path / "next", "--steps", "1", "--seed", "5"]
+    trained = loaded(run)
+    options = [*AGENTS[trained.ref.learner], "--run", tmp_path / "next", "--steps", "1", "--seed", "5"]
     origin = run / "checkpoints" / "2"
     assert call("train", *options, "--start-from", origin) == 0
-    rng = np.random.default_rng([5, 0])
-    tasks = trained.dist.sample("train", trained.agent.meta_batch, rng)
-    wanted, _ = trained.agent.meta_step(trained.state, tasks, rng)
-    found = metarl.load(tmp_path / "next").state
+    trials = TrialSource(trained.dist, Collector(trained.dist)).collect(trained.agent, trained.state, 5, 0)
+    wanted, _ = trained.agent.meta_step(trained.state, trials, np.random.default_rng([5, 0]))
+    found = loaded(tmp_path / "next").state
     for there, here in ((wanted.parameters, found.parameters), (wanted.optimizer, found.optimizer)):
         assert there.keys() == here.keys()
         assert all(torch.equal(value, here[name]) for name, value in there.items())
@@ -173,7 +201,7 @@ def test_a_run_can_begin_with_what_another_one_learned(
 @pytest.mark.parametrize(
     ("place", "options", "message"),
     [
-        (".", [], "names a checkpoint's folder"),
+        (".", [], "a checkpoint's folder is named"),
         ("checkpoints/7", [], "no checkpoint of step 7; there are: 2"),
         ("checkpoints/2", ["--hidden", "9"], "is of another learner"),
     ],
@@ -181,7 +209,7 @@ def test_a_run_can_begin_with_what_another_one_learned(
 def test_a_run_refuses_to_begin_with_what_does_not_fit(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, options: list[str], message: str
 ) -> None:
-    arguments = [*AGENTS[metarl.load(run).source.agent], *options, "--run", tmp_path / "next", "--steps", "1"]
+    arguments = [*AGENTS[run.name], *options, "--run", tmp_path / "next", "--steps", "1"]
     capsys.readouterr()
     assert call("train", *arguments, "--start-from", run / place) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "next").exists()

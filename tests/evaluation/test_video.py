@@ -8,9 +8,8 @@ import re
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, SupportsFloat, final
+from typing import final
 
-import gymnasium as gym
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -18,17 +17,21 @@ import torch
 from torch import Tensor
 
 from metarl import envs
+from metarl.envs import TaskVectorEnv
 from metarl.errors import DiskFullError, RunError
 from metarl.evaluation import video as video_module
-from metarl.evaluation.video import Recording, record
-from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import Figures, Memory, Schedule, State
+from metarl.evaluation.video import Column, Recording, before_and_after, record
+from metarl.learning.collect import Collector
+from metarl.learning.episodes import Episodes, Trials
+from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, State, Transition
+from metarl.learning.random_streams import TaskRandom
 from metarl.tasks import Task
 
 DIST = envs.make("point-navigation")
 TASK = Task.of("goal", goal_x=0.4, goal_y=-0.3)
 FRAMES = DIST.horizon + 1 + 20  # the first, one a step, and the last held for a second
 SIZE = (200, 160)  # pixels
+SEED = 3
 
 
 @final
@@ -37,42 +40,40 @@ class Walker:
     """Wanders before it has adapted; then steps over the action space's edge, towards the goal."""
 
     adaptations: int = 0
-    seen: int = 0
     fault: bool = False
 
-    def begin(self, episodes: int) -> Memory:
-        return (torch.zeros(1, episodes),)
+    def initial_carry(self, num_episodes: int, random: TaskRandom | None) -> Carry:
+        return (torch.zeros(1, num_episodes),)
 
-    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        noise = 0.2 * torch.randn(observations.shape, generator=generator)
-        if self.fault and not self.adaptations and float(memory[0].max()) > 10:
-            return torch.full_like(noise, torch.nan), memory
+    def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
+        assert random is not None
+        noise = 0.2 * random.normal(2)
+        if self.fault and not self.adaptations and float(carry[0].max()) > 10:
+            return torch.full_like(noise, torch.nan), carry
         towards = torch.tensor([0.4, -0.3]) - observations
-        return (10 * towards if self.adaptations else noise), memory
+        return (10 * towards if self.adaptations else noise), carry
 
-    def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
-        assert actions.shape == (1, memory[0].shape[1], 2)
-        assert rewards.shape == done.shape == memory[0].shape
-        assert float(actions.abs().nan_to_num().max()) <= 1, "actions as executed"
-        return (memory[0] + 1,)
+    def observe(self, carry: Carry, transition: Transition) -> Carry:
+        assert float(transition.actions.abs().nan_to_num().max()) <= 1, "actions as executed"
+        return (carry[0] + 1,)
 
     def adapt(self, support: Episodes) -> "Walker":
-        return dataclasses.replace(self, adaptations=self.adaptations + 1, seen=self.seen + support.scores.numel())
+        return dataclasses.replace(self, adaptations=self.adaptations + 1)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class WalkerAgent:
-    schedule: Schedule
+    protocol: AdaptationProtocol
     meta_batch: int = 1
-    shown: tuple[str, ...] = ()
-    round_name: str = "round"
+    progress_keys: tuple[str, ...] = ()
+    adaptation_name: str = "round"
     fault: bool = False
 
     def init(self, seed: int) -> State:
         return State({}, {})
 
-    def meta_step(self, state: State, batch: tuple[Task, ...], rng: np.random.Generator) -> tuple[State, Figures]:
+    def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
         raise AssertionError("a video does not train")
 
     def start(self, state: State, num_tasks: int) -> Walker:
@@ -80,9 +81,10 @@ class WalkerAgent:
         return Walker(fault=self.fault)
 
 
-def _record(path: Path, *, rounds: int = 1, every: int = 1, fault: bool = False) -> Recording:
-    agent = WalkerAgent(Schedule(rounds, 3), fault=fault)
-    return record(agent, State({}, {}), DIST, TASK, path, every=every, width=SIZE[0], height=SIZE[1])
+def _record(path: Path, *, adaptations: int = 1, every: int = 1, fault: bool = False) -> Recording:
+    agent = WalkerAgent(AdaptationProtocol(adaptations, 3), fault=fault)
+    columns = before_and_after(agent, State({}, {}), Collector(DIST), TASK, agent.protocol, SEED)
+    return record(columns, DIST, TASK, path, seed=SEED, every=every, width=SIZE[0], height=SIZE[1])
 
 
 def _decoded(path: Path) -> np.ndarray:
@@ -120,7 +122,7 @@ def test_both_sides_start_alike_and_end_apart(video: tuple[Recording, np.ndarray
     assert np.abs(left[0] - right[0]).mean() < 2  # the same world, up to the compression
     assert np.abs(left[-1] - right[-1]).mean() > 1
     assert (np.abs(left[-1] - right[-1]).max(-1) > 100).sum() > 20
-    assert recording.after > recording.before
+    assert recording.returns[1] > recording.returns[0]
 
 
 def test_the_scores_are_those_of_the_episodes(video: tuple[Recording, np.ndarray]) -> None:
@@ -129,7 +131,7 @@ def test_the_scores_are_those_of_the_episodes(video: tuple[Recording, np.ndarray
     for _ in range(DIST.horizon):
         position = position + np.clip(goal - position, -0.1, 0.1)
         total -= float(np.linalg.norm(goal - position))
-    assert video[0].after == pytest.approx(total, abs=1e-4)
+    assert video[0].returns[1] == pytest.approx(total, abs=1e-4)
 
 
 def test_the_captions_change_with_the_score(video: tuple[Recording, np.ndarray]) -> None:
@@ -150,7 +152,7 @@ def test_every_other_step_makes_half_the_frames_at_half_the_rate(tmp_path: Path)
 
 def test_the_same_seed_makes_the_same_video(tmp_path: Path) -> None:
     one, two = _record(tmp_path / "one.mp4", every=10), _record(tmp_path / "two.mp4", every=10)
-    assert (one.before, one.after) == (two.before, two.after)
+    assert one.returns == two.returns
     np.testing.assert_array_equal(_decoded(one.path), _decoded(two.path))
 
 
@@ -166,8 +168,6 @@ def test_an_episode_that_diverges_is_shown_to_its_end(tmp_path: Path) -> None:
 def test_wrong_input_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.mp4, got video\.gif"):
         _record(tmp_path / "video.gif")
-    with pytest.raises(ValueError, match="rounds=0"):
-        _record(tmp_path / "video.mp4", rounds=0)
     with pytest.raises(ValueError, match="every=0"):
         _record(tmp_path / "video.mp4", every=0)
     assert list(tmp_path.iterdir()) == []
@@ -201,34 +201,47 @@ def test_a_fault_of_the_encoder_leaves_the_old_file(
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
-        if done == 50:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    agent = WalkerAgent(Schedule(1, 3))
+    columns = [Column("", "", Walker())]
     with pytest.raises(KeyboardInterrupt):
-        record(agent, State({}, {}), DIST, TASK, tmp_path / "point.mp4", width=200, height=160, on_progress=interrupt)
+        record(columns, DIST, TASK, tmp_path / "point.mp4", seed=0, width=200, height=160, on_progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
+@final
+class Telling:
+    """Succeeds at the goal, as Meta-World's environments do, and may leave it again."""
+
+    def __init__(self, venv: TaskVectorEnv) -> None:
+        self._venv = venv
+        self.num_envs, self.picture = venv.num_envs, venv.picture
+        self.start_episodes, self.close = venv.start_episodes, venv.close
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        observations, rewards, terminated, truncated, infos = self._venv.step(actions)
+        assert isinstance(observations, np.ndarray)
+        success = (np.linalg.norm(observations - [0.4, -0.3], axis=-1) < 0.05).astype(float)
+        return observations, rewards, terminated, truncated, {**infos, "success": success}
+
+
 def test_a_success_is_told_from_the_step_at_which_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Telling(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-        """Succeeds at the goal, as Meta-World's environments do, and may leave it again."""
-
-        def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            success = float(np.linalg.norm(observation - [0.4, -0.3]) < 0.05)
-            return observation, reward, terminated, truncated, {**info, "success": success}
-
-    dist, make, texts = dataclasses.replace(DIST, score="success"), type(DIST).env, list[str]()
-    monkeypatch.setattr(type(DIST), "env", lambda self, *arguments: Telling(make(self, *arguments)))
+    dist, make, texts = dataclasses.replace(DIST, score="success"), type(DIST).vector_env, list[str]()
+    monkeypatch.setattr(type(DIST), "vector_env", lambda self, *arguments, **named: Telling(make(self, *arguments)))
     write = video_module._write
     monkeypatch.setattr(
         video_module, "_write", lambda draw, at, text, *rest: (texts.append(text), write(draw, at, text, *rest))
     )
-    agent = WalkerAgent(Schedule(1, 3))
-    record(agent, State({}, {}), dist, TASK, tmp_path / "told.mp4", width=SIZE[0], height=SIZE[1])
+    columns = [Column("before", "episode 1", Walker()), Column("after", "episode 4", Walker(adaptations=1))]
+    record(columns, dist, TASK, tmp_path / "told.mp4", seed=SEED, width=SIZE[0], height=SIZE[1])
     adapted = [text for text in texts if text.startswith("episode 4 · ")]
     assert adapted[3:6] == ["episode 4 · step 3", *(f"episode 4 · step {n} · success at step 4" for n in (4, 5))]
     assert adapted[-1] == "episode 4 · step 100 · success at step 4 · time is up"
     assert not any("success" in text for text in texts if text.startswith("episode 1 · "))
     assert any(text.startswith("return −") for text in texts) and not any(text.startswith("score") for text in texts)
+
+
+def test_a_policy_that_does_not_adapt_has_one_column(tmp_path: Path) -> None:
+    recording = _record(tmp_path / "alone.mp4", adaptations=0, every=25)
+    assert len(recording.returns) == 1
+    assert " 200x254" in _described(recording.path)

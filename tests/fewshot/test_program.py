@@ -1,4 +1,4 @@
-"""`fewshot.py` as people call it: trains, resumes, evaluates, plots, refuses; and what `metarl.fewshot.load` gives."""
+"""`fewshot.py` as people call it: trains, resumes, evaluates, plots, refuses; and what `metarl.load` gives."""
 
 import json
 import sys
@@ -6,15 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import metarl
-from metarl import fewshot
 from metarl.commands import main as commands
 from metarl.errors import UsageError
-from metarl.fewshot.learners import CONFIGS
+from metarl.evaluation.results import Evaluation
+from metarl.fewshot.registry import LEARNERS as CONFIGS
+from metarl.runs.trained import TrainedFewShot
 
-SMALL = ("--filters", "4", "--threads", "1", "--tasks", "20", "--validation-tasks", "4", "--validate-every", "2")
+ENCODER = ("conv4", "--filters", "4")
+PROTOTYPICAL = ("prototypical", *ENCODER, "--train-ways", "4", "6")
+SMALL = ("--threads", "1", "--tasks", "20", "--validation-tasks", "4", "--validate-every", "2")
 SIZES = ("--ways", "3", "--shots", "1", "--queries", "4", "--train-queries", "2")
+
+
+NAMES = {(3, 1): "test", (2, 3): "test-2w3s", (3, 2): "test-3w2s5q"}
+"""The files of evaluations by ways and shots."""
+
+
+def written(run: Path, name: str) -> Evaluation:
+    """An evaluation of a run."""
+    return Evaluation.from_json(json.loads((run / "evaluations" / f"{name}.json").read_text()))
+
+
+def loaded(run: Path) -> TrainedFewShot:
+    """The learner of a run."""
+    trained = metarl.load(run)
+    assert isinstance(trained, TrainedFewShot)
+    return trained
 
 
 def call(*arguments: str | Path) -> int:
@@ -45,7 +65,19 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four outer steps, which was stopped after two."""
     folder = tmp_path_factory.mktemp("runs") / "photos"
     for steps in ("2", "4"):
-        command = ("prototypical", "--data", photos, "--run", folder, "--train-ways", "4", "6", *SIZES, *SMALL)
+        command = (
+            "prototypical",
+            *ENCODER,
+            "--data",
+            photos,
+            "--run",
+            folder,
+            "--train-ways",
+            "4",
+            "6",
+            *SIZES,
+            *SMALL,
+        )
         assert call(*command, "--steps", steps) == 0
     return folder
 
@@ -66,54 +98,78 @@ def test_every_learner_explains_its_options(name: str, capsys: pytest.CaptureFix
 
 
 def test_a_run_is_trained_evaluated_and_plotted(run: Path) -> None:
-    written = json.loads((run / "evaluations" / "test.json").read_text())
-    assert written["learner"] == "fewshot-prototypical" and written["step"] == 4 and written["checkpoint"] == "last"
-    assert written["tasks"] == 20 and (written["ways"], written["shots"], written["queries"]) == (3, 1, 4)
-    assert set(written["batch_norms"]) == {"running", "transductive", "support"}
-    for found in written["batch_norms"].values():
-        assert len(found["accuracies"]) == 20 and 0 <= found["worst_decile"] <= found["accuracy"]["mean"] <= 1
-        assert found["negative_log_likelihood"]["mean"] > 0 and 0 <= found["expected_calibration_error"] <= 1
+    for name, mode in (("test", "running"), ("test-transductive", "transductive"), ("test-support", "support")):
+        found = written(run, name)
+        (ref,) = found.sources
+        assert (ref.learner, ref.step, ref.checkpoint) == ("prototypical", 4, "last")
+        assert found.config.batch_norm == mode and len(found.tasks) == 20
+        assert {task.family for task in found.tasks} == {"3-way 1-shot"}
+        assert found.metrics.keys() == {"accuracy", "negative_log_likelihood"}
+        assert found.calibration is not None and found.calibration[0, -1, :, 0].sum() == 20 * 3 * 4
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, photos: Path, tmp_path: Path) -> None:
-    command = ("prototypical", "--data", photos, "--run", tmp_path / "a", "--train-ways", "4", "6", *SIZES, *SMALL)
+    command = (
+        "prototypical",
+        *ENCODER,
+        "--data",
+        photos,
+        "--run",
+        tmp_path / "a",
+        "--train-ways",
+        "4",
+        "6",
+        *SIZES,
+        *SMALL,
+    )
     assert call(*command, "--steps", "4") == 0
     for name in ("params.safetensors", "optimizer.safetensors"):
         last = Path("checkpoints") / "4" / name
         assert (tmp_path / "a" / last).read_bytes() == (run / last).read_bytes()
-    found = [json.loads((folder / "evaluations" / "test.json").read_text()) for folder in (run, tmp_path / "a")]
-    assert all(each.pop("training_seconds") > 0 for each in found)
-    assert found[0] == found[1]
+    one, two = written(run, "test"), written(tmp_path / "a", "test")
+    assert (one.scores == two.scores).all() and one.sources[0].content == two.sources[0].content
 
 
 def test_the_best_checkpoint_is_evaluated_beside_the_last(run: Path, photos: Path) -> None:
-    command = ("prototypical", "--data", photos, "--run", run, "--train-ways", "4", "6", *SIZES, *SMALL)
+    command = (*PROTOTYPICAL, "--data", photos, "--run", run, *SIZES, *SMALL)
     last = (run / "evaluations" / "test.json").read_bytes()
     assert call(*command, "--steps", "4", "--checkpoint", "best") == 0
-    assert json.loads((run / "evaluations" / "test-best.json").read_text())["checkpoint"] == "best"
+    assert written(run, "test-best").sources[0].checkpoint == "best on validation"
     assert (run / "evaluations" / "test.json").read_bytes() == last
 
 
 def test_a_trained_run_is_evaluated_on_tasks_of_other_sizes_too(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ("prototypical", "--data", photos, "--run", run, "--train-ways", "4", "6", *SIZES, *SMALL, "--steps", "4")
+    command = (
+        "prototypical",
+        *ENCODER,
+        "--data",
+        photos,
+        "--run",
+        run,
+        "--train-ways",
+        "4",
+        "6",
+        *SIZES,
+        *SMALL,
+        "--steps",
+        "4",
+    )
     before = (run / "evaluations" / "test.json").read_bytes()
     assert call(*command, "--also", "2x3", "3x2x5") == 0
     printed = capsys.readouterr().out
     for ways, shots in ((3, 1), (2, 3), (3, 2)):
-        assert f"test: {ways}-way {shots}-shot" in printed
-    for name, numbers in (("2w3s", (2, 3, 4)), ("3w2s5q", (3, 2, 5))):
-        written = json.loads((run / "evaluations" / f"test-{name}.json").read_text())
-        assert (written["ways"], written["shots"], written["queries"], written["step"]) == (*numbers, 4)
+        assert f"{ways}-way {shots}-shot" in {task.family for task in written(run, NAMES[ways, shots]).tasks}
+        assert NAMES[ways, shots] in printed
     assert (run / "evaluations" / "test.json").read_bytes() == before
 
 
 def test_other_tasks_in_the_same_folder_are_refused(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ("prototypical", "--data", photos, "--run", run, "--train-ways", "4", "6", *SIZES, *SMALL)
+    command = (*PROTOTYPICAL, "--data", photos, "--run", run, *SIZES, *SMALL)
     assert call(*command, "--steps", "4", "--shots", "2") == 2
     assert "options.episodes.shots is 1 there and 2 here" in capsys.readouterr().err
     assert call(*command, "--steps", "4", "--split-seed", "1") == 2
@@ -134,9 +190,9 @@ def test_other_tasks_in_the_same_folder_are_refused(
         (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "4x1"], "4 ways need 4 classes; arrays has 3"),
         (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3x5"], "need 9 examples a class (5 support"),
         (["prototypical", "--data", "PHOTOS", *SIZES, "--also", "3-1"], "such as 20x5, got '3-1'"),
-        (["maml", "--data", "sinusoid", "--also", "3x1"], "leave --also out"),
-        (["maml", "--data", "sinusoid", "--precision", "bfloat16"], "for convolutions; leave it out for vectors"),
-        (["reptile", "--data", "PHOTOS", *SIZES, "--downsample", "pool"], "images of at least 16 pixels, got 12 × 12"),
+        (["maml", "--data", "sinusoid", "--also", "3x1"], "has no classes"),
+        (["maml", "conv4", "--data", "sinusoid"], "images"),
+        (["reptile", "conv4", "--data", "PHOTOS", *SIZES, "--downsample", "pool"], "got 12 × 12"),
         (["maml", "--data", "PHOTOS", "--ways", "1"], "ways must be at least 2, got 1"),
         (["maml", "--data", "PHOTOS", "--image-size", "8"], "leave --image-size out"),
         (["maml", "--data", "PHOTOS", "--split-fractions", "1", "0", "0"], "must be positive and add up to 1"),
@@ -165,15 +221,28 @@ def test_bad_input_is_one_message_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-# metarl.fewshot.load
+# metarl.load
 
 
 def test_a_run_can_begin_with_another_learners_features(run: Path, photos: Path, tmp_path: Path) -> None:
     origin, folder = run / "checkpoints" / "4", tmp_path / "next"
-    command = ("matching", "--data", photos, "--run", folder, *SIZES, *SMALL, "--steps", "1", "--outer-rate", "1e-9")
+    command = (
+        "matching",
+        *ENCODER,
+        "--data",
+        photos,
+        "--run",
+        folder,
+        *SIZES,
+        *SMALL,
+        "--steps",
+        "1",
+        "--learning-rate",
+        "1e-9",
+    )
     assert call(*command, "--start-from", origin) == 0
-    there, here = (fewshot.load(each).state.parameters for each in (run, folder))
-    learned = [name for name in there if name.startswith("blocks.")]
+    there, here = (loaded(each).trained.state.parameters for each in (run, folder))
+    learned = [name for name in there if name.startswith("encoder.blocks.")]
     assert len(learned) == 12
     for name in learned:  # one step of Adam moves a parameter by no more than its rate
         np.testing.assert_allclose(here[name].numpy(), there[name].numpy(), atol=1e-7)
@@ -183,8 +252,8 @@ def test_a_run_can_begin_with_another_learners_features(run: Path, photos: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("prototypical", "--filters", "5"), "is of another network: blocks.0.weight is [3, 3, 1, 4] there"),
-        (("centroid",), "this learner has no network that could begin with it"),
+        (("prototypical", "conv4", "--filters", "5"), "is of another encoder: "),
+        (("centroid",), "this learner has no encoder that could begin with it"),
         (("prototypical", "--split-seed", "1"), "was trained on other data: "),
     ],
 )
@@ -203,7 +272,7 @@ def test_it_refuses_features_that_do_not_fit(
 
 
 def test_a_loaded_learner_tells_new_classes_apart(run: Path) -> None:
-    trained = fewshot.load(run)
+    trained = loaded(run)
     rng = np.random.default_rng(1)
     means = rng.integers(0, 256, size=(4, 12, 12))
     known, asked = (
@@ -217,29 +286,31 @@ def test_a_loaded_learner_tells_new_classes_apart(run: Path) -> None:
 
 
 def test_a_loaded_learner_refuses_what_it_was_not_trained_for(run: Path, tmp_path: Path) -> None:
-    trained, images = fewshot.load(run), np.zeros((3, 12, 12), dtype=np.uint8)
-    with pytest.raises(ValueError, match="trained on examples of 1×12×12, got 1×9×9"):
-        trained.adapt(images[:, :9, :9], np.arange(3))
-    with pytest.raises(ValueError, match="images must be uint8"):
-        trained.adapt(images / 255, np.arange(3))
-    for targets, message in (
-        (np.array([0.0, 1, 2]), "one integer an example"),
-        (np.array([1, 2, 3]), r"0, 1, ... with every one there"),
-        (np.array([0, 1]), "3 examples but 2 targets"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            trained.adapt(images, targets)
-    with pytest.raises(UsageError, match="metarl.fewshot.load takes few-shot learners"):
-        metarl.load(run)
+    trained, images = loaded(run), np.zeros((3, 12, 12), dtype=np.uint8)
+    with pytest.raises(ValueError, match="trained on"):
+        trained.adapt(np.zeros((3, 7)), np.arange(3))
+    with pytest.raises(ValueError, match="3 examples but 2 labels"):
+        trained.adapt(images, np.array([0, 1]))
+    with pytest.raises(ValueError, match="at least two classes"):
+        trained.adapt(images, ["cat"] * 3)
     with pytest.raises(UsageError, match="is not a run"):
-        fewshot.load(tmp_path)
+        metarl.load(tmp_path)
+
+
+def test_a_loaded_learner_takes_labels_and_pictures_of_any_kind(run: Path) -> None:
+    trained, rng = loaded(run), np.random.default_rng(2)
+    pictures = [rng.integers(256, size=(12, 12), dtype=np.uint8) for _ in range(3)]
+    adapted = trained.adapt(pictures, ["cat", "dog", "hen"])
+    assert adapted.classes == ("cat", "dog", "hen")
+    larger = [Image.fromarray(picture).resize((24, 24), Image.Resampling.NEAREST) for picture in pictures]
+    assert adapted.predict(larger).argmax(1).tolist() == [0, 1, 2]
+    assert len(repr(trained)) < 400
 
 
 def test_a_loaded_regression_predicts_values(tmp_path: Path) -> None:
     folder = tmp_path / "sinusoid"
     command = ("maml", "--data", "sinusoid", "--run", folder, "--steps", "1", "--shots", "5", "--tasks", "3")
     assert call(*command, "--validation-tasks", "2") == 0
-    written = json.loads((folder / "evaluations" / "test.json").read_text())
-    assert [len(written["shots"]["10"][steps]["errors"]) for steps in ("0", "1", "5", "10")] == [3] * 4
+    assert written(folder, "test").scores.shape == (1, 1, 4, 3)
     x = np.linspace(-3, 3, 5)[:, None]
-    assert fewshot.load(folder).adapt(x, np.sin(x)).predict(np.zeros((2, 1))).shape == (2, 1)
+    assert loaded(folder).adapt(x, np.sin(x)).predict(np.zeros((2, 1))).shape == (2, 1)
