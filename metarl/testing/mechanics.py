@@ -21,24 +21,29 @@ class Mechanics:
         self.mass = float(model.body_mass[model.body_weldid != 0].sum())  # kg
 
     def momentum(
-        self, qpos: Float[ndarray, "nq"], qvel: Float[ndarray, "nv"]
-    ) -> tuple[Float[ndarray, "3"], Float[ndarray, "3"]]:
+        self, qpos: Float[ndarray, "state nq"], qvel: Float[ndarray, "state nv"]
+    ) -> tuple[Float[ndarray, "state 3"], Float[ndarray, "state 3"]]:
         """P = Σ m ẋ in kg m/s, and the centre of mass Σ m x / Σ m in m, up to a constant where bodies are static."""
         model, data = self._model, self._data
-        data.qpos[:], data.qvel[:] = qpos, qvel
-        for stage in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_comVel, mujoco.mj_subtreeVel):
-            stage(model, data)
+        momenta, centres = np.empty((2, len(qpos), 3))
+        for index, (position, velocity) in enumerate(zip(qpos, qvel, strict=True)):
+            data.qpos[:], data.qvel[:] = position, velocity
+            for stage in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_comVel, mujoco.mj_subtreeVel):
+                stage(model, data)
+            momenta[index], centres[index] = data.subtree_linvel[0], data.subtree_com[0]
         total = model.body_subtreemass[0]  # with static bodies
-        return data.subtree_linvel[0] * total, data.subtree_com[0] * (total / self.mass)
+        return momenta * total, centres * (total / self.mass)
 
-    def energy(self, qpos: Float[ndarray, "nq"], qvel: Float[ndarray, "nv"]) -> float:
+    def energy(self, qpos: Float[ndarray, "state nq"], qvel: Float[ndarray, "state nv"]) -> Float[ndarray, " state"]:
         """½ vᵀM(q)v, plus what gravity and the joints' and tendons' springs hold, in J."""
         model, data = self._model, self._data
-        data.qpos[:], data.qvel[:] = qpos, qvel
-        mujoco.mj_fwdPosition(model, data)
-        mujoco.mj_energyPos(model, data)
-        mujoco.mj_energyVel(model, data)
-        return float(data.energy.sum())
+        energies = np.empty(len(qpos))
+        for index, (position, velocity) in enumerate(zip(qpos, qvel, strict=True)):
+            data.qpos[:], data.qvel[:] = position, velocity
+            for stage in (mujoco.mj_fwdPosition, mujoco.mj_energyPos, mujoco.mj_energyVel):
+                stage(model, data)
+            energies[index] = data.energy.sum()
+        return energies
 
 
 def on_level_ground(model: mujoco.MjModel) -> mujoco.MjModel:
