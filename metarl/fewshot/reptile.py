@@ -155,10 +155,10 @@ class Reptile:
     def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
         examples = experience.support.followed_by(experience.query)
         steps, size = self.options.inner_steps, self.options.inner_batch
-        minibatches = _minibatches(len(examples.inputs), examples.inputs.shape[1], steps, size, rng)
+        parts = minibatches(len(examples.inputs), examples.inputs.shape[1], steps, size, rng)
         own, moments = self._expanded(state, len(examples.inputs))
         step, by_step = int(state.optimizer[_INNER]), list[float]()
-        for numbers in minibatches:
+        for numbers in parts:
             step += 1
             own, moments, loss = self.inner_step(own, moments, examples.take(numbers), step)
             by_step.append(loss)
@@ -251,7 +251,7 @@ class ReptilePredictor:
         return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))
 
 
-def _minibatches(tasks: int, examples: int, steps: int, size: int, rng: np.random.Generator) -> list[Tensor]:
+def minibatches(tasks: int, examples: int, steps: int, size: int, rng: np.random.Generator) -> list[Tensor]:
     """The numbers of the examples of each step, [task, size]: every example once before any is taken again."""
     size = min(size, examples)
     rounds = -(-steps * size // examples)

@@ -34,7 +34,8 @@ def reliability_bins(
         raise ValueError(f"need at least one bin, got {bins}")
     places = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
     columns = (np.ones_like(confidences), confidences, right.astype(np.float64))
-    return np.stack([np.bincount(places, weights=column, minlength=bins) for column in columns], axis=1)
+    sums = [np.bincount(places, weights=column, minlength=bins) for column in columns]
+    return np.stack(sums, axis=1).astype(np.float64)  # of no answers NumPy counts in integers
 
 
 def calibration_error(bins: Float[np.ndarray, "bin 3"]) -> float:

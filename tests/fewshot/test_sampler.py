@@ -1,4 +1,4 @@
-"""Episodes: distinct classes and examples, of the right split, and nothing that gives an answer away."""
+"""Tasks of a data set: distinct classes and examples, of the right split, and nothing that gives an answer away."""
 
 import dataclasses
 import itertools
@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.sampler import ClassSampler, EpisodeSampler, EpisodeShape, Range, distinct
-from metarl.learning.training import BatchSource
+from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape, Range, distinct
 from metarl.tasks import SPLITS, Split
 
 SIZES = (20, 9, 7, 30, 12, 8, 11, 10, 7, 15, 25, 9)  # examples of each class
@@ -31,7 +30,6 @@ DATA = numbered()
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_batch_is_what_was_asked_for_and_of_the_right_split(split: Split) -> None:
     sampler = EpisodeSampler(DATA, EpisodeShape(ways=3, shots=2, queries=5))
-    assert isinstance(sampler, BatchSource)
     batch = sampler.sample(split, 8, np.random.default_rng(0))
     for part, each in ((batch.support, 2), (batch.query, 5)):
         assert part.inputs.shape == (8, 3 * each, 1, 1, 2) and part.inputs.dtype == torch.float32
@@ -148,13 +146,3 @@ def test_channels_are_normalised() -> None:
     pixels = data.examples[torch.from_numpy(draw.support)].double() / 255
     expected = (pixels - torch.tensor([0.25, 0.5]).reshape(2, 1, 1)) / torch.tensor([0.5, 2.0]).reshape(2, 1, 1)
     torch.testing.assert_close(batch.support.inputs, expected.float())
-
-
-def test_pretraining_has_all_training_classes_by_their_own_numbers() -> None:
-    sampler = ClassSampler(DATA, 500)
-    batch = sampler.sample("train", 1, np.random.default_rng(0))
-    assert batch.support.targets.shape == (1, 0) and batch.support.inputs.shape == (1, 0, 1, 1, 2)
-    pixels = batch.query.inputs.mul(255).round().long()[0, :, 0, 0]
-    classes = DATA.labels[(256 * pixels[:, 0] + pixels[:, 1]).numpy()]
-    assert (np.array(SPLITTING["train"])[batch.query.targets[0].numpy()] == classes).all()
-    assert set(batch.query.targets[0].tolist()) == set(range(6))

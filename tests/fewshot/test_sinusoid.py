@@ -1,16 +1,16 @@
 """Sinusoids, and that MAML learns to adapt to them."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 
-from metarl.fewshot import regression
-from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.sinusoid import Sinusoids, SinusoidSource
-from metarl.learning.training import BatchSource
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.fewshot.benchmarks import RegressionBenchmark
+from metarl.fewshot.maml import MamlConfig
+from metarl.fewshot.sinusoid import Sinusoids
+from metarl.learning.training import outer_steps
 from metarl.maths.statistics import t_interval
 from metarl.tasks import Task
 
@@ -42,49 +42,20 @@ def test_the_hash_follows_the_spec() -> None:
     assert DATA.hash != smaller.hash
 
 
-def test_meta_batches_hold_supports_and_queries_of_training_tasks() -> None:
-    source = SinusoidSource(DATA, shots=(3, 5), queries=4)
-    assert isinstance(source, BatchSource)
-    found = [source.sample("train", 2, np.random.default_rng(seed)) for seed in range(20)]
-    assert {batch.support.inputs.shape for batch in found} == {(2, shots, 1) for shots in (3, 4, 5)}
-    assert {batch.query.targets.shape for batch in found} == {(2, 4, 1)}
-    again = source.sample("train", 2, np.random.default_rng(7))
-    assert torch.equal(again.support.inputs, found[7].support.inputs)
-    for wrong in ({"shots": 0}, {"shots": (5, 3)}, {"queries": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            dataclasses.replace(source, **wrong)
-
-
-def test_everybody_is_judged_on_the_same_supports_and_queries() -> None:
-    support, query = regression.draw(DATA, "test", 5)
-    assert support.inputs.shape == (600, 5, 1) and query.inputs.shape == (600, regression.QUERIES, 1)
-    first, again = regression.draw(DATA, "test", 5, tasks=3)
-    assert first.inputs.shape == (3, 5, 1) and again.inputs.shape == (3, regression.QUERIES, 1)
-    assert torch.equal(regression.draw(DATA, "test", 5)[1].targets, query.targets)
-
-
-def test_the_table_and_the_json_say_how_many_tasks() -> None:
-    found = {5: {"0": np.array([3.0, 5.0]), "1": np.array([1.0, 1.5])}}
-    shown = regression.table(found)
-    assert "2 held-out tasks" in shown and "n = 1" in shown and "4.000" in shown
-    assert "adapted" in regression.table({5: {"adapted": np.array([3.0, 5.0])}})
-    written = json.loads(json.dumps(regression.to_json(found), allow_nan=False))
-    row = written["shots"]["5"]["1"]
-    assert row["tasks"] == 2 and row["errors"] == [1.0, 1.5] and row["mean"] == 1.25
-
-
 @pytest.mark.parametrize("kind", ["second order", "first order", "anil"])
 def test_maml_learns_to_adapt_to_held_out_sinusoids(kind: str) -> None:
     """Better than its own unadapted self, with an interval; better than it was before training, too."""
-    config = MamlConfig(outer_rate=5e-3, first_order=kind == "first order", anil=kind == "anil")
-    learner = Maml(config, DATA.signature(10))
-    source, state = SinusoidSource(DATA), learner.init(0)
-    for step in range(600):
-        rng = np.random.default_rng([0, step])
-        state, _ = learner.meta_step(state, source.sample("train", learner.meta_batch, rng), rng)
-    support, query = regression.draw(DATA, "test", 10)
-    errors = regression.errors_by_step(learner, state, support, query, [0, 1])
-    gain = t_interval(errors[0] - errors[1])
+    config = MamlConfig(learning_rate=5e-3, first_order=kind == "first order", anil=kind == "anil")
+    benchmark = RegressionBenchmark()
+    learner = config.build(benchmark.record.signature)
+    source, initial = benchmark.source(learner.training), learner.init(0)
+    *_, last = outer_steps(learner, source, initial, seed=0, start=0, stop=600)
+    settings = EvaluationSettings(num_adaptations=1)
+    tasks = benchmark.tasks(settings)
+    trained, untrained = (
+        benchmark.measure(learner, each, tasks, settings, 0, lambda share: None).metrics["error"]
+        for each in (last.state, initial)
+    )
+    gain = t_interval(trained[0] - trained[1])
     assert gain.low > 0.3, gain
-    untrained = regression.errors_by_step(learner, learner.init(0), support, query, [1])
-    assert errors[1].mean() < 0.85 * untrained[1].mean()
+    assert trained[1].mean() < 0.85 * untrained[1].mean()

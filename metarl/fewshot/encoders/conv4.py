@@ -69,7 +69,8 @@ class Conv4:
     precision: Precision = "float32"
     second_order: bool = False
     """Whether gradients of gradients are wanted. Where not, PyTorch's own convolution and batch norm do a batch of
-    images in less than half the time, unless tasks have weights of their own and blocks halve by stride."""
+    images in less than half the time; unless tasks have weights of their own, blocks halve by stride, and the gradient
+    is wanted, too."""
     compared: bool = False
     """Whether features are compared by their distance. The last block's scale then begins at 1/positions, so that
     distances begin as small as those of averages over the image's positions. Squared and summed they are tens of nats
@@ -120,7 +121,7 @@ class Conv4:
         statistics: Statistics | None = None,
     ) -> Encoded:
         own_weights = parameters[f"{_BLOCKS[0]}.weight"].ndim == 5
-        if self.second_order or (own_weights and self.downsample == "stride"):
+        if torch.is_grad_enabled() and (self.second_order or (own_weights and self.downsample == "stride")):
             return self._by_matrices(parameters, inputs, statistics)
         if inputs.ndim == 4:
             return self._by_layers(parameters, inputs, statistics)

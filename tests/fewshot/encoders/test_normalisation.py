@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.normalisation import normalised_relu
+from metarl.fewshot.encoders.normalisation import normalised_relu
 
 
 def values(*shape: int) -> list[Tensor]:
