@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 
 from metarl.errors import RunError
 from metarl.runs import decoding
-from metarl.runs.decoding import MAX_DEPTH, OpenKind, decode, options_from_json, options_to_json
+from metarl.runs.decoding import MAX_DEPTH, OpenKind, OpenKinds, decode, options_from_json, options_to_json
 
 
 class EncoderConfig(Protocol):
@@ -74,7 +74,7 @@ def encoder_type(id: str) -> type:
     return known[id]
 
 
-ENCODERS = {EncoderConfig: OpenKind(lambda config: type(config).__name__.lower(), encoder_type)}
+ENCODERS: OpenKinds = {EncoderConfig: OpenKind(lambda config: type(config).__name__.lower(), encoder_type)}
 WRITTEN = options_to_json(Options(), open_kinds=ENCODERS)
 
 
@@ -96,7 +96,7 @@ def test_records_that_are_one_of_several_say_which() -> None:
     assert read(options_to_json(Options(encoder=None), open_kinds=ENCODERS)).encoder is None
 
 
-Edit = Callable[[dict], object]
+Edit = Callable[[dict[str, Any]], object]
 
 
 @pytest.mark.parametrize(
