@@ -1,6 +1,7 @@
 """The errors that a program shows its user as one line, the exit status of each, and the warning line."""
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -8,6 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+
+_OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # print says no file's name
 
 
 class UsageError(Exception):
@@ -92,11 +95,11 @@ def exit_status(program: Callable[[], object]) -> int:
         _discard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.filename is not None:
+        if isinstance(error.filename, str | bytes):
             return _end(1, f"error: {os.fsdecode(error.filename)}: {error.strerror}")
-        if not (status := _flush()):  # the fault was not stdout's
+        if error.errno not in _OUTPUT_FAULTS:
             raise
-        return status
+        return _unwritten(error)
     return _end(0)
 
 
@@ -118,10 +121,14 @@ def _flush() -> int:
         _discard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
-        _discard_output()
-        say(f"error: the output could not be written: {error.strerror}")
-        return 1
+        return _unwritten(error)
     return 0
+
+
+def _unwritten(error: OSError) -> int:
+    _discard_output()
+    say(f"error: the output could not be written: {error.strerror}")
+    return 1
 
 
 def _discard_output() -> None:

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 from metarl import checks
 from metarl.errors import RunError, UsageError, warn
@@ -26,7 +26,7 @@ from metarl.runs.files import TEMPORARY, encode_json, remove, sync_folder, write
 from metarl.runs.run_folder import Run, Which
 from metarl.runs.stored import StoreFolder, StoreRecord
 from metarl.runs.tensors import BrokenCheckpointError, TensorFile, check_state, check_structure, check_values
-from metarl.tasks import content_hash
+from metarl.tasks import Json, content_hash
 
 __all__ = [
     "BrokenCheckpointError",
@@ -282,7 +282,7 @@ class CheckpointFolder:
             files.need_folder(file.parent)
             value = read_object(file)
             check_format(value, _FORMAT)
-            if value.pop("checksum", None) != content_hash(value):
+            if value.pop("checksum", None) != content_hash(cast(Json, value)):
                 raise ValueError("it is damaged (its checksum differs)")
             record = options_from_json(_StateFile, value, file)
         except (OSError, ValueError) as error:
@@ -301,7 +301,7 @@ class CheckpointFolder:
 
 def _encode_state(record: _StateFile) -> bytes:
     content = options_to_json(record)
-    return encode_json({**content, "checksum": content_hash(content)})
+    return encode_json({**content, "checksum": content_hash(cast(Json, content))})
 
 
 def _write_folder(target: Path, content: dict[str, bytes]) -> None:

@@ -20,7 +20,6 @@ import msgspec
 
 from metarl.errors import RunError
 from metarl.runs import files
-from metarl.tasks import Json
 
 MAX_BYTES = 64 << 20
 """The largest JSON file that is read: 64 MiB."""
@@ -71,7 +70,7 @@ def decode(kind: type[Record], path: Path, *, format: int | None = None) -> Reco
         raise RunError(f"{path} {unreadable(error)}") from error
 
 
-def read_object(path: Path) -> dict[str, Json]:
+def read_object(path: Path) -> dict[str, object]:
     """The JSON object in a file.
 
     Raises:
@@ -88,10 +87,10 @@ def read_object(path: Path) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     check_json(value)
-    return value
+    return cast(dict[str, object], value)
 
 
-def check_format(value: Mapping[str, Json], format: int) -> None:
+def check_format(value: Mapping[str, object], format: int) -> None:
     """Raises ValueError where the field `format` has another number: a file of another version."""
     version = value.get("format")
     if type(version) is not int:
@@ -128,10 +127,10 @@ def options_from_json(
         check_json(value, at)
         return cast(Record, _read(kind, value, at, open_kinds))
     except ValueError as error:
-        raise RunError(f"{where} does not fit {kind.__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise RunError(f"{where} {unreadable(error)}") from error
 
 
-def options_to_json(options: object, *, open_kinds: OpenKinds = _CLOSED) -> dict[str, Json]:
+def options_to_json(options: object, *, open_kinds: OpenKinds = _CLOSED) -> dict[str, object]:
     """A record of options as JSON, defaults written out.
 
     Raises:
@@ -146,7 +145,7 @@ def options_to_json(options: object, *, open_kinds: OpenKinds = _CLOSED) -> dict
         raise ValueError(f"{kind.__name__} cannot be written as JSON: {error}") from error
     if not same or not isinstance(value, dict):
         raise ValueError(f"{kind.__name__} would not come back from JSON as it is: {options}")
-    return value
+    return cast(dict[str, object], value)
 
 
 def check_json(value: object, at: str = "$") -> None:
@@ -284,7 +283,7 @@ def _leaf(kind: object, value: object, at: str) -> object:
         raise ValueError(f"{at}: no JSON has the type {kind} ({error})") from error
 
 
-def _write(kind: object, value: object, at: str, open_kinds: OpenKinds) -> Json:
+def _write(kind: object, value: object, at: str, open_kinds: OpenKinds) -> object:
     """A value as JSON; its declared type says whether a record is to be named."""
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -310,7 +309,7 @@ def _write(kind: object, value: object, at: str, open_kinds: OpenKinds) -> Json:
     raise ValueError(f"{at}: {type(value).__name__} cannot be written as JSON")
 
 
-def _named(name: str, fields: dict[str, Json], at: str) -> Json:
+def _named(name: str, fields: dict[str, object], at: str) -> dict[str, object]:
     if TYPE in fields:
         raise ValueError(f"{at}: a record that is one of several cannot have a field {TYPE!r}")
     return {TYPE: name, **fields}

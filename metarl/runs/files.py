@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from metarl.errors import DiskFullError, RunError
-from metarl.tasks import Json
 
 TEMPORARY = ".tmp-"
 """Names that begin so are half-written, see `clean_up`."""
@@ -243,13 +242,17 @@ def numbers(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name))
 
 
-def encode_json(value: Mapping[str, Json]) -> bytes:
+def encode_json(value: Mapping[str, object]) -> bytes:
     """JSON for people to read: indented, one line end at the end.
 
     Raises:
-        ValueError: a NaN or an infinity, which JSON does not have, or text that is no UTF-8 (as file names may be).
+        ValueError: a NaN or an infinity or anything else that JSON does not have, or text that is no UTF-8 (as file
+            names may be).
     """
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -139,8 +139,8 @@ def _row(line: bytes) -> Row | None:
         row = _DECODER.decode(line)
     except (ValueError, RecursionError):
         return None
-    step = row.get("step")
-    return row if type(step) is int and 0 <= step < 1 << 63 else None
+    step, whole = row.get("step"), (value for value in row.values() if isinstance(value, int))
+    return row if isinstance(step, int) and step >= 0 and all(abs(value) < 1 << 63 for value in whole) else None
 
 
 def _number(value: float) -> float | None:

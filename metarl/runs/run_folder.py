@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar, final
+from typing import Literal, TypeVar, cast, final
 
 from metarl import checks
 from metarl.errors import RunError, UsageError, warn
@@ -67,7 +67,7 @@ class Experiment:
     @property
     def hash(self) -> str:
         """Content hash. A file that an id names (`/home/me/my_agent.py:mine`) may move to another folder."""
-        return content_hash(_without_folders(self.to_json()))
+        return content_hash(cast(Json, _without_folders(self.to_json())))
 
     def differences(self, other: "Experiment") -> tuple[str, ...]:
         """What differs, one phrase each: `options.learner.inner_lr is 0.1 there and 0.2 here`."""
@@ -78,7 +78,7 @@ class Experiment:
             if here.get(name, _ABSENT) != there.get(name, _ABSENT)
         )
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, object]:
         return json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
 
 
@@ -167,7 +167,7 @@ class Run:
             raise ValueError(f"an evaluation's name is of letters, digits, '.', '_' and '-', at most 200, got {name!r}")
         return self.evaluations / f"{name}.json"
 
-    def write_evaluation(self, name: str, content: Mapping[str, Json]) -> Path:
+    def write_evaluation(self, name: str, content: Mapping[str, object]) -> Path:
         """Writes `evaluations/<name>.json` at once or not at all, in place of an earlier one.
 
         Raises:
@@ -242,13 +242,15 @@ def open_run(
             before, or holds something that is not a run.
         RunError: another process is training in the folder, or it cannot be written.
     """
+    asked = Config(experiment, steps, (environment,))
+    _encode(folder, asked)
     _need_free_or_run(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, warning):
         for part in (folder, folder / "evaluations", folder / "videos"):
             files.clean_up(part)
-        yield _open(folder, Config(experiment, steps, (environment,)), warning)
+        yield _open(folder, asked, warning)
 
 
 def _open(folder: Path, asked: Config, warning: Callable[[str], None]) -> Run:
@@ -272,8 +274,14 @@ def _open(folder: Path, asked: Config, warning: Callable[[str], None]) -> Run:
 
 
 def _write(folder: Path, config: Config) -> Run:
+    write_atomically(folder / _CONFIG, _encode(folder, config))
+    return Run(folder, config)
+
+
+def _encode(folder: Path, config: Config) -> bytes:
+    """The content of `config.json`; UsageError for options that are not JSON."""
     try:
-        content = encode_json(
+        return encode_json(
             {
                 "format": _FORMAT,
                 "experiment": config.experiment.to_json(),
@@ -284,8 +292,6 @@ def _write(folder: Path, config: Config) -> Run:
         )
     except ValueError as error:
         raise UsageError(f"the options cannot be written into {folder / _CONFIG}: {error}") from error
-    write_atomically(folder / _CONFIG, content)
-    return Run(folder, config)
 
 
 def _need_free_or_run(folder: Path) -> None:
@@ -335,9 +341,9 @@ def _lock(descriptor: int, folder: Path, warning: Callable[[str], None]) -> None
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+def _flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested objects as one, `options.policy.width` for a name."""
-    flat: dict[str, Json] = {}
+    flat: dict[str, object] = {}
     for name, item in value.items():
         if isinstance(item, dict) and item:
             flat |= _flatten(item, f"{prefix}{name}.")
@@ -352,7 +358,7 @@ def _file_of(id: str) -> Path | None:
     return Path(place) if place.endswith(".py") else None
 
 
-def _without_folders(value: Json) -> Json:
+def _without_folders(value: object) -> object:
     """The same with every id of a file cut down to the file's name."""
     if isinstance(value, dict):
         return {name: _without_folders(item) for name, item in value.items()}

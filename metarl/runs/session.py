@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Never, TypeVar, cast, final
 
 from metarl import checks
 from metarl.errors import RunError, StoppedError, UsageError, warn
@@ -17,7 +17,7 @@ from metarl.runs.progress import progress
 from metarl.runs.run_folder import Experiment, Kind, Run
 from metarl.runs.tensors import BrokenCheckpointError, check_structure
 
-AnyExperience = TypeVar("AnyExperience", bound=Experience)
+AnyLearner = TypeVar("AnyLearner", bound=Learner[Never, object])
 Validate = Callable[[State], Metrics]
 """Metrics on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
 SCORE = "validation"
@@ -95,8 +95,8 @@ class RunRequest:
 
 def train(
     request: RunRequest,
-    learner: Learner[AnyExperience, object],
-    source: ExperienceSource[Learner[AnyExperience, object], AnyExperience],
+    learner: AnyLearner,
+    source: ExperienceSource[AnyLearner, Experience],
     validate: Validate,
     *,
     first_state: Callable[[int], State] | None = None,
@@ -132,8 +132,8 @@ def train(
 
 def train_run(
     run: Run,
-    learner: Learner[AnyExperience, object],
-    source: ExperienceSource[Learner[AnyExperience, object], AnyExperience],
+    learner: AnyLearner,
+    source: ExperienceSource[AnyLearner, Experience],
     validate: Validate,
     options: TrainingOptions,
     first_state: Callable[[int], State],
@@ -157,7 +157,14 @@ def train_run(
         stop_requested() as stop,
     ):
         book = _Book(checkpoints, recorder, options.keep, start, state, 0 if saved is None else saved.env_steps)
-        steps = outer_steps(learner, source, state, seed=experiment.seed, start=start, stop=options.steps)
+        steps = outer_steps(
+            cast(Learner[Experience, object], learner),  # it learns from what this source gives
+            cast(ExperienceSource[Learner[Experience, object], Experience], source),
+            state,
+            seed=experiment.seed,
+            start=start,
+            stop=options.steps,
+        )
         for step in range(start + 1, options.steps + 1):
             try:
                 with stop.step():
@@ -203,7 +210,7 @@ class _Book:
         if "env_steps" in own:
             own["env_steps"] = self._env_steps = self._env_steps + int(own["env_steps"])
         own["time/outer_step"] = outcome.seconds
-        figures = {name: float(value) if name != "env_steps" else value for name, value in (own | dict(judged)).items()}
+        figures = {name: float(value) for name, value in (own | dict(judged)).items()}
         self._recorder.log(outcome.step, figures)
         self.step, self._state = outcome.step, outcome.state
         return figures

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -14,8 +15,12 @@ import torch
 
 from metarl.errors import DiskFullError, RunError
 from metarl.learning.protocols import State
-from metarl.runs import checkpoints, files, metrics
+from metarl.learning.store import Store
+from metarl.runs import checkpoints, files, metrics, stored
+from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
+from tests.runs.tiny import make_run
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SAVING = ("open", "write", "fsync", "replace", "rename", "mkdir", "unlink", "ftruncate")
 
 
@@ -57,23 +62,38 @@ def full_disk(fail_at: int, code: int = errno.ENOSPC, forever: bool = True) -> F
 
 
 def install(monkeypatch: pytest.MonkeyPatch, system: object) -> None:
-    for module in (files, checkpoints, metrics):
+    for module in (files, checkpoints, metrics, stored):
         monkeypatch.setattr(module, "os", system)
 
 
 def state(value: float) -> State:
-    return State({"w": torch.full((3, 2), value), "b": torch.arange(4)}, {"m": torch.full((2,), -value)})
+    """Its store has a chunk for each value so far, the oldest dropped."""
+    store = Store()
+    for number in range(round(value)):
+        store = store.append({"n": torch.tensor([number])}, 2)
+    return State({"w": torch.full((3, 2), value), "b": torch.arange(4)}, {"m": torch.full((2,), -value)}, store)
 
 
-def saved_twice(folder: Path) -> None:
-    checkpoints.save(folder, 1, state(1.0), {"n": 1}, score=5.0, keep_last=1)
-    checkpoints.save(folder, 2, state(2.0), {"n": 2}, score=1.0, keep_last=1)
+def saved_twice(folder: Path) -> CheckpointFolder:
+    saved = CheckpointFolder(make_run(folder))
+    saved.save(1, state(1.0), env_steps=1, score=5.0, keep_last=1)
+    saved.save(2, state(2.0), env_steps=2, score=1.0, keep_last=1)
+    return saved
 
 
-def check_whole(folder: Path, step: int) -> None:
-    loaded = checkpoints.load(folder, step)
-    assert loaded.extra == {"n": step}
-    assert torch.equal(loaded.state.parameters["w"], state(float(step)).parameters["w"])
+def save_third(saved: CheckpointFolder, keep_last: int = 1) -> None:
+    saved.save(3, state(3.0), env_steps=3, keep_last=keep_last)
+
+
+def fresh(folder: Path) -> CheckpointFolder:
+    """As another process sees them."""
+    return CheckpointFolder(make_run(folder))
+
+
+def check_whole(loaded: Checkpoint) -> None:
+    expected = state(float(loaded.env_steps))
+    assert torch.equal(loaded.state.parameters["w"], expected.parameters["w"])
+    assert [int(chunk["n"]) for chunk in loaded.state.store.chunks] == [int(c["n"]) for c in expected.store.chunks]
 
 
 def names(folder: Path) -> list[str]:
@@ -82,10 +102,10 @@ def names(folder: Path) -> list[str]:
 
 def calls_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     counting = FaultyOs(10**9, KilledError)
-    saved_twice(tmp_path / "counted")
+    saved = saved_twice(tmp_path / "counted")
     with monkeypatch.context() as patch:
         install(patch, counting)
-        checkpoints.save(tmp_path / "counted", 3, state(3.0), {"n": 3}, keep_last=1)
+        save_third(saved)
     return counting.calls
 
 
@@ -93,24 +113,31 @@ def test_a_kill_between_any_two_calls_leaves_a_whole_latest_and_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = calls_of_a_save(tmp_path, monkeypatch)
-    assert calls > 12
+    assert calls > 20
     latest_steps = set()
     for fail_at in range(calls):
         folder = tmp_path / str(fail_at)
-        saved_twice(folder)
+        saved = saved_twice(folder)
         with monkeypatch.context() as patch:
             install(patch, FaultyOs(fail_at, KilledError))
             with pytest.raises(KilledError):
-                checkpoints.save(folder, 3, state(3.0), {"n": 3}, keep_last=1)
-        checkpoints.clean_up(folder)
-        assert all(name.isdigit() for name in names(folder)), names(folder)
+                save_third(saved)
+        saved = fresh(folder)
+        saved.clean_up()
+        assert all(name.isdigit() for name in names(folder / "checkpoints")), names(folder / "checkpoints")
+        assert not [name for name in names(folder / "store") if name.startswith(".")]
         warnings: list[str] = []
-        latest, best = checkpoints.latest(folder, warnings.append), checkpoints.best(folder, warnings.append)
+        latest, best = saved.latest(None, warnings.append), saved.best(None, warnings.append)
         assert latest is not None and best is not None and best.step == 1 and not warnings
-        check_whole(folder, latest.step)
+        check_whole(latest)
+        check_whole(best)
         latest_steps.add(latest.step)
-        checkpoints.save(folder, 3, state(3.0), {"n": 3}, keep_last=1)  # and the run can go on
-        assert checkpoints.steps(folder) == (1, 3)
+        resumed = fresh(folder)
+        assert resumed.latest(None) is not None
+        save_third(resumed)  # and the run can go on
+        assert saved.steps() == (1, 3)
+        check_whole(fresh(folder).load(3, None))
+        assert names(folder / "store") == ["0.safetensors", "1.safetensors", "2.safetensors"]
     assert latest_steps == {2, 3}
 
 
@@ -120,19 +147,21 @@ def test_a_kill_while_the_same_step_is_saved_again_keeps_one_of_the_two(
     found = set()
     for fail_at in range(200):
         folder = tmp_path / str(fail_at)
-        checkpoints.save(folder, 7, state(1.0), {"n": 1})
+        saved = CheckpointFolder(make_run(folder))
+        saved.save(7, state(0.0), env_steps=1)
         with monkeypatch.context() as patch:
             install(patch, FaultyOs(fail_at, KilledError))
             try:
-                checkpoints.save(folder, 7, state(2.0), {"n": 2})
+                saved.save(7, state(0.0), env_steps=2)
             except KilledError:
                 pass
             else:
                 break
-        checkpoints.clean_up(folder)
-        latest = checkpoints.latest(folder)
-        assert latest is not None and names(folder) == ["7"]
-        found.add(latest.extra["n"])
+        saved = fresh(folder)
+        saved.clean_up()
+        latest = saved.latest(None)
+        assert latest is not None and names(folder / "checkpoints") == ["7"]
+        found.add(latest.env_steps)
     assert found == {1, 2}
 
 
@@ -143,14 +172,14 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_torn_one(
         (path / "params.safetensors").unlink()
         raise KilledError
 
-    saved_twice(tmp_path)
+    saved = saved_twice(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(files.shutil, "rmtree", killed_half_way)
         with pytest.raises(KilledError):
-            checkpoints.save(tmp_path, 3, state(3.0), {"n": 3}, keep_last=1)
-    assert checkpoints.steps(tmp_path) == (1, 3)
-    checkpoints.clean_up(tmp_path)
-    assert names(tmp_path) == ["1", "3"]
+            save_third(saved)
+    assert saved.steps() == (1, 3)
+    fresh(tmp_path).clean_up()
+    assert names(tmp_path / "checkpoints") == ["1", "3"]
 
 
 def test_files_reach_the_disk_before_their_name_and_the_name_before_the_return(
@@ -163,7 +192,7 @@ def test_files_reach_the_disk_before_their_name_and_the_name_before_the_return(
     class Recorder(FaultyOs):
         def open(self, path: Path, *arguments: int) -> int:
             descriptor = os.open(path, *arguments)
-            opened[descriptor] = Path(path).name
+            opened[descriptor] = re.sub(r"^\.tmp-.*", ".tmp-", Path(path).name)  # what follows is random
             return descriptor
 
         def fsync(self, descriptor: int) -> None:
@@ -177,52 +206,54 @@ def test_files_reach_the_disk_before_their_name_and_the_name_before_the_return(
             os.replace(_source, target)
             done.append(f"replace {target.name}")
 
+    saved = CheckpointFolder(make_run(tmp_path / "run"))
     install(monkeypatch, Recorder(10**9, KilledError))
-    folder = tmp_path / "checkpoints"
-    checkpoints.save(folder, 3, state(3.0), {"n": 3})
-    files.write_atomically(folder / "file", b"content")
-    written = [f"sync {name}" for name in ("params.safetensors", "optimizer.safetensors", "state.json", ".tmp-3")]
+    saved.save(3, State({"w": torch.zeros(1)}, {}, Store().append({"n": torch.zeros(1)})))
+    files.write_atomically(tmp_path / "file", b"content")
+    written = [f"sync {name}" for name in ("params.safetensors", "optimizer.safetensors", "state.json", ".tmp-")]
     assert done == [
-        f"sync {tmp_path.name}", *written, "rename 3", "sync checkpoints",
-        "sync .tmp-file", "replace file", "sync checkpoints",
+        "sync run", "sync .tmp-", "replace 0.safetensors", "sync store",
+        "sync run", *written, "rename 3", "sync checkpoints",
+        "sync .tmp-", "replace file", f"sync {tmp_path.name}",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("forever", [True, False])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("code", "forever"), [(errno.ENOSPC, True), (errno.EDQUOT, False)])
 def test_a_full_disk_at_any_call_is_one_line_and_leaves_no_debris(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, forever: bool
 ) -> None:
     failed = 0
     for fail_at in range(200):
         folder = tmp_path / str(fail_at)
-        saved_twice(folder)
+        saved = saved_twice(folder)
         with monkeypatch.context() as patch:
             install(patch, full_disk(fail_at, code, forever))
             try:
-                checkpoints.save(folder, 3, state(3.0), {"n": 3}, keep_last=2)
+                save_third(saved, keep_last=2)
             except DiskFullError as error:
                 told = str(error)
             else:
                 break
         failed += 1
-        assert "\n" not in told and str(folder / "3") in told
-        assert names(folder) in (["1", "2"], ["1", "2", "3"])
-        for step in checkpoints.steps(folder):
-            check_whole(folder, step)
+        assert "\n" not in told and str(folder) in told
+        assert names(folder / "checkpoints") in (["1", "2"], ["1", "2", "3"])
+        assert not [name for name in names(folder / "store") if name.startswith(".")]
+        for step in saved.steps():
+            check_whole(fresh(folder).load(step, None))
+        save_third(saved, keep_last=2)  # there is room again
+        check_whole(fresh(folder).load(3, None))
     assert failed > 10
 
 
 def test_other_faults_of_the_system_are_run_errors_and_leave_no_debris(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved_twice(tmp_path)
-    fault = FaultyOs(3, lambda: OSError(errno.EIO, "Input/output error"), forever=False)
-    install(monkeypatch, fault)
+    saved = saved_twice(tmp_path)
+    install(monkeypatch, FaultyOs(9, lambda: OSError(errno.EIO, "Input/output error"), forever=False))
     with pytest.raises(RunError, match=r"could not write .*/3: Input/output error") as caught:
-        checkpoints.save(tmp_path, 3, state(3.0), {"n": 3})
+        save_third(saved)
     assert not isinstance(caught.value, DiskFullError)
-    assert names(tmp_path) == ["1", "2"]
+    assert names(tmp_path / "checkpoints") == ["1", "2"]
 
 
 def test_a_file_replaced_atomically_is_old_or_new_after_a_kill_or_a_full_disk(
@@ -232,19 +263,21 @@ def test_a_file_replaced_atomically_is_old_or_new_after_a_kill_or_a_full_disk(
     for fail_at in range(9):
         for system in (FaultyOs(fail_at, KilledError), full_disk(fail_at)):
             path.write_bytes(b"old")
+            before = names(tmp_path)
             with monkeypatch.context() as patch:
                 install(patch, system)
                 try:
                     files.write_atomically(path, b"new content")
                 except DiskFullError:
-                    assert names(tmp_path) == ["file"]
+                    assert names(tmp_path) == before
                 except KilledError:
                     pass
                 else:
                     assert system.calls <= fail_at and path.read_bytes() == b"new content"
             assert path.read_bytes() in (b"old", b"new content")
-    files.write_atomically(path, b"newer")  # over whatever a kill left behind
-    assert names(tmp_path) == ["file"] and path.read_bytes() == b"newer"
+    assert len(names(tmp_path)) > 1  # what kills left behind
+    files.clean_up(tmp_path)
+    assert names(tmp_path) == ["file"]
 
 
 def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,12 +307,13 @@ def test_a_full_disk_takes_the_metrics_line_back(tmp_path: Path, monkeypatch: py
 
 LIMITED = """
 import resource, sys, pathlib, torch
-from metarl.runs import checkpoints
 from metarl import errors
-from metarl.learning import protocols
-folder = pathlib.Path(sys.argv[1])
+from metarl.learning.protocols import State
+from metarl.runs.checkpoints import CheckpointFolder
+from tests.runs.tiny import make_run
+saved = CheckpointFolder(make_run(pathlib.Path(sys.argv[1])))
 def save(step, size):
-    checkpoints.save(folder, step, protocols.State({"w": torch.ones(size)}, {}), {})
+    saved.save(step, State({"w": torch.ones(size)}, {}))
 save(1, 10)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.exit(errors.exit_status(lambda: save(2, 10_000)))
@@ -289,7 +323,7 @@ sys.exit(errors.exit_status(lambda: save(2, 10_000)))
 def test_a_real_limit_on_file_size_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert hasattr(resource, "RLIMIT_FSIZE")
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: no room to write") and done.stderr.count("\n") == 1
@@ -298,4 +332,4 @@ def test_a_real_limit_on_file_size_is_one_line_and_exit_1(tmp_path: Path) -> Non
 
 def test_a_device_that_is_full_is_a_disk_full_error() -> None:
     with pytest.raises(DiskFullError, match="No space left"), files.writing(Path("/dev/full")):
-        files.write_synced(Path("/dev/full"), b"content")
+        Path("/dev/full").write_bytes(b"content")

@@ -4,25 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from metarl.errors import RunError, UsageError, exit_status
+from metarl.errors import RunError, UsageError
 from metarl.runs import run_folder
-from metarl.runs.interrupt import stop_requested
+from metarl.runs.decoding import options_from_json
 from metarl.runs.provenance import Environment, environment
-from metarl.runs.run_folder import Experiment
+from metarl.runs.run_folder import Config, Experiment, evaluation_name
+from tests.runs.tiny import EXPERIMENT, HERE
 
-EXPERIMENT = Experiment("maml", {"inner_rate": 0.1, "policy": {"hidden": [64, 64]}}, "point-navigation", "0123", seed=3)
-HERE = Environment(1, {"python": "3.11.7", "torch": "2.13.0"}, "abc123", dirty=False)
+POLICY = {"hidden": [64, 64]}
 
 
 def start(folder: Path, experiment: Experiment = EXPERIMENT, steps: int = 10, here: Environment = HERE) -> list[str]:
-    """Claims the folder and lets it go; returns the warnings."""
+    """Opens the folder and lets it go; returns the warnings."""
     warnings: list[str] = []
-    with run_folder.claim(folder, experiment, steps=steps, environment=here, warning=warnings.append):
+    with run_folder.open_run(folder, experiment, steps=steps, environment=here, warning=warnings.append):
         pass
     return warnings
 
@@ -32,12 +31,13 @@ def test_a_new_run_writes_down_all_that_is_needed_to_repeat_it(tmp_path: Path) -
     assert start(folder) == []
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"]["options"] == EXPERIMENT.options
+    assert config["format"] == 2 and config["experiment_hash"] == EXPERIMENT.hash
     assert config["experiment"]["distribution"] == "point-navigation" and config["experiment"]["seed"] == 3
     assert config["environments"] == [
         {"threads": 1, "versions": {"python": "3.11.7", "torch": "2.13.0"}, "revision": "abc123", "dirty": False}
     ]
     run = run_folder.read(folder)
-    assert run.config == run_folder.Config(EXPERIMENT, 10, (HERE,)) and run.folder == folder
+    assert run.config == Config(EXPERIMENT, 10, (HERE,)) and run.folder == folder
 
 
 def test_the_same_again_goes_on_and_changes_nothing(tmp_path: Path) -> None:
@@ -55,12 +55,18 @@ def test_the_same_again_goes_on_and_changes_nothing(tmp_path: Path) -> None:
         ({"distribution": "ant"}, "distribution is point-navigation there and ant here"),
         ({"distribution_hash": "4567"}, "distribution_hash is 0123 there and 4567 here"),
         ({"device": "cuda"}, "device is cpu there and cuda here"),
-        ({"options": {"inner_rate": 0.2, "policy": {"hidden": [64, 64]}}}, "options.inner_rate is 0.1 there and 0.2"),
-        ({"options": {"inner_rate": 0.1, "policy": {"hidden": [32]}}}, r"policy.hidden is \[64, 64\] there and \[32\]"),
-        ({"options": {"inner_rate": 0.1}}, r"options.policy.hidden is \[64, 64\] there and absent here"),
         (
-            {"options": {"inner_rate": 0.1, "new": None, "policy": {"hidden": [64, 64]}}},
-            "options.new is absent there and None here",
+            {"options": {"learner": {"inner_lr": 0.2, "policy": POLICY}}},
+            "options.learner.inner_lr is 0.1 there and 0.2",
+        ),
+        (
+            {"options": {"learner": {"inner_lr": 0.1, "policy": {"hidden": [32]}}}},
+            r"learner.policy.hidden is \[64, 64\] there and \[32\]",
+        ),
+        ({"options": {"learner": {"inner_lr": 0.1}}}, r"policy.hidden is \[64, 64\] there and absent here"),
+        (
+            {"options": {"learner": {"inner_lr": 0.1, "new": None, "policy": POLICY}}},
+            "options.learner.new is absent there and None here",
         ),
     ],
 )
@@ -76,8 +82,40 @@ def test_another_experiment_is_refused_and_what_differs_is_named(
 
 def test_tuples_are_the_lists_they_become_in_json(tmp_path: Path) -> None:
     start(tmp_path)
-    options: dict[str, object] = {"inner_rate": 0.1, "policy": {"hidden": (64, 64)}}
-    assert EXPERIMENT.differences(Experiment(**{**vars(EXPERIMENT), "options": options})) == ()
+    options = {"learner": {"inner_lr": 0.1, "policy": {"hidden": (64, 64)}}}
+    same = dataclasses.replace(EXPERIMENT, options=options)
+    assert EXPERIMENT.differences(same) == () and EXPERIMENT.hash == same.hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 4}, {"device": "cuda"}, {"options": {}}, {"learner": "/a/other.py:mine"}, {"distribution_hash": "1"}],
+)
+def test_the_hash_tells_experiments_apart(change: dict[str, object]) -> None:
+    assert dataclasses.replace(EXPERIMENT, **change).hash != EXPERIMENT.hash
+
+
+def test_the_file_of_an_id_may_move_and_nothing_else_of_it() -> None:
+    def of(learner: str, encoder: str) -> str:
+        options = {"learner": {"encoder": {"type": encoder}}}
+        return dataclasses.replace(EXPERIMENT, learner=learner, options=options).hash
+
+    assert of("/home/a/mine.py:Mine", "/home/a/nets.py:Net") == of("/work/mine.py:Mine", "/work/nets.py:Net")
+    assert of("/home/a/mine.py:Mine", "x") != of("/home/a/mine.py:Other", "x")
+    assert of("x", "/home/a/mine.py:Mine") != of("x", "/home/a/yours.py:Mine")
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"seed": 2**63}, {"learner": "mine.py:Mine"}])
+def test_an_experiment_that_cannot_be_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="seed must be between 0 and|by their absolute paths"):
+        dataclasses.replace(EXPERIMENT, **change)
+
+
+def test_options_that_json_does_not_have_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for value in (float("nan"), "\udcff"):
+        with pytest.raises(UsageError, match="options cannot be written into .*JSON"):
+            start(tmp_path / "run", dataclasses.replace(EXPERIMENT, options={"learner": {"rate": value}}))
+    assert os.listdir(tmp_path) == []
 
 
 def test_steps_may_grow_and_not_shrink(tmp_path: Path) -> None:
@@ -130,16 +168,89 @@ def test_a_start_that_was_killed_before_its_config_is_started_again(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"format": 2}', '{"format": 1}', '{"format": 1, "steps": 1, "environments": [], "experiment": 3}',
-     '{"format": 1, "steps": 1, "environments": [3], "experiment": {}}', "\udcff", '{"format": NaN}', "[" * 100_000],
+    ["", "[]", "{}", '{"format": 3}', '{"format": 2}', '{"format": 2, "steps": 1, "environments": [], "experiment": 3}',
+     '{"format": 2, "steps": 1, "environments": [3], "experiment": {}}', "\udcff", '{"format": NaN}', "[" * 100_000],
 )  # fmt: skip
 def test_a_damaged_config_is_one_clear_line(tmp_path: Path, content: str) -> None:
     start(tmp_path)
     (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
     for attempt in (lambda: start(tmp_path), lambda: run_folder.read(tmp_path)):
-        with pytest.raises(RunError, match=r"config.json cannot be read \(.*restore it") as caught:
+        with pytest.raises(RunError, match=r"config.json cannot be read: .*restore it") as caught:
             attempt()
         assert "\n" not in str(caught.value)
+
+
+def edit(folder: Path, *path: str, value: object) -> None:
+    """Changes one value of the config."""
+    content = json.loads((folder / "config.json").read_text())
+    part = content
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_a_run_of_another_version_is_one_clear_line(tmp_path: Path) -> None:
+    start(tmp_path)
+    edit(tmp_path, "format", value=1)
+    with pytest.raises(RunError, match="another version of metarl wrote it: format 1, this one reads format 2"):
+        run_folder.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("experiment", "seed"), 4),
+        (("experiment", "options", "learner", "inner_lr"), 0.2),
+        (("experiment", "distribution"), "cheetah-terrain"),
+        (("experiment", "device"), "cuda"),
+        (("experiment_hash",), "0" * 16),
+    ],
+)
+def test_an_experiment_changed_by_hand_is_noticed(tmp_path: Path, path: tuple[str, ...], value: object) -> None:
+    start(tmp_path)
+    edit(tmp_path, *path, value=value)
+    with pytest.raises(RunError, match=r"cannot be read: \$: the experiment was changed by hand: its hash is"):
+        run_folder.read(tmp_path)
+
+
+def test_a_run_can_be_told_where_a_file_has_moved_to(tmp_path: Path) -> None:
+    start(tmp_path / "run", dataclasses.replace(EXPERIMENT, learner="/gone/mine.py:Mine"))
+    edit(tmp_path / "run", "experiment", "learner", value="/here/mine.py:Mine")
+    assert run_folder.read(tmp_path / "run").config.experiment.learner == "/here/mine.py:Mine"
+
+
+def test_code_inside_a_runs_folder_is_not_for_running(tmp_path: Path) -> None:
+    start(tmp_path / "run", dataclasses.replace(EXPERIMENT, learner="/gone/mine.py:Mine"))
+    for place in (tmp_path / "run", tmp_path / "run" / "videos" / ".."):
+        edit(tmp_path / "run", "experiment", "learner", value=f"{place}/mine.py:Mine")
+        with pytest.raises(RunError, match="names code inside the run's own folder"):
+            run_folder.read(tmp_path / "run")
+    edit(tmp_path / "run", "experiment", "learner", value="mine.py:Mine")
+    with pytest.raises(RunError, match="absolute paths, not 'mine.py:Mine'"):
+        run_folder.read(tmp_path / "run")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerOptions:
+    inner_lr: float
+    policy: dict[str, tuple[int, ...]]
+
+
+def test_a_group_of_options_is_read_as_its_record(tmp_path: Path) -> None:
+    start(tmp_path)
+    run = run_folder.read(tmp_path)
+    assert run.options("learner", LearnerOptions) == LearnerOptions(0.1, {"hidden": (64, 64)})
+    with pytest.raises(RunError, match=r"config.json has no options 'tasks'; there are learner"):
+        run.options("tasks", LearnerOptions)
+    with pytest.raises(RunError, match=r"config.json cannot be read: \$.experiment.options.learner: unknown field"):
+        run.options("learner", Experiment)
+
+
+def test_a_run_is_shown_in_a_line(tmp_path: Path) -> None:
+    start(tmp_path / "ice")
+    run = run_folder.read(tmp_path / "ice")
+    assert repr(run) == f"<Run {tmp_path / 'ice'}: maml on point-navigation, seed 3>"
 
 
 def test_reading_what_is_no_run(tmp_path: Path) -> None:
@@ -149,15 +260,28 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
 
 
 def test_evaluations_are_written_at_once(tmp_path: Path) -> None:
-    with run_folder.claim(tmp_path, EXPERIMENT, steps=1, environment=HERE) as run:
+    with run_folder.open_run(tmp_path, EXPERIMENT, steps=1, environment=HERE) as run:
         path = run.write_evaluation("test", {"score": 1.0})
         with pytest.raises(ValueError, match="JSON"):
             run.write_evaluation("test", {"score": float("nan")})
-        with pytest.raises((ValueError, TypeError), match="tset"):  # TypeError where annotations are checked
-            run.evaluation("tset")  # type: ignore[arg-type]
     assert path == tmp_path / "evaluations" / "test.json" and json.loads(path.read_text()) == {"score": 1.0}
     assert os.listdir(path.parent) == ["test.json"]
     assert run.videos == tmp_path / "videos" and run.checkpoints == tmp_path / "checkpoints"
+
+
+def test_an_evaluation_of_another_kind_has_a_file_of_its_own(tmp_path: Path) -> None:
+    assert evaluation_name("test") == "test"
+    assert evaluation_name("validation", "5-tasks", "20w5s", checkpoint="best") == "validation-5-tasks-20w5s-best"
+    with pytest.raises((ValueError, TypeError), match="tset"):  # TypeError where annotations are checked
+        evaluation_name("tset")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../test", "a/b", "-x", ".tmp-x", "x" * 201, "a\nb", "ä", "a b"])
+def test_an_evaluations_name_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+    with run_folder.open_run(tmp_path / "run", EXPERIMENT, steps=1, environment=HERE) as run:
+        with pytest.raises(ValueError, match="an evaluation's name is of letters"):
+            run.write_evaluation(name, {})
+        assert not run.evaluations.exists()
 
 
 HOLDER = """
@@ -165,8 +289,8 @@ import sys, pathlib
 from metarl.runs import run_folder
 from metarl.runs.provenance import Environment
 experiment = run_folder.Experiment("maml", {}, "point", "0", 0)
-with run_folder.claim(pathlib.Path(sys.argv[1]), experiment, steps=1, environment=Environment(1, {}, "none", False)):
-    print("claimed", flush=True)
+with run_folder.open_run(pathlib.Path(sys.argv[1]), experiment, steps=1, environment=Environment(1, {}, "none", False)):
+    print("open", flush=True)
     sys.stdin.read()
 """
 
@@ -175,7 +299,7 @@ def test_two_processes_never_train_in_one_folder_and_a_kill_frees_it(tmp_path: P
     nowhere, experiment = Environment(1, {}, "none", False), Experiment("maml", {}, "point", "0", 0)
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "claimed\n"
+        assert holder.stdout is not None and holder.stdout.readline() == "open\n"
         with pytest.raises(
             RunError, match=rf"another process \(pid {holder.pid}\) is training in .*wait until it ends"
         ):
@@ -189,77 +313,4 @@ def test_two_processes_never_train_in_one_folder_and_a_kill_frees_it(tmp_path: P
 def test_what_this_process_runs_in() -> None:
     here = environment(threads=2)
     assert here.threads == 2 and here.versions["torch"].startswith("2.")
-    assert Environment.from_json(json.loads(json.dumps(here.to_json()))) == here
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (UsageError("no such\nid"), 2, "error: no such id\n"),
-        (RunError("the disk is full"), 1, "error: the disk is full\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\n"),
-        (None, 0, ""),
-    ],
-)
-def test_errors_become_one_line_and_an_exit_status(
-    capsys: pytest.CaptureFixture[str], error: BaseException | None, status: int, line: str
-) -> None:
-    def program() -> None:
-        if error is not None:
-            raise error
-
-    assert exit_status(program) == status
-    assert capsys.readouterr().err == line
-
-
-def test_a_reader_that_has_gone_ends_the_program_in_silence() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    program = "import sys; from metarl.errors import exit_status; sys.exit(exit_status(lambda: print('x' * 9)))"
-    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_another_broken_pipe_is_no_silent_end() -> None:
-    def program() -> None:
-        raise BrokenPipeError
-
-    with pytest.raises(BrokenPipeError):
-        exit_status(program)
-
-
-def test_other_errors_keep_their_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        exit_status(lambda: 1 // 0)
-
-
-def test_ctrl_c_is_a_question_the_first_time_and_an_interruption_the_second() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stop_requested() as stop:
-        assert not stop()
-        signal.raise_signal(signal.SIGINT)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_sigterm_asks_to_stop_too() -> None:
-    with stop_requested() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop()
-
-
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    answers: list[bool] = []
-
-    def work() -> None:
-        with stop_requested() as stop:
-            answers.append(stop())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert answers == [False]
+    assert options_from_json(type(here), json.loads(json.dumps(here.to_json())), "config.json") == here
