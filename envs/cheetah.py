@@ -136,7 +136,7 @@ class CheetahSimulator:
 
     def set_task(self, index: int, task: Task) -> None:
         if self._objective != "forward":
-            self._target[index] = task[self._objective]
+            self._target[index] = task.number(self._objective)
         ground = self._grounds[index] = self._ground_of(task)
         self._pool.load(index, ground.model)
         self._sloped = np.array([i for i, ground in enumerate(self._grounds) if ground.slope], np.intp)

@@ -42,7 +42,7 @@ class PointSimulator:
         self._trails: list[list[ndarray]] = [[] for _ in range(num_envs)]
 
     def set_task(self, index: int, task: Task) -> None:
-        self._goals[index] = task["goal_x"], task["goal_y"]
+        self._goals[index] = task.number("goal_x"), task.number("goal_y")
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
         self._positions[index] = 0.0

@@ -98,11 +98,12 @@ PARAMETERS: Mapping[str, Range] = {
 
 def ground_parameters(task: Task) -> dict[str, float]:
     """All of a ground's parameters: the task's, and HalfCheetah-v5's for the rest."""
-    for name, value in task.parameters:
+    given = {name: task.number(name) for name, _ in task.parameters}
+    for name, value in given.items():
         if not PARAMETERS[name].low <= value <= PARAMETERS[name].high:
             limits = f"{PARAMETERS[name].low:g} to {PARAMETERS[name].high:g}"
             raise ValueError(f"the ground's {name} can be {limits}, got {value:g} in {task}")
-    return {name: allowed.default for name, allowed in PARAMETERS.items()} | dict(task.parameters)
+    return {name: allowed.default for name, allowed in PARAMETERS.items()} | given
 
 
 def heights(amplitude: float, wavelength: float, seed: int) -> Float[ndarray, "row column"]:

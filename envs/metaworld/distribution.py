@@ -114,13 +114,13 @@ def metaworld(id: str) -> EnvDistribution:
         train=tuple(map(family, classes.train)),
         validation=tuple(map(family, classes.train)),
         test=tuple(map(family, classes.test)),
-        listed=(
+        split_sizes=(
             TRAIN_GOALS * len(classes.train),
             2 * VALIDATION_GOALS if alone else VALIDATION_GOALS * len(classes.train),
             TRAIN_GOALS if alone else TEST_GOALS * len(classes.test),
         ),
-        train_listed=not variant.fresh,
-        lists_of=goals,
+        fixed_training_list=not variant.fresh,
+        list_seed_id=goals,
     )
     return EnvDistribution(
         space,

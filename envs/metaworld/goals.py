@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import final
 
-from metarl.tasks import Apart, Choice, Family, Uniform
+from metarl.tasks import Choice, Family, MinDistance, Range, Uniform
 
 RESOLUTION = 1e-6  # m
 
@@ -219,11 +219,11 @@ BENCHMARKS: Mapping[str, Classes] = {
 def family(name: str) -> Family:
     """A class as a family of tasks, with the entries of its random vector as parameters `rand_0`, `rand_1`, ... (m)."""
     reset = RESETS[name]
-    parameters: dict[str, Uniform | Choice] = {}
+    parameters: dict[str, Range] = {}
     for index, (low, high) in enumerate(zip(reset.low, reset.high, strict=True)):
         fixed = high - low < RESOLUTION
         parameters[f"rand_{index}"] = Choice((low,), "m") if fixed else Uniform(low, high, RESOLUTION, "m")
-    apart = None
-    if reset.apart is not None:
-        apart = Apart(("rand_0", "rand_1"), reset.keep_off or ("rand_3", "rand_4"), reset.apart, "m")
-    return Family(name, parameters, apart)
+    if reset.apart is None:
+        return Family(name, parameters)
+    apart = MinDistance(("rand_0", "rand_1"), reset.keep_off or ("rand_3", "rand_4"), reset.apart, "m")
+    return Family(name, parameters, (apart,))

@@ -91,7 +91,7 @@ class Crew:
 
 def rand_vec(task: Task) -> tuple[float, ...]:
     """The random vector of metaworld's reset."""
-    return tuple(task[f"rand_{index}"] for index in range(len(task.parameters)))
+    return tuple(task.number(f"rand_{index}") for index in range(len(task.parameters)))
 
 
 def outcome(arrays: Arrays) -> Outcome:

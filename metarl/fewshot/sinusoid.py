@@ -23,7 +23,7 @@ class Sinusoids:
     id: str = "sinusoid"
     held_out: bool = True
     space: TaskSpace = dataclasses.field(
-        default_factory=lambda: TaskSpace("sinusoid", _FAMILIES, _FAMILIES, _FAMILIES, listed=(100, 100, 600))
+        default_factory=lambda: TaskSpace("sinusoid", _FAMILIES, _FAMILIES, _FAMILIES, split_sizes=(100, 100, 600))
     )
     """Amplitudes and phases, in splits that share none."""
 

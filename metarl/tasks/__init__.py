@@ -1,15 +1,19 @@
 """What is asked: tasks, the ranges they are drawn from, and the splits that are kept apart."""
 
-from metarl.tasks.ranges import Apart, Choice, Uniform
+from metarl.tasks.ranges import Choice, Constraint, LinearInequality, MinDistance, Range, Uniform
 from metarl.tasks.space import Family, TaskDistribution, TaskSpace
-from metarl.tasks.task import SPLITS, Json, Score, Split, Task, content_hash
+from metarl.tasks.task import SPLITS, Json, Scalar, Score, Split, Task, content_hash
 
 __all__ = [
     "SPLITS",
-    "Apart",
     "Choice",
+    "Constraint",
     "Family",
     "Json",
+    "LinearInequality",
+    "MinDistance",
+    "Range",
+    "Scalar",
     "Score",
     "Split",
     "Task",

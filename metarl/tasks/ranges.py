@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from metarl.tasks.task import Task
+from metarl.tasks.task import Scalar, Task
 
 
 @final
@@ -38,26 +38,49 @@ class Uniform:
 class Choice:
     """One of a few values, each as likely."""
 
-    values: tuple[float, ...]
+    values: tuple[Scalar, ...]
     unit: str
 
-    def draw(self, rng: np.random.Generator) -> float:
+    def draw(self, rng: np.random.Generator) -> Scalar:
         return self.values[int(rng.integers(len(self.values)))]
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Apart:
-    """Two points of a task that are at least some distance apart; tasks where they are not are drawn again."""
+class MinDistance:
+    """‖x − y‖ ≥ d: two points of a task are at least some distance apart."""
 
     one: tuple[str, ...]
-    """The parameters that are the one point's coordinates."""
+    """The parameters that are the coordinates of x."""
     other: tuple[str | float, ...]
-    """The other point's: parameters, or numbers."""
+    """Those of y: parameters, or numbers."""
     distance: float
+    """d."""
     unit: str
 
     def holds(self, task: Task) -> bool:
-        one = [task[name] for name in self.one]
-        other = [task[x] if isinstance(x, str) else x for x in self.other]
+        one = [task.number(name) for name in self.one]
+        other = [task.number(x) if isinstance(x, str) else x for x in self.other]
         return math.dist(one, other) >= self.distance
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class LinearInequality:
+    """Σᵢ wᵢ pᵢ ≥ b over some of a task's parameters p."""
+
+    weights: tuple[tuple[str, float], ...]
+    """(parameter, wᵢ) pairs."""
+    minimum: float
+    """b."""
+    unit: str
+    """Of the sum."""
+
+    def holds(self, task: Task) -> bool:
+        return sum(weight * task.number(name) for name, weight in self.weights) >= self.minimum
+
+
+Range = Uniform | Choice
+"""Where one parameter is drawn from."""
+Constraint = MinDistance | LinearInequality
+"""What a task's parameters must fulfil together; tasks that do not are drawn again."""

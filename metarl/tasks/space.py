@@ -8,35 +8,41 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
-from metarl.tasks.ranges import Apart, Choice, Uniform
+from metarl.tasks.ranges import Constraint, Range
 from metarl.tasks.task import SPLITS, Json, Split, Task, content_hash
+
+_DRAWS = 1000  # in search of a task, before it is said that there is none
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Tasks of one kind: a name, and where each parameter is drawn from."""
+    """Tasks of one kind: a name, where each parameter is drawn from, and what they must fulfil together."""
 
     name: str
-    parameters: Mapping[str, Uniform | Choice]
-    apart: Apart | None = None
+    parameters: Mapping[str, Range]
+    constraints: tuple[Constraint, ...] = ()
+    """Tasks that break one are drawn again."""
 
     def draw(self, rng: np.random.Generator) -> Task:
-        for _ in range(1000):
+        for _ in range(_DRAWS):
             task = Task.of(self.name, **{name: source.draw(rng) for name, source in sorted(self.parameters.items())})
-            if self.apart is None or self.apart.holds(task):
+            if all(constraint.holds(task) for constraint in self.constraints):
                 return task
-        raise ValueError(f"no task of family {self.name!r} with {self.apart} in 1000 draws")
+        raise ValueError(f"no task of family {self.name!r} fulfils {self.constraints} in {_DRAWS} draws")
 
     def spec(self) -> dict[str, Json]:
         spec: dict[str, Json] = {
             "name": self.name,
-            "parameters": {
-                name: {"kind": type(source).__name__} | json.loads(json.dumps(dataclasses.asdict(source)))
-                for name, source in self.parameters.items()
-            },
+            "parameters": {name: _described(source) for name, source in self.parameters.items()},
         }
-        return spec if self.apart is None else spec | {"apart": json.loads(json.dumps(dataclasses.asdict(self.apart)))}
+        if self.constraints:
+            spec["constraints"] = [_described(constraint) for constraint in self.constraints]
+        return spec
+
+
+def _described(record: Range | Constraint) -> dict[str, Json]:
+    return {"kind": type(record).__name__} | json.loads(json.dumps(dataclasses.asdict(record)))
 
 
 @runtime_checkable
@@ -79,13 +85,14 @@ class TaskSpace:
     validation: tuple[Family, ...]
     test: tuple[Family, ...]
     held_out: bool = True
-    listed: tuple[int, int, int] = (40, 20, 40)
+    split_sizes: tuple[int, int, int] = (40, 20, 40)
     """Tasks in the frozen train, validation and test lists."""
-    train_listed: bool = False
-    """Training too draws from its frozen list, instead of afresh: the published protocol of some benchmarks."""
-    lists_of: str | None = None
-    """What the frozen lists are drawn for; the id if None. Distributions that share it, and their families, share
-    their lists."""
+    fixed_training_list: bool = False
+    """`sample("train", ...)` draws from the frozen training list instead of afresh: the protocol of benchmarks that
+    publish their training tasks."""
+    list_seed_id: str | None = None
+    """Seeds the frozen lists in place of the id: variants of a distribution (another reward, another observation)
+    that share it and their families have the same tasks."""
 
     def families(self, split: Split) -> tuple[Family, ...]:
         table = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -98,26 +105,27 @@ class TaskSpace:
         spec: dict[str, Json] = {
             "id": self.id,
             "held_out": self.held_out,
-            "listed": list(self.listed),
+            "split_sizes": list(self.split_sizes),
             "families": {split: [family.spec() for family in self.families(split)] for split in SPLITS},
         }
         # What a distribution does not use is not in its spec: the hashes of runs made before it existed still hold.
-        if self.train_listed:
-            spec["train_listed"] = True
-        if self.lists_of is not None:
-            spec["lists_of"] = self.lists_of
+        if self.fixed_training_list:
+            spec["fixed_training_list"] = True
+        if self.list_seed_id is not None:
+            spec["list_seed_id"] = self.list_seed_id
         return spec
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> tuple[Task, ...]:
         """Draws `count` tasks: afresh for `train`, without repetition from the frozen list for the other splits.
 
-        Where training is on a list too (`train_listed`), each of its tasks comes about equally often.
+        Where training is on a list too (`fixed_training_list`), each of its tasks comes about equally often.
 
         Families take turns in random order, so that a small batch has each about equally often; so do the tasks
         themselves where there are only a few and nothing is held out. Chance in that would only add noise.
         """
         if count < 0:
             raise ValueError(f"cannot sample {count} tasks: the count must not be negative")
+        _need_generator(rng)
         listed = self.tasks(split)
         if not self.held_out:
             return tuple(listed[index] for index in _turns(len(listed), count, rng))
@@ -127,10 +135,10 @@ class TaskSpace:
             return tuple(listed[int(index)] for index in rng.permutation(len(listed))[:count])
         families = self.families(split)
         turns = _turns(len(families), count, rng)
-        if self.train_listed:
-            goals = [[task for task in listed if task.family == family.name] for family in families]
-            queues = [iter(_turns(len(each), turns.count(index), rng)) for index, each in enumerate(goals)]
-            return tuple(goals[index][next(queues[index])] for index in turns)
+        if self.fixed_training_list:
+            groups = [[task for task in listed if task.family == family.name] for family in families]
+            queues = [iter(_turns(len(group), turns.count(index), rng)) for index, group in enumerate(groups)]
+            return tuple(groups[index][next(queues[index])] for index in turns)
         return tuple(_draw_outside(families[index], self._reserved, rng) for index in turns)
 
     def tasks(self, split: Split) -> tuple[Task, ...]:
@@ -144,14 +152,14 @@ class TaskSpace:
     @functools.cached_property
     def _lists(self) -> dict[Split, tuple[Task, ...]]:
         if not self.held_out:
-            rng = np.random.default_rng(_list_seed(self.lists_of or self.id, "train"))
-            draws = {family.draw(rng) for family in self.train for _ in range(64 * self.listed[0])}
-            every = tuple(sorted(draws, key=lambda task: (task.family, task.parameters)))
+            rng = np.random.default_rng(_list_seed(self.list_seed_id or self.id, "train"))
+            draws = {family.draw(rng) for family in self.train for _ in range(64 * self.split_sizes[0])}
+            every = tuple(sorted(draws, key=_order))
             return dict.fromkeys(SPLITS, every)
         lists: dict[Split, tuple[Task, ...]] = {}
         taken: set[Task] = set()
-        for split, count in reversed(tuple(zip(SPLITS, self.listed, strict=True))):
-            rng = np.random.default_rng(_list_seed(self.lists_of or self.id, split))
+        for split, count in reversed(tuple(zip(SPLITS, self.split_sizes, strict=True))):
+            rng = np.random.default_rng(_list_seed(self.list_seed_id or self.id, split))
             families, drawn = self.families(split), list[Task]()
             for index in range(count):
                 drawn.append(_draw_outside(families[index % len(families)], taken, rng))
@@ -163,6 +171,17 @@ class TaskSpace:
     def _reserved(self) -> frozenset[Task]:
         """Tasks that training must not see."""
         return frozenset(self._lists["validation"] + self._lists["test"]) if self.held_out else frozenset()
+
+
+def _order(task: Task) -> tuple[object, ...]:
+    """Sorts tasks by family and parameters; a text does not compare with a number."""
+    return task.family, tuple((name, isinstance(value, str), value) for name, value in task.parameters)
+
+
+def _need_generator(rng: object) -> None:
+    """Raises TypeError for a seed, which many expect to be enough."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"sample needs a numpy.random.Generator, such as np.random.default_rng({rng!r}); got {rng!r}")
 
 
 def _turns(choices: int, count: int, rng: np.random.Generator) -> list[int]:
@@ -177,8 +196,8 @@ def _list_seed(identifier: str, split: Split) -> int:
 
 def _draw_outside(family: Family, reserved: Collection[Task], rng: np.random.Generator) -> Task:
     """A task of the family that is not reserved."""
-    for _ in range(1000):
+    for _ in range(_DRAWS):
         task = family.draw(rng)
         if task not in reserved:
             return task
-    raise ValueError(f"no task of family {family.name!r} outside the {len(reserved)} reserved ones in 1000 draws")
+    raise ValueError(f"no task of family {family.name!r} outside the {len(reserved)} reserved ones in {_DRAWS} draws")

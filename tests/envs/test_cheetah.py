@@ -79,7 +79,7 @@ def test_specs_are_the_published_ones() -> None:
     assert {task["direction"] for task in direction.tasks("test")} == {-1.0, 1.0}
     assert not direction.held_out
     for dist, fastest in ((velocity, 3.0), (slower, 2.0)):
-        drawn = [task["velocity"] for task in dist.sample("train", 2000, np.random.default_rng(0))]
+        drawn = [task.number("velocity") for task in dist.sample("train", 2000, np.random.default_rng(0))]
         assert 0 <= min(drawn) < 0.01 * fastest
         assert 0.99 * fastest < max(drawn) <= fastest
         assert dist.held_out

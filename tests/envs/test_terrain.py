@@ -7,7 +7,7 @@ from numpy import ndarray
 from metarl import envs
 from metarl.envs.cheetah import TORSO
 from metarl.envs.mujoco_pool import MujocoPool
-from metarl.envs.terrain import PARAMETERS, build_ground, field_x, heights
+from metarl.envs.terrain import PARAMETERS, build_ground, field_x, ground_parameters, heights
 from metarl.tasks import SPLITS, Task
 
 SEEDS = 4
@@ -184,10 +184,9 @@ def test_mujoco_has_the_heights_that_are_subtracted() -> None:
 
 def test_the_test_is_outside_of_training() -> None:
     dist = envs.make("cheetah-terrain")
-    grips = [
-        dict(task.parameters).get("friction", 0.4) for task in dist.sample("train", 2000, np.random.default_rng(0))
-    ]
-    slippery = [task["friction"] for task in dist.tasks("test") if task.family != "rough"]
+    drawn = dist.sample("train", 2000, np.random.default_rng(0))
+    grips = [ground_parameters(task)["friction"] for task in drawn]
+    slippery = [task.number("friction") for task in dist.tasks("test") if task.family != "rough"]
     assert max(slippery) <= min(grips) / 3
     assert {task.family for task in dist.tasks("test")} == {"ice", "icy-slope", "rough"}
     assert {task.family for task in dist.tasks("validation")} == {"flat", "slope-up", "slope-down", "sand"}

@@ -32,13 +32,13 @@ def test_the_600_test_tasks_are_never_drawn_in_training() -> None:
     test = set(DATA.tasks("test"))
     assert len(test) == 600 and not test & set(DATA.sample("train", 5000, np.random.default_rng(0)))
     assert not test & set(DATA.tasks("validation"))
-    amplitudes = [task["amplitude"] for task in test]
+    amplitudes = [task.number("amplitude") for task in test]
     assert min(amplitudes) >= 0.1 and max(amplitudes) <= 5.0
 
 
 def test_the_hash_follows_the_spec() -> None:
     assert DATA.hash == Sinusoids().hash
-    smaller = dataclasses.replace(DATA, space=dataclasses.replace(DATA.space, listed=(100, 100, 601)))
+    smaller = dataclasses.replace(DATA, space=dataclasses.replace(DATA.space, split_sizes=(100, 100, 601)))
     assert DATA.hash != smaller.hash
 
 
