@@ -46,7 +46,7 @@ class Ant:
     forward_reward_weight = 1.0
     axes = 2
     readings = ("xpos", "cfrc_ext")
-    view = View(distance=5.0, height=0.5, elevation=-25.0)
+    view = View(distance=6.0, height=0.4, elevation=-35.0)
 
     @property
     def model(self) -> mujoco.MjModel:

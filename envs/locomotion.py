@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -51,6 +51,7 @@ class View:
     """degrees; negative looks down."""
 
 
+@runtime_checkable  # for the tests, which check every annotation
 class Body(Protocol):
     """One of Gymnasium's robots."""
 
@@ -207,8 +208,11 @@ class LocomotionSimulator:
         camera.lookat[: self._body.axes] = position
         camera.lookat[2] = view.height
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
-        draw, target = self._objective.draw, self._targets[index]
-        decorate = None if draw is None else functools.partial(draw, position=position, target=target)
+
+        def decorate(scene: mujoco.MjvScene) -> None:
+            if self._objective.draw is not None:
+                self._objective.draw(scene, position, self._targets[index])
+
         return self._pool.render(index, width, height, camera, decorate)
 
     def close(self) -> None:

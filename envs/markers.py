@@ -12,9 +12,9 @@ _GREEN = np.array((0.18, 0.63, 0.34, 1.0), np.float32)
 
 def draw_goal(scene: mujoco.MjvScene, goal: Float[ndarray, "2"], radius: float = 0.3) -> None:
     """A disc on the ground around (x, y), and a pole in its middle; lengths in m."""
-    disc = _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, radius, 0.01), (*goal, 0.01))
+    disc = _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, 0.01, 0.0), (*goal, 0.01))
     disc.rgba[3] = 0.6
-    _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.03, 0.03, 0.6), (*goal, 0.6))
+    _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.03, 0.6, 0.0), (*goal, 0.6))
 
 
 def draw_heading(scene: mujoco.MjvScene, start: Float[ndarray, "2"], heading: Float[ndarray, "2"]) -> None:
