@@ -3,7 +3,7 @@
 """Gymnasium's robot models, made to fit many simulations at once and to be filmed on their way.
 
 What moves is left as it is, bit for bit. What changes is scratch memory (Gymnasium's models take 6 to 15 MB for each
-simulation; hundreds of them are to fit the caches) and what is drawn.
+simulation; hundreds of them are to fit the caches), how contacts are found (`contact_pairs.py`), and what is drawn.
 """
 
 import functools
@@ -11,6 +11,8 @@ from importlib import resources
 from xml.etree import ElementTree
 
 import mujoco
+
+from metarl.envs.contact_pairs import compile_with_pairs
 
 _TEXTURE_SIZES = {"2d": (100, 100), "skybox": (32, 192), "cube": (32, 192)}  # pixels; Gymnasium's take half a megabyte
 
@@ -33,7 +35,7 @@ def body_xml(asset: str, arena_bytes: int) -> str:
 @functools.cache
 def body_model(asset: str, arena_bytes: int) -> mujoco.MjModel:
     """The compiled model of `body_xml`. It is shared: make a copy to change it."""
-    return mujoco.MjModel.from_xml_string(body_xml(asset, arena_bytes))
+    return compile_with_pairs(mujoco.MjSpec.from_string(body_xml(asset, arena_bytes)))
 
 
 def _light_the_way(root: ElementTree.Element) -> None:

@@ -21,6 +21,7 @@ import functools
 import mujoco
 from numpy import ndarray
 
+from metarl.envs.contact_pairs import mix_contact_parameters
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.humanoid import Humanoid
 from metarl.envs.locomotion import Body, LocomotionSimulator, action_space, observation_space, physics_spec
@@ -62,6 +63,7 @@ def scaled_model(body: Body, task: Task) -> mujoco.MjModel:
             raise ValueError(f"the exponent {name} can be {-MAX_LOG_SCALE:g} to {MAX_LOG_SCALE:g}, got {exponent:g}")
         values, scale = varied[name]
         values *= scale**exponent
+    mix_contact_parameters(model)
     # What MuJoCo derives from these when it compiles: apparent inertias, and so the softness of contacts and limits.
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
