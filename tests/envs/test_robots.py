@@ -12,10 +12,13 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.utils import seeding
 
 from metarl.envs.ant import Ant, ant_angle, ant_direction, ant_goal
-from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, walker_dynamics
+from metarl.envs.body_models import body_xml
+from metarl.envs.contact_pairs import compile_with_pairs
+from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, scaled_model, walker_dynamics
 from metarl.envs.faults import cheetah_faults
 from metarl.envs.humanoid import Humanoid
-from metarl.envs.locomotion import Body, LocomotionSimulator
+from metarl.envs.locomotion import Body, LocomotionSimulator, State
+from metarl.envs.mujoco_pool import MujocoPool
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HALF_CHEETAH, HOPPER, WALKER
 from metarl.tasks import Task
@@ -167,3 +170,74 @@ def test_an_ant_is_rewarded_for_nearness_to_its_goal() -> None:
         assert np.array_equal(observations[0], observations[1])  # wherever it is to go
         assert not terminated.any()
         assert "reward_survive" not in infos
+
+
+@pytest.mark.parametrize("name", ["ant", "hopper", "walker", "humanoid"])
+def test_falls_are_gymnasiums(name: str) -> None:
+    """States around every limit of height, angle, and (the Hopper's) of all positions and velocities."""
+    body, arguments = BODIES[name]
+    theirs = oracle(body, arguments)
+    theirs.reset(seed=0)
+    qpos, qvel = theirs.data.qpos.copy(), theirs.data.qvel.copy()
+    height, angle = (1, 2) if body.axes == 1 else (2, 3)
+    states = [(qpos.copy(), qvel.copy()) for _ in range(400)]
+    rng = np.random.default_rng(0)
+    for index, (positions, velocities) in enumerate(states):
+        positions[height] = rng.uniform(0.1, 2.2)
+        positions[angle] += rng.uniform(-1.2, 1.2) if index % 2 else 0.0
+        if index % 4 == 0:
+            velocities[rng.integers(len(velocities))] = rng.uniform(-150, 150)
+            positions[height] = (0.5, 1.25)[body.axes == 1]
+    verdicts = []
+    for positions, velocities in states:
+        theirs.set_state(positions, velocities)
+        verdicts.append(bool(theirs.is_healthy))
+    qpos, qvel = (np.array(each) for each in zip(*states, strict=True))
+    batch = State(qpos, qvel, {}, np.zeros((400, 1)))
+    assert body.healthy(batch).tolist() == verdicts
+    assert 20 < sum(verdicts) < 380
+
+
+def test_a_humanoid_of_other_masses_moves_as_gymnasiums() -> None:
+    """Its velocity is that of the centre of mass, which depends on the masses."""
+    body, arguments = BODIES["humanoid"]
+    theirs = oracle(body, arguments)
+    theirs.model.body_mass[7] *= 1.5**3.0
+    theirs.model.dof_damping[12] *= 1.3**-2.0
+    mujoco.mj_setConst(theirs.model, mujoco.MjData(theirs.model))
+    theirs.reset(seed=4)
+    ours = LocomotionSimulator(2, 1, body, FORWARD, scaled_model)
+    ours.set_task(0, FORWARDS)
+    ours.set_task(1, Task.of("dynamics", mass_left_thigh=3.0, damping_right_knee=-2.0))
+    ours.reset(0, np.random.default_rng(0))
+    ours.reset(1, seeding.np_random(4)[0])
+    for action in np.random.default_rng(0).uniform(-0.4, 0.4, (60, 17)):
+        _, reward, _, _, info = theirs.step(action)
+        outcome = ours.step(np.tile(action, (2, 1)), np.ones(2, bool))
+        assert outcome.rewards[1] == reward
+        assert outcome.terms["x_velocity"][1] == info["x_velocity"] != outcome.terms["x_velocity"][0]
+
+
+def test_readings_follow_a_simulation_into_other_memory() -> None:
+    """A model of another layout brings an MjData of its own, and too small a one only ends its own simulation."""
+    body = Ant()
+    roomy, cramped = (
+        compile_with_pairs(mujoco.MjSpec.from_string(body_xml("ant.xml", size))) for size in (1 << 20, 6700)
+    )
+    plain, changed = (MujocoPool(body.model, 3, 5, 1, body.readings) for _ in range(2))
+    changed.load(1, roomy)
+    changed.load(2, cramped)
+    qpos = body.initial_state(np.random.default_rng(0))[0]
+    everybody = np.ones(3, bool)
+    diverged = ~everybody
+    for pool in (plain, changed):
+        for index in range(3):
+            pool.reset(index, qpos, np.zeros(14))
+    for action in np.random.default_rng(0).uniform(-1, 1, (40, 8)):
+        actions = np.tile(action, (3, 1))
+        assert not plain.step(actions, everybody).any()
+        diverged |= changed.step(actions, everybody & ~diverged)
+        for name in body.readings:
+            assert np.array_equal(plain.readings[name][:2], changed.readings[name][:2])
+    assert plain.readings["cfrc_ext"].any()
+    assert diverged.tolist() == [False, False, True]
