@@ -7,6 +7,7 @@
 """
 
 from metarl.envs.distribution import EnvDistribution
+from metarl.envs.mujoco_pool import MujocoSimulator
 from metarl.envs.registration import gymnasium_id, register_all
 from metarl.envs.registry import ids as list
 from metarl.envs.registry import make
@@ -18,6 +19,7 @@ register_all()
 
 __all__ = [
     "EnvDistribution",
+    "MujocoSimulator",
     "Outcome",
     "Simulator",
     "TaskEnv",

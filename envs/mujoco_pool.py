@@ -15,7 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl.envs import rendering
+from metarl.envs.simulator import Simulator
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,6 +92,14 @@ class MujocoPool:
         self._executor = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers else None
         self._renderer: tuple[mujoco.MjModel, mujoco.Renderer] | None = None
         self._gather()
+
+    def model(self, index: int) -> mujoco.MjModel:
+        """What a simulation runs; others may share it, so it is not to be written into."""
+        return self._models[index]
+
+    def control_period(self, index: int) -> float:
+        """s of simulated time in a `step`."""
+        return self._models[index].opt.timestep * self._frame_skip
 
     def load(self, index: int, model: mujoco.MjModel) -> None:
         """Gives one simulation another model of the same body; it must be reset before the next step."""
@@ -201,3 +210,17 @@ class MujocoPool:
         if self._renderer is not None:
             self._renderer[1].close()
             self._renderer = None
+
+
+@runtime_checkable
+class MujocoSimulator(Simulator, Protocol):
+    """A simulator whose sub-simulations are those of one `MujocoPool`, index by index.
+
+    With it a body's mechanics can be checked whatever its task, reward and observation are: `check_physics` gives a
+    task to the simulator, puts a variation of the task's model into the pool (the same body on frictionless ground),
+    and reads positions and velocities. A simulator must therefore keep nothing that it has derived from the model's
+    contacts or options, and must load models in `set_task` alone.
+    """
+
+    @property
+    def pool(self) -> MujocoPool: ...

@@ -3,8 +3,11 @@
 """Grounds for the cheetah, and the distribution that varies them.
 
 The robot is blind to the ground: it has to find out by moving. So a start looks the same on every ground. Position and
-velocity are observed in the ground's frame (height and pitch relative to the ground's plane), the robot starts aligned
-with it, and rough ground is level around the start. What a slope does is felt as gravity that pulls aside.
+velocity are observed relative to the ground's mean plane, the robot starts aligned with it, and rough ground is level
+around the start. What a slope does is felt as gravity that pulls aside. Of rough ground nothing is observed: the
+robot's height is that above the mean plane, whatever lies under its feet.
+
+The integrator is not HalfCheetah-v5's: on ice that one lets a body get on without the ground, see `INTEGRATION`.
 """
 
 import dataclasses
@@ -22,18 +25,25 @@ from metarl.envs.cheetah import (
     OBSERVATION_SPACE,
     CheetahSimulator,
     Ground,
-    Height,
     cheetah_xml,
     physics_spec,
 )
 from metarl.envs.distribution import EnvDistribution
-from metarl.tasks import Family, Json, Task, TaskSpace, Uniform
+from metarl.envs.integration import Integration
+from metarl.envs.model_cache import ModelCache
+from metarl.tasks import Family, Json, LinearInequality, Task, TaskSpace, Uniform
+
+INTEGRATION = Integration("RK4", timestep=0.05 / 6, frame_skip=6, cone="elliptic")
+CACHE_BYTES = 128 << 20  # of compiled grounds in a process
+CLIMBING_MARGIN = 2.0  # how much friction there is on an icy slope, in units of what holding still on it takes
 
 # Height field: as far as a cheetah gets in an episode of 10 s, forwards and backwards.
 FIELD_START, FIELD_END = -20.0, 160.0  # m
 FIELD_HALF_WIDTH = 12.0  # m, across the direction of running
 FIELD_SPACING = 0.1  # m between heights along the direction of running
-FIELD_ROWS = 49  # heights across; odd, so that one row lies under the robot
+FIELD_ROWS = (
+    97  # heights across; odd, so that one row lies under the robot; half as many draw the shorter waves as saws
+)
 FIELD_WAVES = 24
 FIELD_ARENA_BYTES = 1 << 20  # a foot touches several of a height field's cells at once
 LEVEL_START, LEVEL_END = (
@@ -59,12 +69,14 @@ class Look:
     """Strength of highlights, 0 to 1."""
     light: tuple[float, float, float] = (0.0, 0.15, -1.0)
     """Where the light shines to, in the ground's frame; a flat angle shows relief."""
+    shadows: bool = True
+    """Whether the light casts any. MuJoCo's shadow map draws a height field's on itself as torn black patches."""
 
 
 _CHECKER = Look(((0.32, 0.36, 0.40), (0.62, 0.66, 0.70)), reflectance=0.1)
 _GRASS = Look(((0.36, 0.46, 0.30), (0.50, 0.62, 0.42)))
 _SAND = Look(((0.76, 0.64, 0.42), (0.56, 0.44, 0.27)), specks=0.25)
-_ROCK = Look(((0.72, 0.64, 0.56), (0.50, 0.43, 0.38)), specks=0.2, light=(0.7, 0.25, -0.65))
+_ROCK = Look(((0.72, 0.64, 0.56), (0.50, 0.43, 0.38)), specks=0.2, light=(0.45, 0.25, -0.85), shadows=False)
 _ICE = Look(((0.60, 0.74, 0.84), (0.52, 0.68, 0.80)), reflectance=0.35, shininess=1.0, specular=1.0)
 _LOOKS = {
     "flat": _CHECKER, "slope-up": _GRASS, "slope-down": _GRASS, "sand": _SAND,
@@ -132,26 +144,33 @@ def _parsed() -> mujoco.MjSpec:
     return mujoco.MjSpec.from_string(cheetah_xml())
 
 
-@functools.lru_cache(maxsize=256)
-def build_ground(task: Task) -> Ground:
-    """The ground of a task. Models are only read, so simulations share them.
+MODELS: ModelCache[tuple[Task, Integration]] = ModelCache(CACHE_BYTES)
+"""The process's compiled grounds."""
+
+
+def build_ground(task: Task, integration: Integration = INTEGRATION) -> Ground:
+    """The ground of a task. Models are only read, so simulations share them."""
+    parameters = ground_parameters(task)
+    model = MODELS.get((task, integration), lambda: _compile(parameters, _LOOKS[task.family], integration))
+    return Ground(model, float(np.deg2rad(parameters["slope"])))
+
+
+def _compile(parameters: Mapping[str, float], look: Look, integration: Integration) -> mujoco.MjModel:
+    """The body on its ground.
 
     The floor outranks the body's geoms: MuJoCo takes the greater of two frictions otherwise, and ice would not slip.
     The model is compiled anew for each ground, since compiling derives more from geometry than can be set afterwards.
     """
-    parameters = ground_parameters(task)
     spec = _parsed().copy()
     slope = float(np.deg2rad(parameters["slope"]))
     floor = spec.geom("floor")
     contact = [floor]
-    height = None
-    _paint(spec, _LOOKS[task.family], slope)
+    _paint(spec, look, slope)
     floor.material = "ground"
     floor.rgba = (1, 1, 1, 1)
     floor.quat = (np.cos(slope / 2), 0.0, -np.sin(slope / 2), 0.0)  # about −y, so that +x goes uphill
     if parameters["amplitude"] > 0:
-        field, height = _add_field(spec, parameters)
-        contact.append(field)
+        contact.append(_add_field(spec, parameters))
         spec.memory = FIELD_ARENA_BYTES
         floor.pos = (0.0, 0.0, -2 * parameters["amplitude"] - 0.1)  # catches who leaves the field
     for geom in contact:
@@ -160,11 +179,12 @@ def build_ground(task: Task) -> Ground:
         geom.solref = (parameters["softness"], parameters["damping"])
         geom.solimp[2] = parameters["depth"]
     spec.joint("rootx").damping = parameters["drag"]
-    return Ground(spec.compile(), slope, height)
+    model = spec.compile()
+    integration.configure(model)
+    return model
 
 
-def _add_field(spec: mujoco.MjSpec, parameters: Mapping[str, float]) -> tuple[mujoco.MjsGeom, Height]:
-    """Adds rough ground; also returns its height under the robot's line."""
+def _add_field(spec: mujoco.MjSpec, parameters: Mapping[str, float]) -> mujoco.MjsGeom:
     field = heights(parameters["amplitude"], parameters["wavelength"], int(parameters["seed"]))
     rows, columns = field.shape
     lowest, span = float(field.min()), float(np.ptp(field))
@@ -174,17 +194,17 @@ def _add_field(spec: mujoco.MjSpec, parameters: Mapping[str, float]) -> tuple[mu
         name="rough", nrow=rows, ncol=columns, userdata=field.astype(np.float32).ravel(),
         size=(half_length, FIELD_HALF_WIDTH, span, 0.1),
     )  # fmt: skip
-    geom = spec.worldbody.add_geom(
+    return spec.worldbody.add_geom(
         name="rough", type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="rough", material="ground",
         pos=(FIELD_START + half_length, 0.0, lowest), conaffinity=1, condim=3, friction=(0.4, 0.1, 0.1),
         rgba=(1, 1, 1, 1), solimp=(0.0, 0.8, 0.01, 0.5, 2.0),
     )  # fmt: skip
-    return geom, functools.partial(np.interp, xp=field_x(), fp=field[rows // 2])
 
 
 def _paint(spec: mujoco.MjSpec, look: Look, slope: float) -> None:
     x, y, z = look.light
     spec.lights[0].dir = (np.cos(slope) * x - np.sin(slope) * z, y, np.sin(slope) * x + np.cos(slope) * z)
+    spec.lights[0].castshadow = look.shadows
     texture = spec.add_texture(name="ground", type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256)
     texture.rgb1, texture.rgb2 = look.colours
     if look.specks:
@@ -217,9 +237,16 @@ def terrain_space() -> TaskSpace:
         ),
     )
     ice = Uniform(0.03, 0.1, 0.001, "sliding coefficient")
+    # Nothing climbs where μ < tan θ, which is θ within 0.3 % up to 5°. Good gaits get 0.6 to 0.8 μ out of friction.
+    weights = (("friction", 1.0), ("slope", -CLIMBING_MARGIN * float(np.deg2rad(1.0))))
+    climbable = LinearInequality(weights, 0.0, "sliding coefficient")
     unknown = (
         Family("ice", {"friction": ice}),
-        Family("icy-slope", {"friction": ice, "slope": Uniform(1.0, 5.0, 0.01, "degrees uphill along +x")}),
+        Family(
+            "icy-slope",
+            {"friction": ice, "slope": Uniform(1.0, 5.0, 0.01, "degrees uphill along +x")},
+            constraints=(climbable,),
+        ),
         Family(
             "rough",
             {
@@ -232,12 +259,17 @@ def terrain_space() -> TaskSpace:
     return TaskSpace("cheetah-terrain", train=known, validation=known, test=unknown)
 
 
-def cheetah_terrain() -> EnvDistribution:
+def cheetah_terrain(integration: Integration = INTEGRATION) -> EnvDistribution:
     """Run forwards on unknown ground: training on flat, sloped and sandy ground, the test on ice and rough ground."""
-    simulator = functools.partial(CheetahSimulator, objective="forward", ground=build_ground)
-    physics: dict[str, Json] = dict(physics_spec("forward")) | {
+    simulator = functools.partial(
+        CheetahSimulator,
+        objective="forward",
+        ground=functools.partial(build_ground, integration=integration),
+        integration=integration,
+    )
+    physics: dict[str, Json] = dict(physics_spec("forward", integration)) | {
         "ground_defaults": {name: allowed.default for name, allowed in PARAMETERS.items()},
-        "observation": "in the ground's frame",
+        "observation": "relative to the ground's mean plane; blind to rough ground",
         "height_field": {
             "waves": FIELD_WAVES,
             "spacing": FIELD_SPACING,

@@ -13,7 +13,9 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from metarl import envs
 from metarl.envs import TaskVectorEnv
-from metarl.envs.cheetah import ARENA_BYTES, default_model
+from metarl.envs.cheetah import ARENA_BYTES, HALF_CHEETAH_INTEGRATION, default_model
+from metarl.envs.integration import Integration
+from metarl.envs.terrain import INTEGRATION
 from metarl.tasks import Task
 
 TASKS = {
@@ -23,8 +25,14 @@ TASKS = {
 }
 
 
-def oracles(count: int) -> list[HalfCheetahEnv]:
-    return [cast(HalfCheetahEnv, gymnasium.make("HalfCheetah-v5").unwrapped) for _ in range(count)]
+def oracles(count: int, integration: Integration = HALF_CHEETAH_INTEGRATION) -> list[HalfCheetahEnv]:
+    """Gymnasium's HalfCheetah-v5, with another integrator where one is given."""
+    cheetahs = [cast(HalfCheetahEnv, gymnasium.make("HalfCheetah-v5").unwrapped) for _ in range(count)]
+    if integration != HALF_CHEETAH_INTEGRATION:
+        for cheetah in cheetahs:
+            integration.configure(cheetah.model)
+            cheetah.frame_skip = integration.frame_skip
+    return cheetahs
 
 
 def playing(id: str, count: int, horizon: int) -> TaskVectorEnv:
@@ -38,8 +46,10 @@ def playing(id: str, count: int, horizon: int) -> TaskVectorEnv:
     [(id, np.float32) for id in TASKS] + [("cheetah-terrain", np.float64)],
 )
 def test_moves_bit_for_bit_as_half_cheetah(id: str, precision: type) -> None:
+    """On default ground; `cheetah-terrain` as one that has its integrator."""
     count, horizon = 3, 1000
-    venv, cheetahs = playing(id, count, horizon), oracles(count)
+    integration = INTEGRATION if id == "cheetah-terrain" else HALF_CHEETAH_INTEGRATION
+    venv, cheetahs = playing(id, count, horizon), oracles(count, integration)
     rng = np.random.default_rng(0)
     for seed in (11, None):  # without a seed, the streams of random numbers go on
         observations, _ = venv.reset(seed=seed)
@@ -60,6 +70,16 @@ def test_moves_bit_for_bit_as_half_cheetah(id: str, precision: type) -> None:
             assert np.array_equal(rewards, infos["reward_task"] + infos["reward_ctrl"])
             assert not terminated.any()
             assert truncated.tolist() == [step == horizon] * count
+
+
+def test_half_cheetahs_integration_is_gymnasiums() -> None:
+    (cheetah,) = oracles(1)
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    HALF_CHEETAH_INTEGRATION.configure(model)
+    for name in ("timestep", "integrator", "cone"):
+        assert getattr(cheetah.model.opt, name) == getattr(model.opt, name)
+    assert cheetah.frame_skip == HALF_CHEETAH_INTEGRATION.frame_skip
+    assert cheetah.dt == HALF_CHEETAH_INTEGRATION.control_period == INTEGRATION.control_period
 
 
 def test_backwards_is_rewarded_backwards() -> None:
