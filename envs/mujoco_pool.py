@@ -13,7 +13,7 @@ import itertools
 import logging
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, final, runtime_checkable
 
@@ -46,6 +46,15 @@ def _layout(model: mujoco.MjModel) -> tuple[int, ...]:
     return tuple(getattr(model, name) for name in _SIZES)
 
 
+_FORCES = {"cacc", "cfrc_int", "cfrc_ext"}  # what MuJoCo computes on demand alone, by mj_rnePostConstraint
+
+
+def _flat(data: mujoco.MjData, name: str) -> ndarray:
+    """A view of one of its arrays."""
+    values: ndarray = getattr(data, name)
+    return values.reshape(-1)
+
+
 _CHUNKS = 4  # a thread: enough that a slow thread does not make the others wait for long
 
 
@@ -53,10 +62,15 @@ _CHUNKS = 4  # a thread: enough that a slow thread does not make the others wait
 class MujocoPool:
     """Simulations that may have different models of the same sizes.
 
-    `qpos` and `qvel` hold every simulation's positions and velocities as of the last `step` or `reset`.
+    `qpos` and `qvel` hold every simulation's positions and velocities as of the last `step` or `reset`, `readings`
+    what else was asked for, by the names of `MjData`'s arrays, each flattened: `readings["cfrc_ext"][env]` has
+    6 numbers a body. All but `qpos`, `qvel` and `cfrc_ext` lag behind: they are those of the last stage of MuJoCo's
+    last step, as they are in Gymnasium's environments.
     """
 
-    def __init__(self, model: mujoco.MjModel, num_envs: int, frame_skip: int, threads: int) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, num_envs: int, frame_skip: int, threads: int, readings: Sequence[str] = ()
+    ) -> None:
         """All start with `model`; a `step` is `frame_skip` steps of MuJoCo, spread over `threads` threads."""
         quiet_warnings()
         self.num_envs = num_envs
@@ -69,6 +83,10 @@ class MujocoPool:
         self._warnings = [data.warning.number for data in self._datas]
         self.qpos: Float[ndarray, "env nq"] = np.zeros((num_envs, model.nq))
         self.qvel: Float[ndarray, "env nv"] = np.zeros((num_envs, model.nv))
+        self.body_mass: Float[ndarray, "env body"] = np.tile(model.body_mass, (num_envs, 1))  # kg
+        self._views = {name: [_flat(data, name) for data in self._datas] for name in readings}
+        self.readings = {name: np.zeros((num_envs, views[0].size)) for name, views in self._views.items()}
+        self._forces = any(name in _FORCES for name in readings)
         self._counts = np.zeros((num_envs, self._warnings[0].size), self._warnings[0].dtype)
         self._helpers = threads - 1
         self._executor = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers else None
@@ -91,11 +109,14 @@ class MujocoPool:
         # The layout of an MjData follows from sizes alone, and making one costs as much as ten steps.
         fits = _layout(model) == _layout(self._models[index])
         self._models[index] = model
+        self.body_mass[index] = model.body_mass
         if fits:
             return
         data = self._datas[index] = mujoco.MjData(model)
         self._ctrl[index], self._qpos[index], self._qvel[index] = data.ctrl, data.qpos, data.qvel
         self._warnings[index] = data.warning.number
+        for name, views in self._views.items():
+            views[index] = _flat(data, name)
 
     def reset(self, index: int, qpos: Float[ndarray, "nq"], qvel: Float[ndarray, "nv"]) -> None:
         """Starts one simulation anew from a state, by the same calls as Gymnasium's MujocoEnv."""
@@ -105,6 +126,8 @@ class MujocoPool:
         self._qvel[index][:] = qvel
         mujoco.mj_forward(model, data)
         self.qpos[index], self.qvel[index] = self._qpos[index], self._qvel[index]
+        for name, views in self._views.items():
+            self.readings[name][index] = views[index]
 
     def step(self, ctrl: Float[ndarray, "env nu"], active: Bool[ndarray, "env"]) -> Bool[ndarray, "env"]:
         """Steps the active simulations; True where MuJoCo complained (bad acceleration, full memory, ...).
@@ -145,15 +168,28 @@ class MujocoPool:
                     index = chunk[len(chunk) - operator.length_hint(datas) - 1]
                     _LOG.debug("simulation %d failed: %s", index, error)
                     failed.append(index)
+            if self._forces:
+                whole = [index for index in chunk if index not in failed]
+                models, datas = [self._models[index] for index in whole], [self._datas[index] for index in whole]
+                collections.deque(map(mujoco.mj_rnePostConstraint, models, datas), maxlen=0)
         return failed
 
     def _gather(self) -> None:
         np.concatenate(self._qpos, out=self.qpos.reshape(-1))
         np.concatenate(self._qvel, out=self.qvel.reshape(-1))
         np.concatenate(self._warnings, out=self._counts.reshape(-1))
+        for name, views in self._views.items():
+            np.concatenate(views, out=self.readings[name].reshape(-1))
 
-    def render(self, index: int, width: int, height: int, camera: mujoco.MjvCamera) -> UInt8[ndarray, "height width 3"]:
-        """A picture; the drawing context is kept for as long as model and size stay."""
+    def render(
+        self,
+        index: int,
+        width: int,
+        height: int,
+        camera: mujoco.MjvCamera,
+        decorate: Callable[[mujoco.MjvScene], None] | None = None,
+    ) -> UInt8[ndarray, "height width 3"]:
+        """A picture, with what `decorate` adds to the scene; the drawing context is kept while model and size stay."""
         model = self._models[index]
         held = self._renderer
         if held is None or held[0] is not model or (held[1].width, held[1].height) != (width, height):
@@ -161,6 +197,8 @@ class MujocoPool:
                 held[1].close()
             held = self._renderer = (model, rendering.open_renderer(model, width, height))
         held[1].update_scene(self._datas[index], camera)
+        if decorate is not None:
+            decorate(held[1].scene)
         return held[1].render()
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """What is asked: tasks, the ranges they are drawn from, and the splits that are kept apart."""
 
-from metarl.tasks.ranges import Choice, Constraint, LinearInequality, MinDistance, Range, Uniform
+from metarl.tasks.ranges import Choice, Constraint, LinearInequality, MaxDistance, MinDistance, Range, Uniform
 from metarl.tasks.space import Family, TaskDistribution, TaskSpace
 from metarl.tasks.task import SPLITS, Json, Scalar, Score, Split, Task, content_hash
 
@@ -11,6 +11,7 @@ __all__ = [
     "Family",
     "Json",
     "LinearInequality",
+    "MaxDistance",
     "MinDistance",
     "Range",
     "Scalar",

@@ -59,9 +59,30 @@ class MinDistance:
     unit: str
 
     def holds(self, task: Task) -> bool:
-        one = [task.number(name) for name in self.one]
-        other = [task.number(x) if isinstance(x, str) else x for x in self.other]
-        return math.dist(one, other) >= self.distance
+        return _distance(task, self.one, self.other) >= self.distance
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MaxDistance:
+    """‖x − y‖ ≤ d: two points of a task are at most some distance apart."""
+
+    one: tuple[str, ...]
+    """The parameters that are the coordinates of x."""
+    other: tuple[str | float, ...]
+    """Those of y: parameters, or numbers."""
+    distance: float
+    """d."""
+    unit: str
+
+    def holds(self, task: Task) -> bool:
+        return _distance(task, self.one, self.other) <= self.distance
+
+
+def _distance(task: Task, one: tuple[str, ...], other: tuple[str | float, ...]) -> float:
+    x = [task.number(name) for name in one]
+    y = [task.number(value) if isinstance(value, str) else value for value in other]
+    return math.dist(x, y)
 
 
 @final
@@ -82,5 +103,5 @@ class LinearInequality:
 
 Range = Uniform | Choice
 """Where one parameter is drawn from."""
-Constraint = MinDistance | LinearInequality
+Constraint = MinDistance | MaxDistance | LinearInequality
 """What a task's parameters must fulfil together; tasks that do not are drawn again."""
