@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,37 @@ def test_importing_metarl_costs_nothing_and_its_names_come_when_used(tmp_path: P
     assert metarl.__version__ == PYPROJECT["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'evaluat'"):
         getattr(metarl, "evaluat")  # noqa: B009  # a type checker knows that it is not there
+
+
+LOWEST = ("adapt", "checks", "errors", "registry")
+"""Modules at the top of the package, which everybody may import."""
+MAY_IMPORT = {
+    "adapt": (),
+    "checks": (),
+    "errors": (),
+    "registry": (),
+    "tasks": (),
+    "maths": ("learning",),  # the noise that a distribution is sampled with
+    "learning": ("tasks", "maths"),
+    "envs": ("learning", "tasks", "evaluation"),  # Meta-World's own evaluation is one of ours
+    "agents": ("learning", "tasks", "maths"),
+    "fewshot": ("learning", "tasks", "maths", "evaluation", "runs"),
+    "evaluation": ("learning", "tasks", "maths", "runs"),
+    "runs": ("learning", "tasks", "maths", "evaluation", "envs", "agents", "fewshot"),
+}
+"""What the modules of each room may import of metarl, besides its own; whoever is not named may import everything."""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_the_arrows_between_rooms_point_one_way(room: str) -> None:
+    folder = ROOT / ("metarl" if room not in ("envs", "agents") else "") / room
+    files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
+    strange = set()
+    for path in files:
+        for name in re.findall(r"^ *(?:from|import) metarl\.?(\w*)", path.read_text(), re.MULTILINE):
+            if name and name not in (room, *LOWEST, *MAY_IMPORT[room]):
+                strange.add(f"{path.relative_to(ROOT)} imports metarl.{name}")
+    assert not strange
 
 
 # The wheel

@@ -112,7 +112,7 @@ def check_physics(
     checks.at_least(1, episodes=episodes)
     if tasks is None:
         tasks = tuple({task.family: task for split in SPLITS for task in reversed(dist.tasks(split))}.values())
-    drawn = functools.partial(random_actions, size=int(dist.action_space.shape[0]))
+    drawn = functools.partial(random_actions, size=dist.spaces.action_size)
     kinds: list[_Episodes] = []
     for name, policy in {"random actions": drawn, **(policies or {})}.items():
         for task in tasks:
@@ -177,13 +177,12 @@ def _play(
         simulator.pool.load(index, model)
         simulator.reset(index, np.random.default_rng([seed, index]))
     observer = Mechanics(model)
-    observations = np.zeros((episodes, *dist.observation_space.shape))
-    space, healthy = dist.action_space, np.ones(episodes, bool)
+    observations = np.zeros((episodes, dist.spaces.observation_size))
+    spaces, healthy = dist.spaces, np.ones(episodes, bool)
     states, counted = [_state(observer, simulator)], [healthy.copy()]
     for _ in range(dist.horizon):
         simulator.observe(observations)
-        actions = np.clip(policy(observations, rng), -1.0, 1.0)
-        actions = (space.low + (actions + 1.0) * (0.5 * (space.high - space.low))).astype(space.dtype)
+        actions = spaces.to_action_space(spaces.clip(policy(observations, rng))).astype(dist.action_space.dtype)
         actions[~healthy] = 0.0
         healthy &= ~simulator.step(actions, healthy).diverged
         states.append(_state(observer, simulator))
