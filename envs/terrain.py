@@ -34,8 +34,8 @@ from metarl.envs.model_cache import ModelCache
 from metarl.tasks import Family, Json, LinearInequality, Task, TaskSpace, Uniform
 
 INTEGRATION = Integration("RK4", timestep=0.05 / 6, frame_skip=6, cone="elliptic")
-"""Chosen by what policies trained to cheat gain in 10 s on frictionless ground (the slipperiest ice allows 2.9 m/s), and
-by environment steps a second on ice in one thread:
+"""Chosen by what policies trained to cheat gain in 10 s on frictionless ground (the slipperiest ice allows 2.9 m/s),
+and by environment steps a second on ice in one thread:
 
     Euler  0.01 s     24 m/s    46,000        RK4  0.01 s      0.45 m/s   13,500
     Euler  0.005 s    12 m/s    24,000        RK4  1/120 s     0.10 m/s   11,400
