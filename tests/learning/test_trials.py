@@ -101,7 +101,7 @@ def _point_seed(seed: int, point: int) -> int:
 
 
 class Flicker:
-    """Solved at the one step that the task names; terminates after five."""
+    """Solved at the one step that the task names, for an episode of as many steps as it says."""
 
     observation_space = Box(-np.inf, np.inf, (1,), np.float64)
     action_space = Box(-1.0, 1.0, (1,), np.float32)
@@ -110,9 +110,10 @@ class Flicker:
         self.num_envs = num_envs
         self.steps = np.zeros(num_envs, np.int64)
         self.solved = np.zeros(num_envs)
+        self.length = np.zeros(num_envs)
 
     def set_task(self, index: int, task: Task) -> None:
-        self.solved[index] = float(task["solved"])
+        self.solved[index], self.length[index] = float(task["solved"]), float(task["length"])
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
         self.steps[index] = 0
@@ -121,7 +122,7 @@ class Flicker:
         self.steps[active] += 1
         never = np.zeros(self.num_envs, bool)
         success = (self.steps == self.solved).astype(np.float64)
-        return Outcome(np.ones(self.num_envs), self.steps >= 5, never, {"success": success})
+        return Outcome(np.ones(self.num_envs), self.steps >= self.length, never, {"success": success})
 
     def observe(self, out: Float[ndarray, "env observation"]) -> None:
         out[:, 0] = self.steps
@@ -139,19 +140,29 @@ class Idle(Wanderer):
         return torch.zeros(*observations.shape[:2], 1), carry
 
 
-@pytest.mark.parametrize(("horizon", "at_end"), [(9, 5), (3, 3)])
-def test_a_task_solved_at_any_step_is_told_from_one_solved_at_the_last(horizon: int, at_end: int) -> None:
-    family = Family("flicker", {"solved": Choice(tuple(map(float, range(1, 8))), "step")})
-    space = TaskSpace("flicker", (family,), (family,), (family,), False)
+@pytest.mark.parametrize("horizon", [9, 4])
+def test_a_task_solved_at_any_step_is_told_from_one_solved_at_the_last(horizon: int) -> None:
+    """Of episodes that end at different steps, side by side."""
+    steps = Choice(tuple(map(float, range(1, 8))), "step")
+    families = (Family("flicker", {"solved": steps, "length": steps}),)
     dist = EnvDistribution(
-        space, horizon, Flicker, {"body": "lamp"}, Flicker.observation_space, Flicker.action_space, "success"
+        TaskSpace("flicker", families, families, families, False),
+        horizon,
+        Flicker,
+        {"body": "lamp"},
+        Flicker.observation_space,
+        Flicker.action_space,
+        "success",
     )
-    tasks = tuple(Task.of("flicker", solved=float(step)) for step in range(1, 8))
+    pairs = [(solved, length) for solved in range(1, 8) for length in (3, 5)]
+    tasks = tuple(Task.of("flicker", solved=float(solved), length=float(length)) for solved, length in pairs)
     collector = Collector(dist)
-    episodes = collector.collect_episodes(Idle(7), tasks, 2, tuple(range(7)))
+    episodes = collector.collect_episodes(Idle(len(tasks)), tasks, 2, tuple(range(len(tasks))))
     collector.close()
-    assert episodes.lengths.tolist() == [[at_end] * 2] * 7
+    ends = [min(length, horizon) for _, length in pairs]
+    assert episodes.lengths.tolist() == [[end] * 2 for end in ends]
     assert episodes.success is not None and episodes.success_at_end is not None
-    assert episodes.success.tolist() == [[step <= at_end] * 2 for step in range(1, 8)]
-    assert episodes.success_at_end.tolist() == [[step == at_end] * 2 for step in range(1, 8)]
+    solved_at = [solved for solved, _ in pairs]
+    assert episodes.success.tolist() == [[step <= end] * 2 for step, end in zip(solved_at, ends, strict=True)]
+    assert episodes.success_at_end.tolist() == [[step == end] * 2 for step, end in zip(solved_at, ends, strict=True)]
     assert torch.equal(episodes.scores("success"), episodes.success.float())
