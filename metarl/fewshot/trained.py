@@ -15,9 +15,9 @@ from metarl.fewshot.examples import Examples, TaskRecord
 from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner
 from metarl.learning.protocols import State
 
-Inputs = Shaped[np.ndarray, "example ..."]
+Inputs = Shaped[np.ndarray, "..."]
 """Images or vectors, one after the other."""
-Labels = Sequence[object] | Shaped[np.ndarray, "example ..."]
+Labels = Sequence[object] | Shaped[np.ndarray, "..."]
 """One for each example: of any kind where they name classes, numbers where they are the values of a regression."""
 
 
