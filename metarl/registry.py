@@ -36,6 +36,7 @@ class Registry(Generic[Entry]):
 
     def __init__(self, kind: str, group: str, check: Callable[[object], Entry]) -> None:
         self._kind = kind
+        self._a_kind = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
         self._group = group
         self._check = check
         self._entries: dict[str, Entry] = {}
@@ -52,9 +53,9 @@ class Registry(Generic[Entry]):
             ValueError: the name is taken by another entry, or looks like an id from outside.
         """
         if ":" in name or name.endswith(".py") or not name:
-            raise ValueError(f"a {self._kind}'s name must not be empty, hold a colon or end in .py, got {name!r}")
+            raise ValueError(f"{self._a_kind}'s name must not be empty, hold a colon or end in .py, got {name!r}")
         if self._entries.get(name, entry) is not entry:
-            raise ValueError(f"there is a {self._kind} called {name!r} already; choose another name")
+            raise ValueError(f"there is {self._a_kind} called {name!r} already; choose another name")
         self._entries[name] = self._check(entry)
 
     def __getitem__(self, id: str) -> Entry:
@@ -91,7 +92,7 @@ class Registry(Generic[Entry]):
         try:
             return self._check(found)
         except ValueError as error:
-            raise ValueError(f"{id!r} is not a {self._kind}: {error}") from error
+            raise ValueError(f"{id!r} is not {self._a_kind}: {error}") from error
 
     def _hint(self, id: str) -> str:
         near = difflib.get_close_matches(id, list(self), n=3)

@@ -1,6 +1,6 @@
 """One inner loop for a regressor, a classifier and a policy, equal to loops written out with autograd, in float64."""
 
-import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from metarl.adapt import adapt, adapt_tasks
-from metarl.agents import policies
-from metarl.agents.maml import Support, policy_gradient_loss
+from metarl.fewshot.encoders import Conv4Config, MlpConfig
 from metarl.fewshot.examples import Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.networks import HEAD, NetworkConfig
+from metarl.fewshot.network import HEAD
 
 Loss = Callable[..., Tensor]
 TASKS, RATE = 4, 0.3
@@ -30,7 +29,7 @@ class Problem(NamedTuple):
 
 
 def regression(generator: torch.Generator) -> Problem:
-    learner = Maml(MamlConfig(network=NetworkConfig(hidden=(6,))), TaskSignature("regression", (1,), 0, 5, 1))
+    learner = MamlConfig(encoder=MlpConfig((6,))).build(TaskSignature("regression", (1,), 0, 5, 1))
 
     def examples() -> Examples:
         return Examples(*(torch.randn(TASKS, 5, 1, generator=generator, dtype=torch.float64) for _ in range(2)))
@@ -41,7 +40,7 @@ def regression(generator: torch.Generator) -> Problem:
 def classification(generator: torch.Generator) -> Problem:
     """Images, with convolutions and batch norm."""
     signature = TaskSignature("classification", (1, 5, 5), 3, 2, 3)
-    learner = Maml(MamlConfig(network=NetworkConfig(filters=2)), signature)
+    learner = MamlConfig(encoder=Conv4Config(filters=2)).build(signature)
 
     def examples() -> Examples:
         inputs = torch.randn(TASKS, 6, 1, 5, 5, generator=generator, dtype=torch.float64)
@@ -54,17 +53,41 @@ def initial(learner: Maml) -> dict[str, Tensor]:
     return {name: value.double() for name, value in learner.init(0).parameters.items()}
 
 
+class Steps(NamedTuple):
+    """What a policy did, and whether each step was taken or is padding."""
+
+    observations: Tensor
+    actions: Tensor
+    advantages: Tensor
+    mask: Tensor
+
+
+def surrogate(parameters: Mapping[str, Tensor], steps: Steps) -> Tensor:
+    """−mean over the steps taken of log π(a | o) A, π = N(W₂ tanh(W₁ o), diag σ²)."""
+    mean = torch.tanh(steps.observations @ parameters["first"]) @ parameters["last"]
+    log_std = parameters["log_std"]
+    standardised = (steps.actions - mean) * torch.exp(-log_std)
+    log_p = -0.5 * (standardised**2 + 2 * log_std + math.log(2 * math.pi)).sum(-1)
+    mask = steps.mask.to(log_p.dtype)
+    return -(mask * log_p * steps.advantages).sum() / mask.sum()
+
+
 def policy_gradient(generator: torch.Generator) -> Problem:
-    policy = policies.GaussianPolicy(3, 2, (6,), -0.5, 0.01, generator).double()
+    """A Gaussian policy on episodes of different lengths."""
 
-    def episodes() -> Support:
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(TASKS, 7, *shape, generator=generator, dtype=torch.float64)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        return Support(normal(3), normal(2), normal(), torch.rand(TASKS, 7, generator=generator) < 0.8)
+    def steps() -> Steps:
+        mask = torch.rand(TASKS, 7, generator=generator) < 0.8
+        return Steps(normal(TASKS, 7, 3), normal(TASKS, 7, 2), normal(TASKS, 7), mask)
 
-    loss = functools.partial(policy_gradient_loss, policy)
-    return Problem(loss, policies.parameters_of(policy), [episodes(), episodes()], episodes(), policy.head)
+    parameters = {
+        "first": 0.3 * normal(3, 6),
+        "last": 0.3 * normal(6, 2),
+        "log_std": torch.full((2,), -0.5, dtype=torch.float64),
+    }
+    return Problem(surrogate, parameters, [steps(), steps()], steps(), ("last", "log_std"))
 
 
 @pytest.fixture(params=[regression, classification, policy_gradient])

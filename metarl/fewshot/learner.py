@@ -20,7 +20,8 @@ AdaptationName = Literal["gradient step", "support"]
 class AdaptedPredictor(Protocol):
     """A predictor for each task of a batch: plain data and pure functions, so that it pickles.
 
-    A task's predictions depend on nothing but that task: not on which others are in the batch.
+    A task's predictions depend on nothing but that task: not on which others are in the batch, nor, but for rounding,
+    on their number.
     """
 
     def adapt(self, support: Examples) -> "AdaptedPredictor":

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl import checks
 from metarl.adapt import adapt, adapt_tasks
 from metarl.fewshot import encoders, losses, outer_step
-from metarl.fewshot.encoders import EncoderConfig
+from metarl.fewshot.encoders import EncoderConfig, ModuleEncoder
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
 from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_tasks
 from metarl.fewshot.network import HEAD, Network
@@ -71,7 +71,10 @@ class MamlConfig:
         checks.positive(learning_rate=self.learning_rate, inner_lr=1.0 if self.inner_lr is None else self.inner_lr)
 
     def build(self, signature: TaskSignature, device: str = "cpu") -> "Maml":
-        encoders.build(self.encoder, signature)  # raises where there is none
+        encoder = encoders.build(self.encoder, signature)
+        if self.strategy == "vmap" and isinstance(encoder, ModuleEncoder) and encoder.normalises:
+            # seen in PyTorch 2.13: first derivatives are right, second ones are not
+            raise ValueError("PyTorch's batch norm has wrong second derivatives under vmap; take another strategy")
         return Maml(self, signature, device)
 
 

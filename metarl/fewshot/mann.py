@@ -105,8 +105,8 @@ class MannCarry(NamedTuple):
 class Mann:
     """The learner.
 
-    Queries of all tasks are one batch for the controller, so a prediction can differ in its last bits with the number
-    of tasks beside it.
+    The queries of all tasks are one batch for the controller: with another number of tasks beside it a prediction can
+    differ in its last bits.
     """
 
     config: MannConfig

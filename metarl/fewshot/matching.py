@@ -63,7 +63,11 @@ class MatchingConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class Matching(MetricLearner):
-    """The learner."""
+    """The learner.
+
+    With full context the examples of all tasks are one batch for the LSTMs: with another number of tasks beside it a
+    prediction can differ in its last bits.
+    """
 
     config: MatchingConfig
 

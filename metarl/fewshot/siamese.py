@@ -51,7 +51,11 @@ class SiameseConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class Siamese(MetricLearner):
-    """The learner."""
+    """The learner.
+
+    The pairs of all tasks are one batch: with another number of tasks beside it a prediction can differ in its last
+    bits.
+    """
 
     config: SiameseConfig
 

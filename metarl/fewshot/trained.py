@@ -15,7 +15,7 @@ from metarl.fewshot.examples import Examples, TaskRecord
 from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner
 from metarl.learning.protocols import State
 
-Labels = Sequence[object] | Shaped[np.ndarray, "example ..."]
+Labels = Sequence[object] | Shaped[np.ndarray, "..."]
 """One for each example: of any kind where they name classes, numbers where they are the values of a regression."""
 
 

@@ -41,7 +41,8 @@ SMALL = Conv4Config(filters=4)
 def measure(
     benchmark: Benchmark, learner: FewShotLearner, state: State, tasks: Any = None, trial: int = 0, **settings: Any
 ) -> Measured:
-    chosen = EvaluationSettings(**({"num_tasks": 20} | settings))
+    options: dict[str, Any] = {"num_tasks": 20, **settings}
+    chosen = EvaluationSettings(**options)
     judged = benchmark.tasks(chosen) if tasks is None else tasks
     return benchmark.measure(learner, state, judged, chosen, trial, lambda share: None)
 

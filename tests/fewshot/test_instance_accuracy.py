@@ -32,7 +32,8 @@ class Recaller(Recorder):
 
 
 def measure(learner: Any, state: State, **settings: Any) -> Any:
-    chosen = EvaluationSettings(**({"num_tasks": 5} | settings))
+    options: dict[str, Any] = {"num_tasks": 5, **settings}
+    chosen = EvaluationSettings(**options)
     return JUDGE.measure(learner, state, JUDGE.tasks(chosen), chosen, 0, lambda share: None)
 
 

@@ -110,7 +110,7 @@ class ModuleEncoder:
         for name, (mean, variance) in statistics.items():
             buffers |= {f"{name}.{_MEAN}": mean, f"{name}.{_VARIANCE}": variance}
         features = torch.func.functional_call(module, {**parameters, **buffers}, (inputs,))
-        return Encoded(features.flatten(1), statistics)
+        return Encoded(features.flatten(1) if features.ndim > 1 else features[:, None], statistics)
 
     @functools.cached_property
     def _by_own_statistics(self) -> nn.Module:
