@@ -1,24 +1,21 @@
-# pyright: reportAttributeAccessIssue=false
-# (MuJoCo's binding comes without types.)
 """The Ant, and the distributions that vary where it is to go.
 
 It starts and moves bit for bit as Gymnasium's Ant-v5.
 """
 
 import dataclasses
-import functools
 import math
 from typing import final
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from metarl.envs.body_models import body_model
+from metarl.envs.body import State, View, turned
 from metarl.envs.distribution import EnvDistribution
-from metarl.envs.locomotion import LocomotionSimulator, State, View, action_space, observation_space, physics_spec
-from metarl.envs.objectives import DIRECTION, GOAL, HEADING, Objective
+from metarl.envs.integration import Integration
+from metarl.envs.locomotion import locomotion
+from metarl.envs.objectives import DIRECTION, GOAL, HEADING
 from metarl.tasks import Choice, Family, Json, MaxDistance, TaskSpace, Uniform
 
 HORIZON = 200  # environment steps of 0.05 s, as in ProMP, PEARL and VariBAD
@@ -27,7 +24,6 @@ NQ, NV, BODIES = 15, 14, 14
 INITIAL_QPOS = np.array((0.0, 0.0, 0.75, 1.0, *[0.0] * 11))
 HEALTHY_HEIGHT = (0.2, 1.0)  # m of the torso
 NOISE_SCALE = 0.1
-ARENA_BYTES = 262144  # 8 times what was seen to be taken
 
 
 @final
@@ -42,15 +38,13 @@ class Ant:
     exclude_current_positions_from_observation: bool = True
 
     name = "Ant-v5"
-    frame_skip = 5
+    asset = "ant.xml"
+    arena_bytes = 262144  # 8 times what was seen to be taken
+    integration = Integration("RK4", timestep=0.01, frame_skip=5, cone="pyramidal")
+    view = View(distance=6.0, height=0.4, elevation=-35.0)
     forward_reward_weight = 1.0
     axes = 2
     readings = ("xpos", "cfrc_ext")
-    view = View(distance=6.0, height=0.4, elevation=-35.0)
-
-    @property
-    def model(self) -> mujoco.MjModel:
-        return body_model("ant.xml", ARENA_BYTES)
 
     @property
     def observation_size(self) -> int:
@@ -84,14 +78,22 @@ class Ant:
         out[:, position : position + NV] = state.qvel
         np.clip(state.readings["cfrc_ext"][:, 6:], -1.0, 1.0, out=out[:, position + NV :])
 
+    def tilt(self, state: State, angle: Float[ndarray, "env"]) -> State:
+        qpos, qvel = state.qpos.copy(), state.qvel.copy()
+        qpos[:, :3], qvel[:, :3] = turned(qpos[:, :3], angle), turned(qvel[:, :3], angle)
+        # The quaternion of a turn about −y times the torso's. (Angular velocity is in the torso's own frame.)
+        cosine, sine = np.cos(angle / 2), np.sin(angle / 2)
+        w, x, y, z = state.qpos[:, 3:7].T
+        turn = (cosine * w + sine * y, cosine * x - sine * z, cosine * y - sine * w, cosine * z + sine * x)
+        qpos[:, 3:7] = np.stack(turn, -1)
+        readings = dict(state.readings)
+        if "cfrc_ext" in readings:
+            forces = readings["cfrc_ext"].reshape(len(qpos), -1, 3)
+            readings["cfrc_ext"] = turned(forces, angle[:, None]).reshape(len(qpos), -1)
+        return State(qpos, qvel, readings, state.body_mass)
+
     def spec(self) -> dict[str, Json]:
         return {"arguments": dict(dataclasses.asdict(self))}
-
-
-def _distribution(space: TaskSpace, body: Ant, objective: Objective) -> EnvDistribution:
-    simulator = functools.partial(LocomotionSimulator, body=body, objective=objective)
-    spaces = observation_space(body), action_space(body)
-    return EnvDistribution(space, HORIZON, simulator, physics_spec(body, objective), *spaces)
 
 
 def ant_direction() -> EnvDistribution:
@@ -101,25 +103,28 @@ def ant_direction() -> EnvDistribution:
     """
     families = (Family("direction", {"direction": Choice((-1.0, 1.0), "1 along +x, -1 along -x")}),)
     space = TaskSpace("ant-direction", families, families, families, held_out=False)
-    return _distribution(space, Ant(), DIRECTION)
+    return locomotion(space, HORIZON, Ant(), DIRECTION)
 
 
 def ant_angle() -> EnvDistribution:
     """Run in a direction of U[−π, π] in the plane, as in ProMP (AntRandDirec2D): here tasks can be held out."""
     families = (Family("angle", {"angle": Uniform(-math.pi, math.pi, 0.001, "rad from +x towards +y")}),)
-    return _distribution(TaskSpace("ant-angle", families, families, families), Ant(), HEADING)
+    return locomotion(TaskSpace("ant-angle", families, families, families), HORIZON, Ant(), HEADING)
 
 
 def ant_goal() -> EnvDistribution:
     """Walk to a goal, uniform on a disc of radius 3 m, and stay there (PEARL's and VariBAD's Ant-Goal).
 
-    Its position is observed. Control costs 0.1 ‖a‖², there is no reward for surviving, and no episode ends early, as
-    in the literature: all rewards are negative, so an ending would pay the robot for falling.
+    Its own position is observed. Control costs 0.1 ‖a‖², there is no reward for surviving, and no episode ends early,
+    as in the literature: all rewards are negative, so an ending would pay the robot for falling.
     """
     coordinate = Uniform(-GOAL_RADIUS, GOAL_RADIUS, 0.001, "m")
     disc = MaxDistance(("goal_x", "goal_y"), (0.0, 0.0), GOAL_RADIUS, "m")
     families = (Family("goal", {"goal_x": coordinate, "goal_y": coordinate}, (disc,)),)
     body = Ant(
-        0.1, healthy_reward=0.0, terminate_when_unhealthy=False, exclude_current_positions_from_observation=False
+        ctrl_cost_weight=0.1,
+        healthy_reward=0.0,
+        terminate_when_unhealthy=False,
+        exclude_current_positions_from_observation=False,
     )
-    return _distribution(TaskSpace("ant-goal", families, families, families), body, GOAL)
+    return locomotion(TaskSpace("ant-goal", families, families, families), HORIZON, body, GOAL)

@@ -12,12 +12,11 @@ from xml.etree import ElementTree
 
 import mujoco
 
-from metarl.envs.contact_pairs import compile_with_pairs
+from metarl.envs.contact_pairs import Pair, compile_with_pairs, touching_pairs
 
 _TEXTURE_SIZES = {"2d": (100, 100), "skybox": (32, 192), "cube": (32, 192)}  # pixels; Gymnasium's take half a megabyte
 
 
-@functools.cache
 def body_xml(asset: str, arena_bytes: int) -> str:
     """One of Gymnasium's MJCF files by name, with `arena_bytes` of scratch memory for each simulation."""
     path = resources.files("gymnasium.envs.mujoco") / "assets" / asset
@@ -32,10 +31,26 @@ def body_xml(asset: str, arena_bytes: int) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def body_spec(asset: str, arena_bytes: int) -> mujoco.MjSpec:
+    """`body_xml`, parsed: the caller's own."""
+    return _parsed(asset, arena_bytes).copy()
+
+
+@functools.cache
+def body_pairs(asset: str) -> tuple[Pair, ...]:
+    """The geoms that can touch, on Gymnasium's level floor."""
+    return touching_pairs(body_spec(asset, 1 << 20))
+
+
 @functools.cache
 def body_model(asset: str, arena_bytes: int) -> mujoco.MjModel:
-    """The compiled model of `body_xml`. It is shared: make a copy to change it."""
-    return compile_with_pairs(mujoco.MjSpec.from_string(body_xml(asset, arena_bytes)))
+    """The body on its level floor, compiled. It is shared: make a copy to change it."""
+    return compile_with_pairs(body_spec(asset, arena_bytes), body_pairs(asset))
+
+
+@functools.cache
+def _parsed(asset: str, arena_bytes: int) -> mujoco.MjSpec:
+    return mujoco.MjSpec.from_string(body_xml(asset, arena_bytes))
 
 
 def _light_the_way(root: ElementTree.Element) -> None:

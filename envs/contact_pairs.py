@@ -7,17 +7,39 @@ masks allow contacts with the floor alone, as in most of Gymnasium's robots. The
 known beforehand: a model that lists them makes the same contacts, bit for bit, and steps faster by a tenth or more.
 """
 
+from collections.abc import Iterable
+
 import mujoco
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+Pair = tuple[str, str]  # names of two geoms
+
 _FAR = 1e3  # m
 
 
-def compile_with_pairs(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Compiles a model that lists the pairs of geoms that can touch; `spec` is changed. All geoms must have names."""
-    for one, other in _touching(spec):
+def touching_pairs(spec: mujoco.MjSpec) -> tuple[Pair, ...]:
+    """The geoms that can touch, pair by pair, in the order in which MuJoCo lists contacts. All must have names.
+
+    MuJoCo says it itself: with a margin larger than everything, whatever can touch does.
+    """
+    spec = spec.copy()
+    for geom in spec.geoms:
+        geom.margin = _FAR
+    model = spec.compile()
+    assert not model.npair and not model.nhfield and not model.opt.disableflags
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_collision(model, data)
+    pairs = dict.fromkeys((int(contact.geom1), int(contact.geom2)) for contact in data.contact)
+    return tuple((model.geom(one).name, model.geom(other).name) for one, other in pairs)
+
+
+def compile_with_pairs(spec: mujoco.MjSpec, pairs: Iterable[Pair]) -> mujoco.MjModel:
+    """Compiles a model in which these pairs can touch and nothing else; `spec` is changed."""
+    for one, other in pairs:
         spec.add_pair(geomname1=one, geomname2=other)
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0
@@ -61,21 +83,3 @@ def _mixed(weight: float, one: Float[ndarray, "2"], other: Float[ndarray, "2"]) 
     if one[0] > 0 and other[0] > 0:
         return weight * one + (1 - weight) * other
     return np.minimum(one, other)
-
-
-def _touching(spec: mujoco.MjSpec) -> list[tuple[str, str]]:
-    """The names of geoms that can touch, pair by pair, in the order in which MuJoCo lists contacts.
-
-    MuJoCo says it itself: with a margin larger than everything, whatever can touch does.
-    """
-    spec = spec.copy()
-    for geom in spec.geoms:
-        geom.margin = _FAR
-    model = spec.compile()
-    assert not model.npair and not model.opt.disableflags
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    mujoco.mj_comPos(model, data)
-    mujoco.mj_collision(model, data)
-    pairs = dict.fromkeys((int(contact.geom1), int(contact.geom2)) for contact in data.contact)
-    return [(model.geom(one).name, model.geom(other).name) for one, other in pairs]

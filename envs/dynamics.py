@@ -16,15 +16,17 @@ the test; the other half, `wide`, has exponents of U[−4.5, 4.5]: factors to 6.
 """
 
 import copy
-import functools
 
 import mujoco
 from numpy import ndarray
 
+from metarl.envs.body import Body, default_model
 from metarl.envs.contact_pairs import mix_contact_parameters
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.humanoid import Humanoid
-from metarl.envs.locomotion import Body, LocomotionSimulator, action_space, observation_space, physics_spec
+from metarl.envs.integration import Integration
+from metarl.envs.locomotion import World, locomotion
+from metarl.envs.model_cache import ModelCache
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HOPPER, WALKER
 from metarl.tasks import Family, Task, TaskSpace, Uniform
@@ -32,7 +34,12 @@ from metarl.tasks import Family, Task, TaskSpace, Uniform
 HORIZON = 200  # environment steps
 SCALE, DAMPING_SCALE = 1.5, 1.3
 LOG_SCALE_LIMIT, WIDE_LOG_SCALE_LIMIT = 3.0, 4.5
+CACHE_BYTES = 64 << 20  # of compiled models in a process
 MAX_LOG_SCALE = 10.0  # 1.5^10 = 58
+
+
+MODELS: ModelCache[tuple[str, Task]] = ModelCache(CACHE_BYTES)
+"""The process's scaled bodies."""
 
 
 def _varied(model: mujoco.MjModel) -> dict[str, tuple[ndarray, float]]:
@@ -52,10 +59,14 @@ def _varied(model: mujoco.MjModel) -> dict[str, tuple[ndarray, float]]:
     return varied
 
 
-@functools.lru_cache(maxsize=256)
-def scaled_model(body: Body, task: Task) -> mujoco.MjModel:
-    """The body's model with the task's factors. Models are only read, so simulations share them."""
-    model = copy.copy(body.model)
+def scaled_world(body: Body, integration: Integration, task: Task) -> World:
+    """The body with the task's factors, on Gymnasium's floor."""
+    assert integration == body.integration
+    return World(MODELS.get((body.name, task), lambda: _scaled_model(body, task)))
+
+
+def _scaled_model(body: Body, task: Task) -> mujoco.MjModel:
+    model = copy.copy(default_model(body))
     varied = _varied(model)
     for name, _ in task.parameters:
         exponent = task.number(name)
@@ -70,16 +81,17 @@ def scaled_model(body: Body, task: Task) -> mujoco.MjModel:
 
 
 def _family(name: str, body: Body, limit: float) -> Family:
-    units = {parameter: f"e: {scale:g}^e times {body.name}'s" for parameter, (_, scale) in _varied(body.model).items()}
+    units = {
+        parameter: f"e: {scale:g}^e times {body.name}'s"
+        for parameter, (_, scale) in _varied(default_model(body)).items()
+    }
     return Family(name, {parameter: Uniform(-limit, limit, 0.01, unit) for parameter, unit in units.items()})
 
 
 def _distribution(id: str, body: Body) -> EnvDistribution:
     usual, wide = _family("dynamics", body, LOG_SCALE_LIMIT), _family("wide", body, WIDE_LOG_SCALE_LIMIT)
-    simulator = functools.partial(LocomotionSimulator, body=body, objective=FORWARD, model=scaled_model)
     space = TaskSpace(id, train=(usual,), validation=(usual,), test=(usual, wide))
-    spaces = observation_space(body), action_space(body)
-    return EnvDistribution(space, HORIZON, simulator, physics_spec(body, FORWARD), *spaces)
+    return locomotion(space, HORIZON, body, FORWARD, scaled_world)
 
 
 def hopper_dynamics() -> EnvDistribution:

@@ -13,8 +13,10 @@ import functools
 
 import mujoco
 
+from metarl.envs.body import Body, default_model
 from metarl.envs.distribution import EnvDistribution
-from metarl.envs.locomotion import Body, LocomotionSimulator, action_space, observation_space, physics_spec
+from metarl.envs.integration import Integration
+from metarl.envs.locomotion import World, locomotion
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HALF_CHEETAH
 from metarl.tasks import Family, Task, TaskSpace
@@ -25,13 +27,14 @@ TRAIN, VALIDATION, TEST = (INTACT, "bthigh", "bfoot", "fthigh"), ("fshin",), ("b
 
 
 @functools.cache
-def broken_model(body: Body, task: Task) -> mujoco.MjModel:
-    """The body's model with the motor of the joint that the task's family names switched off."""
-    model = copy.copy(body.model)
+def broken_world(body: Body, integration: Integration, task: Task) -> World:
+    """The body with the motor of the joint that the task's family names switched off, on Gymnasium's floor."""
+    assert integration == body.integration
+    model = copy.copy(default_model(body))
     if task.family != INTACT:
         model.actuator(task.family).gear[:] = 0.0
         mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+    return World(model)
 
 
 def cheetah_faults() -> EnvDistribution:
@@ -39,6 +42,4 @@ def cheetah_faults() -> EnvDistribution:
     train, validation, test = (tuple(Family(name, {}) for name in names) for names in (TRAIN, VALIDATION, TEST))
     sizes = len(TRAIN), len(VALIDATION), len(TEST)
     space = TaskSpace("cheetah-faults", train, validation, test, split_sizes=sizes)
-    simulator = functools.partial(LocomotionSimulator, body=HALF_CHEETAH, objective=FORWARD, model=broken_model)
-    spaces = observation_space(HALF_CHEETAH), action_space(HALF_CHEETAH)
-    return EnvDistribution(space, HORIZON, simulator, physics_spec(HALF_CHEETAH, FORWARD), *spaces)
+    return locomotion(space, HORIZON, HALF_CHEETAH, FORWARD, broken_world)

@@ -1,24 +1,20 @@
-# pyright: reportAttributeAccessIssue=false
-# (MuJoCo's binding comes without types.)
 """The Humanoid, bit for bit as Gymnasium's Humanoid-v5."""
 
 import dataclasses
 from typing import final
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from metarl.envs.body_models import body_model
-from metarl.envs.locomotion import State, View
+from metarl.envs.body import State, View, default_model
+from metarl.envs.integration import Integration
 from metarl.tasks import Json
 
 NQ, NV, BODIES = 24, 23, 14
 HEALTHY_HEIGHT = (1.0, 2.0)  # m of the torso
 NOISE_SCALE = 1e-2
 MAX_CONTACT_COST = 10.0
-ARENA_BYTES = 1 << 20  # seven times what thrashing about on the floor was seen to take
 
 
 @final
@@ -38,7 +34,9 @@ class Humanoid:
     include_cvel_in_observation: bool = True
 
     name = "Humanoid-v5"
-    frame_skip = 5
+    asset = "humanoid.xml"
+    arena_bytes = 1 << 20  # seven times what thrashing about on the floor was seen to take
+    integration = Integration("RK4", timestep=0.003, frame_skip=5, cone="pyramidal")
     axes = 2
     view = View(distance=5.0, height=1.1)
 
@@ -49,16 +47,12 @@ class Humanoid:
         return ("xipos", *inertias, *velocities, "qfrc_actuator", "cfrc_ext")
 
     @property
-    def model(self) -> mujoco.MjModel:
-        return body_model("humanoid.xml", ARENA_BYTES)
-
-    @property
     def observation_size(self) -> int:
         numbers = 10 * self.include_cinert_in_observation + 6 * self.include_cvel_in_observation + 6  # of each part
         return NQ - 2 + NV + numbers * (BODIES - 1) + NV - 6
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Float[ndarray, "nq"], Float[ndarray, "nv"]]:
-        qpos = self.model.qpos0 + rng.uniform(-NOISE_SCALE, NOISE_SCALE, NQ)
+        qpos = default_model(self).qpos0 + rng.uniform(-NOISE_SCALE, NOISE_SCALE, NQ)
         return qpos, rng.uniform(-NOISE_SCALE, NOISE_SCALE, NV)
 
     def position(self, state: State) -> Float[ndarray, "env axis"]:
@@ -89,6 +83,9 @@ class Humanoid:
         if self.include_cvel_in_observation:
             parts.append(read["cvel"][:, 6:])
         np.concatenate([*parts, read["qfrc_actuator"][:, 6:], read["cfrc_ext"][:, 6:]], axis=1, out=out)
+
+    def tilt(self, state: State, angle: Float[ndarray, "env"]) -> State:
+        raise NotImplementedError("a Humanoid on a slope: its inertias and velocities would have to be turned as well")
 
     def spec(self) -> dict[str, Json]:
         return {"arguments": dict(dataclasses.asdict(self))}

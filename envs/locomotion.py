@@ -1,150 +1,55 @@
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's binding comes without types.)
-"""A batch of robots that walk, whatever their body.
-
-A `Body` is one of Gymnasium's MuJoCo robots seen as functions of arrays over a batch: how an episode starts, what is
-observed, what costs, when the robot has fallen. With its default model and the objective `FORWARD` it starts and moves
-bit for bit as Gymnasium's v5 environment.
-"""
+"""A batch of robots that walk, whatever their body, on whatever ground."""
 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Mapping
-from typing import Protocol, final, runtime_checkable
+from collections.abc import Callable
+from typing import final
 
 import mujoco
 import numpy as np
-from gymnasium.spaces import Box
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from metarl.envs.body import Body, State, action_space, default_model, observation_space
+from metarl.envs.distribution import EnvDistribution
+from metarl.envs.integration import Integration
 from metarl.envs.mujoco_pool import MujocoPool
 from metarl.envs.objectives import Objective
 from metarl.envs.simulator import Outcome
-from metarl.tasks import Json, Task
+from metarl.tasks import Json, Task, TaskSpace
 
 
 @final
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What a body's functions are given: the batch's states, as the pool reads them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class World:
+    """What a task is played in."""
 
-    qpos: Float[ndarray, "env nq"]
-    qvel: Float[ndarray, "env nv"]
-    readings: Mapping[str, Float[ndarray, "env _"]]
-    """By the names of `MjData`'s arrays, see `MujocoPool`."""
-    body_mass: Float[ndarray, "env body"]
-    """kg."""
+    model: mujoco.MjModel
+    """The body and the ground under it."""
+    slope: float = 0.0
+    """rad, positive uphill in the direction of x; of its mean plane where the ground is rough."""
 
 
-@final
-@dataclasses.dataclass(frozen=True)
-class View:
-    """From where a robot is filmed; the camera goes along with it."""
-
-    distance: float
-    """m."""
-    height: float
-    """m above the ground of the point that is looked at."""
-    elevation: float = -15.0
-    """degrees; negative looks down."""
+MakeWorld = Callable[[Body, Integration, Task], World]
+"""Models are only read, so simulations may share them."""
 
 
-@runtime_checkable  # for the tests, which check every annotation
-class Body(Protocol):
-    """One of Gymnasium's robots."""
-
-    @property
-    def name(self) -> str:
-        """Gymnasium's id."""
-        ...
-
-    @property
-    def model(self) -> mujoco.MjModel:
-        """Gymnasium's, on its level ground."""
-        ...
-
-    @property
-    def frame_skip(self) -> int:
-        """MuJoCo steps in an environment step."""
-        ...
-
-    @property
-    def axes(self) -> int:
-        """1 for a body that moves in the plane of x and z, 2 for one that moves in space; qpos begins with them."""
-        ...
-
-    @property
-    def readings(self) -> tuple[str, ...]:
-        """The arrays of `MjData` that it needs beside qpos and qvel."""
-        ...
-
-    @property
-    def observation_size(self) -> int: ...
-
-    @property
-    def forward_reward_weight(self) -> float:
-        """Of the objective, in the sum that is the reward."""
-        ...
-
-    @property
-    def healthy_reward(self) -> float:
-        """Reward for each step after which the robot has not fallen."""
-        ...
-
-    @property
-    def terminate_when_unhealthy(self) -> bool:
-        """Whether an episode ends when the robot falls."""
-        ...
-
-    @property
-    def view(self) -> View: ...
-
-    def initial_state(self, rng: np.random.Generator) -> tuple[Float[ndarray, "nq"], Float[ndarray, "nv"]]:
-        """The start of an episode, by the draws of Gymnasium's `reset_model` in its order."""
-        ...
-
-    def position(self, state: State) -> Float[ndarray, "env axis"]:
-        """The point (m) whose difference quotient is the velocity that is rewarded."""
-        ...
-
-    def healthy(self, state: State) -> Bool[ndarray, "env"]:
-        """Whether each robot has not fallen."""
-        ...
-
-    def costs(self, state: State, actions: Float[ndarray, "env action"]) -> dict[str, Float[ndarray, "env"]]:
-        """What is subtracted from the reward: `ctrl`, and `contact` for some."""
-        ...
-
-    def observe(self, state: State, out: Float[ndarray, "env observation"]) -> None:
-        """Writes the observations."""
-        ...
-
-    def spec(self) -> dict[str, Json]:
-        """All of its numbers that decide a score."""
-        ...
-
-
-def observation_space(body: Body) -> Box:
-    """Of one robot."""
-    return Box(-np.inf, np.inf, (body.observation_size,), np.float64)
-
-
-def action_space(body: Body) -> Box:
-    """Of one robot: the range of its motors, as Gymnasium has it."""
-    low, high = body.model.actuator_ctrlrange.astype(np.float32).T
-    return Box(low, high, dtype=np.float32)
-
-
-def default_model(body: Body, _task: Task) -> mujoco.MjModel:
-    """Gymnasium's, whatever the task."""
-    return body.model
+def gymnasium_world(body: Body, integration: Integration, _task: Task) -> World:
+    """Gymnasium's body and floor, whatever the task."""
+    assert integration == body.integration
+    return World(default_model(body))
 
 
 @final
 class LocomotionSimulator:
-    """A batch of robots of one body."""
+    """A batch of robots of one body.
+
+    A robot starts aligned with the ground's mean plane, and its state is observed relative to it; the reward is about
+    the world's x and y.
+    """
 
     def __init__(
         self,
@@ -152,16 +57,22 @@ class LocomotionSimulator:
         threads: int,
         body: Body,
         objective: Objective,
-        model: Callable[[Body, Task], mujoco.MjModel] = default_model,
+        world: MakeWorld = gymnasium_world,
+        integration: Integration | None = None,
     ) -> None:
-        """`model` makes a task's model, of the same body."""
+        """`integration` is the body's own, Gymnasium's, if None."""
         self.num_envs = num_envs
         self.observation_space, self.action_space = observation_space(body), action_space(body)
-        self._body, self._objective, self._model = body, objective, model
-        self._pool = MujocoPool(body.model, num_envs, body.frame_skip, threads, body.readings)
-        self._period = body.model.opt.timestep * body.frame_skip  # s from one action to the next
+        self._body, self._objective, self._world = body, objective, world
+        self._integration = body.integration if integration is None else integration
+        self._pool = MujocoPool(
+            default_model(body), num_envs, self._integration.frame_skip, threads, readings=body.readings
+        )
+        pool = self._pool
+        self._state = State(pool.qpos, pool.qvel, pool.readings, pool.body_mass)
         self._targets: Float[ndarray, "env number"] = np.zeros((num_envs, 0))
-        self._state = State(self._pool.qpos, self._pool.qvel, self._pool.readings, self._pool.body_mass)
+        self._slopes = np.zeros(num_envs)  # rad
+        self._sloped: Int[ndarray, " sloped"] = np.zeros(0, np.intp)
 
     @property
     def pool(self) -> MujocoPool:
@@ -172,10 +83,18 @@ class LocomotionSimulator:
         if self._targets.shape[1] != len(target):
             self._targets = np.zeros((self.num_envs, len(target)))
         self._targets[index] = target
-        self._pool.load(index, self._model(self._body, task))
+        world = self._world(self._body, self._integration, task)
+        self._pool.load(index, world.model)
+        self._slopes[index] = world.slope
+        self._sloped = np.flatnonzero(self._slopes)
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
-        self._pool.reset(index, *self._body.initial_state(rng))
+        qpos, qvel = self._body.initial_state(rng)
+        if self._slopes[index]:
+            level = State(qpos[None], qvel[None], {}, self._state.body_mass[:1])
+            aligned = self._body.tilt(level, self._slopes[index : index + 1])
+            qpos, qvel = aligned.qpos[0], aligned.qvel[0]
+        self._pool.reset(index, qpos, qvel)
 
     def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
         """r = forward_reward_weight · objective + healthy_reward · healthy − Σ costs."""
@@ -183,13 +102,13 @@ class LocomotionSimulator:
         before = body.position(state).copy()
         diverged = self._pool.step(actions, active)
         positions = state.qpos[:, : body.axes].copy()
-        velocities = (body.position(state) - before) / self._period
-        reward_task = body.forward_reward_weight * self._objective.reward(positions, velocities, self._targets)
-        healthy = body.healthy(state)
+        velocities = (body.position(state) - before) / self._integration.control_period
+        healthy = body.healthy(self._relative_to_ground())
         costs = body.costs(state, actions)
         terms = {f"{axis}_position": positions[:, i] for i, axis in enumerate("xy"[: body.axes])}
         terms |= {f"{axis}_velocity": velocities[:, i] for i, axis in enumerate("xy"[: body.axes])}
-        terms["reward_task"] = rewards = reward_task
+        rewards = body.forward_reward_weight * self._objective.reward(positions, velocities, self._targets)
+        terms["reward_task"] = rewards
         if body.healthy_reward:
             terms["reward_survive"] = body.healthy_reward * healthy
             rewards = rewards + terms["reward_survive"]
@@ -200,13 +119,13 @@ class LocomotionSimulator:
         return Outcome(rewards, terminated, diverged, terms)
 
     def observe(self, out: Float[ndarray, "env observation"]) -> None:
-        self._body.observe(self._state, out)
+        self._body.observe(self._relative_to_ground(), out)
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         view, position = self._body.view, self._state.qpos[index, : self._body.axes]
         camera = mujoco.MjvCamera()
         camera.lookat[: self._body.axes] = position
-        camera.lookat[2] = view.height
+        camera.lookat[2] = view.height + position[0] * np.tan(self._slopes[index])
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
 
         def decorate(scene: mujoco.MjvScene) -> None:
@@ -218,13 +137,56 @@ class LocomotionSimulator:
     def close(self) -> None:
         self._pool.close()
 
+    def _relative_to_ground(self) -> State:
+        """The states as seen from the ground's mean plane."""
+        state, sloped = self._state, self._sloped
+        if not sloped.size:
+            return state
+        readings = {name: values[sloped] for name, values in state.readings.items()}
+        part = State(state.qpos[sloped], state.qvel[sloped], readings, state.body_mass[sloped])
+        tilted = self._body.tilt(part, -self._slopes[sloped])
+        whole = State(
+            state.qpos.copy(),
+            state.qvel.copy(),
+            {name: values.copy() for name, values in state.readings.items()},
+            state.body_mass,
+        )
+        whole.qpos[sloped], whole.qvel[sloped] = tilted.qpos, tilted.qvel
+        for name, values in tilted.readings.items():
+            whole.readings[name][sloped] = values
+        return whole
 
-def physics_spec(body: Body, objective: Objective) -> dict[str, Json]:
-    """What decides a robot's score, other than its tasks and horizon."""
-    return {
+
+def locomotion(
+    space: TaskSpace,
+    horizon: int,
+    body: Body,
+    objective: Objective,
+    world: MakeWorld = gymnasium_world,
+    integration: Integration | None = None,
+    about_world: dict[str, Json] | None = None,
+) -> EnvDistribution:
+    """A distribution of a body's tasks.
+
+    Args:
+        space: the tasks.
+        horizon: environment steps.
+        body: what walks.
+        objective: what it is rewarded for.
+        world: makes a task's model.
+        integration: the body's own, Gymnasium's, if None.
+        about_world: what of `world` decides a score, for the distribution's spec.
+    """
+    integration = body.integration if integration is None else integration
+    physics: dict[str, Json] = {
         "body": body.name,
         "reward": f"forward_reward_weight * ({objective.formula}) + healthy_reward * healthy - costs",
-        "frame_skip": body.frame_skip,
+        "integration": integration.spec(),
         "mujoco": mujoco.__version__,
         **body.spec(),
+        **(about_world or {}),
     }
+    simulator = functools.partial(
+        LocomotionSimulator, body=body, objective=objective, world=world, integration=integration
+    )
+    return EnvDistribution(space, horizon, simulator, physics, observation_space(body), action_space(body))

@@ -55,6 +55,14 @@ def _draw_direction(scene: mujoco.MjvScene, position: ndarray, target: ndarray) 
     _draw_heading(scene, position, np.array((target[0], 0.0)))
 
 
+def _velocity(task: Task) -> tuple[float, ...]:
+    return (task.number("velocity"),)
+
+
+def _at_velocity(_positions: Positions, velocities: Velocities, targets: Targets) -> Float[ndarray, "env"]:
+    return -np.abs(velocities[:, 0] - targets[:, 0])
+
+
 def _heading(task: Task) -> tuple[float, ...]:
     angle = task.number("angle")
     return math.cos(angle), math.sin(angle)
@@ -84,6 +92,8 @@ FORWARD = Objective("v_x", _no_target, _forward)
 """r = vₓ, as in Gymnasium's environments."""
 DIRECTION = Objective("direction * v_x", _direction, _along_direction, _draw_direction)
 """r = d vₓ with d = ±1 (Finn et al. 2017, section 5.3)."""
+VELOCITY = Objective("-abs(v_x - velocity)", _velocity, _at_velocity)
+"""r = −|vₓ − v*| (Finn et al. 2017, section 5.3)."""
 HEADING = Objective("v_x * cos(angle) + v_y * sin(angle)", _heading, _along_heading, _draw_heading)
 """r = v·u with u = (cos α, sin α) (Rothfuss et al. 2019, section 6)."""
 GOAL = Objective("-(abs(x - goal_x) + abs(y - goal_y))", _goal, _near_goal, _draw_goal)

@@ -1,23 +1,19 @@
-# pyright: reportAttributeAccessIssue=false
-# (MuJoCo's binding comes without types.)
 """Robots that move in the plane of x and z: HalfCheetah, Hopper and Walker2d, bit for bit as Gymnasium's v5."""
 
 import dataclasses
 import math
 from typing import final
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from metarl.envs.body_models import body_model
-from metarl.envs.locomotion import State, View
+from metarl.envs.body import State, View, default_model, turned
+from metarl.envs.integration import Integration
 from metarl.tasks import Json
 
 Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
-ARENA_BYTES = 262144  # 8 times what the gravest contacts need
 
 
 @final
@@ -28,12 +24,14 @@ class PlanarBody:
     name: str
     asset: str
     """MJCF file."""
-    frame_skip: int
+    integration: Integration
     view: View
     ctrl_cost_weight: float
     reset_noise_scale: float
     normal_velocities: bool
     """Whether an episode starts with normally distributed velocities, instead of uniform ones."""
+    torso_height: float = 0.0
+    """m of the torso above the floor where qpos[1] is 0."""
     healthy_reward: float = 0.0
     healthy_z_range: Interval = ANYTHING
     """m, of the torso."""
@@ -44,24 +42,22 @@ class PlanarBody:
     velocity_limit: float = math.inf
     """m/s and rad/s, of what is observed."""
 
+    arena_bytes = 262144  # 8 times what the gravest contacts need
     forward_reward_weight = 1.0
     axes = 1
     readings = ()
 
     @property
-    def model(self) -> mujoco.MjModel:
-        return body_model(self.asset, ARENA_BYTES)
-
-    @property
     def observation_size(self) -> int:
-        return self.model.nq - 1 + self.model.nv
+        model = default_model(self)
+        return model.nq - 1 + model.nv
 
     @property
     def terminate_when_unhealthy(self) -> bool:
         return (self.healthy_z_range, self.healthy_angle_range, self.healthy_state_range) != (ANYTHING,) * 3
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Float[ndarray, "nq"], Float[ndarray, "nv"]]:
-        noise, model = self.reset_noise_scale, self.model
+        noise, model = self.reset_noise_scale, default_model(self)
         qpos = model.qpos0 + rng.uniform(-noise, noise, model.nq)
         if self.normal_velocities:
             return qpos, noise * rng.standard_normal(model.nv)
@@ -88,6 +84,13 @@ class PlanarBody:
         out[:, :split] = state.qpos[:, 1:]
         np.clip(state.qvel, -self.velocity_limit, self.velocity_limit, out=out[:, split:])
 
+    def tilt(self, state: State, angle: Float[ndarray, "env"]) -> State:
+        qpos, qvel, torso = state.qpos.copy(), state.qvel.copy(), np.array((0.0, self.torso_height))
+        qpos[:, :2] = _rotated(qpos[:, :2] + torso, angle) - torso
+        qpos[:, 2] -= angle  # pitch is positive nose down
+        qvel[:, :2] = _rotated(qvel[:, :2], angle)
+        return State(qpos, qvel, state.readings, state.body_mass)
+
     def spec(self) -> dict[str, Json]:
         return {
             "ctrl_cost_weight": self.ctrl_cost_weight,
@@ -100,20 +103,26 @@ def _within(values: Float[ndarray, "*shape"], interval: Interval) -> Bool[ndarra
     return (interval[0] < values) & (values < interval[1])
 
 
+def _rotated(vectors: Float[ndarray, "env 2"], angle: Float[ndarray, "env"]) -> Float[ndarray, "env 2"]:
+    """(x, z) turned by `angle` (rad) from x towards z."""
+    return turned(np.insert(vectors, 1, 0.0, axis=-1), angle)[:, [0, 2]]
+
+
 HALF_CHEETAH = PlanarBody(
     "HalfCheetah-v5",
     "half_cheetah.xml",
-    frame_skip=5,
-    view=View(distance=3.5, height=0.5, elevation=-12.0),
+    Integration("Euler", timestep=0.01, frame_skip=5, cone="pyramidal"),
+    View(distance=3.5, height=0.5, elevation=-12.0),
     ctrl_cost_weight=0.1,
     reset_noise_scale=0.1,
     normal_velocities=True,
+    torso_height=0.7,
 )
 HOPPER = PlanarBody(
     "Hopper-v5",
     "hopper.xml",
-    frame_skip=4,
-    view=View(distance=3.5, height=0.8, elevation=-12.0),
+    Integration("RK4", timestep=0.002, frame_skip=4, cone="pyramidal"),
+    View(distance=3.5, height=0.8, elevation=-12.0),
     ctrl_cost_weight=1e-3,
     reset_noise_scale=5e-3,
     normal_velocities=False,
@@ -126,8 +135,8 @@ HOPPER = PlanarBody(
 WALKER = PlanarBody(
     "Walker2d-v5",
     "walker2d_v5.xml",
-    frame_skip=4,
-    view=View(distance=4.0, height=0.8, elevation=-12.0),
+    Integration("RK4", timestep=0.002, frame_skip=4, cone="pyramidal"),
+    View(distance=4.0, height=0.8, elevation=-12.0),
     ctrl_cost_weight=1e-3,
     reset_noise_scale=5e-3,
     normal_velocities=False,
