@@ -191,3 +191,8 @@ def test_table_1_is_the_papers() -> None:
     assert rows["random"].reward.high < rows["Thompson"].reward.low
     assert rows["Thompson"].reward.high < rows["Gittins"].reward.low
     assert rows["greedy"].reward == rows["ε-greedy, tuned ε"].reward or rows["ε-greedy, tuned ε"].option != "ε=0"
+
+
+def test_table_1_chooses_the_better_options() -> None:
+    rows = bandit_table(5, 50, num_tasks=100, algorithms=("ε-greedy, tuned ε", "UCB1, tuned c"))
+    assert [row.option for row in rows] in [["c=0.1", "ε=0"], ["c=0.2", "ε=0"], ["c=0.2", "ε=0.1"], ["c=0.3", "ε=0"]]
