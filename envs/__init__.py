@@ -6,6 +6,7 @@
 100
 """
 
+from metarl.envs.description import Description, describe
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_ids import gymnasium_id
 from metarl.envs.registration import register_all
@@ -16,12 +17,14 @@ from metarl.envs.single import TaskEnv
 from metarl.envs.vector import TaskVectorEnv
 
 __all__ = [
+    "Description",
     "EnvDistribution",
     "Outcome",
     "Simulator",
     "SimulatorError",
     "TaskEnv",
     "TaskVectorEnv",
+    "describe",
     "gymnasium_id",
     "list",
     "make",

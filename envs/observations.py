@@ -58,7 +58,8 @@ class ObservationBuffer:
             raise SimulatorError(f"{name} must fill `out` and return nothing, it returned {type(returned).__name__}")
         self._check_places(name)
         for leaf in self._leaves:
-            mask = mask & leaf.written(name, mask)
+            good = leaf.written(name, mask)
+            mask = mask if good is None else mask & good
         for leaf in self._leaves:
             leaf.keep(mask)
         return mask
@@ -115,23 +116,21 @@ class _Leaf:
     def blank(self) -> None:
         (self.fresh if self.bits is None else self.bits)[:] = self.empty
 
-    def written(self, name: str, mask: Bool[ndarray, " env"]) -> Bool[ndarray, " env"]:
-        """Where all entries are finite."""
-        if self.bits is not None:
-            good = np.asarray(np.isfinite(self.rows).all(1))
-            bad = mask & ~good
-            if bad.any() and (self.bits[bad] == self.empty).any():
-                self._fail(name, self.bits == self.empty, bad, "was left unwritten")
-        elif self.limits is not None:
+    def written(self, name: str, mask: Bool[ndarray, " env"]) -> Bool[ndarray, " env"] | None:
+        """Where all entries are finite; None where they are everywhere."""
+        if self.limits is not None:
             low, high = self.limits
             inside = (self.rows >= low) & (self.rows <= high)
-            good = np.asarray(inside.all(1))
-            bad = mask & ~good
-            if bad.any():
-                self._fail(name, ~inside, bad, "was left unwritten, or is outside of the observation space")
-        else:
-            good = np.ones(len(mask), bool)
-        return good
+            if not (inside.all() or inside[mask].all()):
+                self._fail(name, ~inside, mask, "was left unwritten, or is outside of the observation space")
+        if self.bits is None:
+            return None
+        finite = np.isfinite(self.rows)
+        if finite.all():  # quicker than row by row
+            return None
+        if (self.bits[mask] == self.empty).any():
+            self._fail(name, self.bits == self.empty, mask, "was left unwritten")
+        return np.asarray(finite.all(1))
 
     def keep(self, mask: Bool[ndarray, " env"]) -> None:
         np.copyto(self.kept, self.fresh, where=mask.reshape(-1, *[1] * (self.fresh.ndim - 1)))

@@ -3,9 +3,9 @@
 """One class of Meta-World, playing any number of sub-environments with one simulation.
 
 A model with its data takes 20 MB, and building it a quarter of a second. A sub-environment is therefore a value, a
-`Situation`: MuJoCo's state, and the Python attributes that metaworld's environment keeps. Playing on means putting both
-back, which takes a hundredth of a step. And as a reset depends on the random vector alone, the situation after it is
-kept for the next time: metaworld's reset simulates 500 steps of MuJoCo.
+`Snapshot`: MuJoCo's state, and the Python attributes that metaworld's environment keeps. Playing on means putting both
+back, which takes a hundredth of a step. And as a reset depends on the random vector alone, what it leads to is kept for
+the next time: metaworld's reset simulates 500 steps of MuJoCo.
 
 A reset is that of a newly built metaworld environment, exactly: nothing that was played before is left.
 """
@@ -13,6 +13,7 @@ A reset is that of a newly built metaworld environment, exactly: nothing that wa
 import dataclasses
 import functools
 import logging
+import os
 import threading
 from typing import final
 
@@ -22,19 +23,32 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from metarl.envs import rendering
-from metarl.envs.metaworld import metaworld_api
+from metarl.envs.metaworld import fast_math, metaworld_api
 from metarl.envs.mujoco_pool import quiet_warnings
 
 _LOG = logging.getLogger(__name__)
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_KEPT_STARTS = 4096  # a class; some 10 kB each
+_KEPT_RESETS = 4096  # a class; some 10 kB each
 _FRAME_SKIP = 5  # steps of MuJoCo in an environment step
 
 
 @final
+@dataclasses.dataclass(frozen=True)
+class SimulationOptions:
+    """How a class is simulated."""
+
+    reward: str = "v2"
+    """Which of metaworld's reward functions: `v1` or `v2`."""
+    goal_shown: bool = False
+    """Whether the observation ends with the goal."""
+    stock: bool = False
+    """Whether metaworld's functions are left as they are, see `fast_math.py`; nothing but the speed depends on it."""
+
+
+@final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Start:
-    """The situation right after a reset."""
+class InitialState:
+    """A snapshot right after a reset, and what later ones share with it."""
 
     state: Float[ndarray, " state"]
     attributes: dict[str, object]
@@ -48,17 +62,17 @@ class Start:
 
 @final
 @dataclasses.dataclass(eq=False)
-class Situation:
-    """Where a sub-environment is in its episode; `Player.step` moves it on."""
+class Snapshot:
+    """Where a sub-environment is in its episode; `ClassSimulator.step` moves it on."""
 
-    start: Start
+    initial: InitialState
     state: Float[ndarray, " state"]
     attributes: dict[str, object]
 
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
-class Moment:
+class StepResult:
     """What a step led to."""
 
     observation: Float[ndarray, " observation"]
@@ -69,41 +83,41 @@ class Moment:
 
 
 @final
-class Player:
+class ClassSimulator:
     """Plays one class. Threads take turns."""
 
-    def __init__(self, name: str, reward: str, goal_shown: bool) -> None:
+    def __init__(self, name: str, options: SimulationOptions) -> None:
         quiet_warnings()
-        self._name, self._goal_shown = name, goal_shown
+        self._name, self._goal_shown = name, options.goal_shown
         self._lock = threading.Lock()
-        self._env = env = metaworld_api.make(name, reward)
+        self._env = env = metaworld_api.make(name, options.reward, stock=options.stock)
         self._model, self._data = env.model, env.data
-        self._parts = metaworld_api.NamedParts(env.data)
+        self._parts = env.data if options.stock else fast_math.NamedParts(env.data)
         self._ctrl, self._warnings = env.data.ctrl, env.data.warning.number
         self._mocap_pos, self._mocap_quat = env.data.mocap_pos, env.data.mocap_quat
         self._pristine = dict(env.__dict__)
         self._placed = self._positions()
-        self._loaded: Start | None = None
+        self._loaded: InitialState | None = None
         self._state_size = mujoco.mj_stateSize(env.model, _STATE)
         self._renderer: mujoco.Renderer | None = None
-        self._start = functools.lru_cache(maxsize=_KEPT_STARTS)(self._reset)
+        self._initial = functools.lru_cache(maxsize=_KEPT_RESETS)(self._reset)
 
-    def reset(self, rand_vec: tuple[float, ...]) -> Situation:
+    def reset(self, rand_vec: tuple[float, ...]) -> Snapshot:
         """A new episode."""
         with self._lock:
-            start = self._start(rand_vec)
-            return Situation(start, start.state.copy(), dict(start.attributes))
+            initial = self._initial(rand_vec)
+            return Snapshot(initial, initial.state.copy(), dict(initial.attributes))
 
-    def step(self, situation: Situation, action: Float[ndarray, "4"]) -> Moment:
-        """Moves a situation on by one step."""
+    def step(self, snapshot: Snapshot, action: Float[ndarray, "4"]) -> StepResult:
+        """Moves a snapshot on by one step."""
         with self._lock:
-            self._load(situation)
-            return self._step(situation, action)
+            self._load(snapshot)
+            return self._step(snapshot, action)
 
-    def render(self, situation: Situation, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
-        """A picture of a situation."""
+    def render(self, snapshot: Snapshot, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
+        """A picture of a snapshot."""
         with self._lock:
-            self._load(situation)
+            self._load(snapshot)
             mujoco.mj_forward(self._model, self._data)
             renderer = self._renderer_of(width, height)
             renderer.update_scene(self._data, _camera())
@@ -124,14 +138,14 @@ class Player:
     def _place(self, positions: tuple[ndarray, ndarray]) -> None:
         self._model.body_pos[:], self._model.site_pos[:] = positions
 
-    def _load(self, situation: Situation) -> None:
-        if self._loaded is not situation.start:
-            self._place(situation.start.positions)
-            self._loaded = situation.start
-        mujoco.mj_setState(self._model, self._data, situation.state, _STATE)
-        self._env.__dict__ = situation.attributes
+    def _load(self, snapshot: Snapshot) -> None:
+        if self._loaded is not snapshot.initial:
+            self._place(snapshot.initial.positions)
+            self._loaded = snapshot.initial
+        mujoco.mj_setState(self._model, self._data, snapshot.state, _STATE)
+        self._env.__dict__ = snapshot.attributes
 
-    def _reset(self, rand_vec: tuple[float, ...]) -> Start:
+    def _reset(self, rand_vec: tuple[float, ...]) -> InitialState:
         """Metaworld's reset of an environment that has just been built."""
         model, data, env = self._model, self._data, self._env
         self._loaded = None
@@ -139,17 +153,17 @@ class Player:
         mujoco.mj_resetData(model, data)
         mujoco.mj_forward(model, data)
         env.__dict__ = {name: _own(value) for name, value in self._pristine.items()}
-        env.set_task(metaworld_api.stock_task(self._name, np.array(rand_vec), goal_shown=self._goal_shown))
+        env.set_task(metaworld_api.official_task(self._name, np.array(rand_vec), goal_shown=self._goal_shown))
         observation, _ = env.reset()
         state = np.empty(self._state_size)
         mujoco.mj_getState(model, data, state, _STATE)
         bounds = env.sawyer_observation_space
         attributes: dict[str, object] = {**env.__dict__, "data": self._parts}
-        return Start(state, attributes, self._positions(), observation, bounds.low, bounds.high)
+        return InitialState(state, attributes, self._positions(), observation, bounds.low, bounds.high)
 
-    def _step(self, situation: Situation, action: Float[ndarray, "4"]) -> Moment:
+    def _step(self, snapshot: Snapshot, action: Float[ndarray, "4"]) -> StepResult:
         """`SawyerXYZEnv.step`, without what has no effect on its result."""
-        model, data, env, start = self._model, self._data, self._env, situation.start
+        model, data, env, initial = self._model, self._data, self._env, snapshot.initial
         mocap = self._mocap_pos
         moved = mocap[0] + action[:3].clip(-1, 1) * env.action_scale
         np.maximum(moved, env.mocap_low, out=moved)
@@ -162,19 +176,19 @@ class Player:
             mujoco.mj_forward(model, data)
         except mujoco.FatalError as error:
             _LOG.debug("%s failed: %s", self._name, error)
-            return self._diverged(situation)
+            return self._diverged(snapshot)
         if self._warnings.any():
-            return self._diverged(situation)
-        observation = env.observe(start.low, start.high)
+            return self._diverged(snapshot)
+        observation = env.observe(initial.low, initial.high)
         if not np.isfinite(observation).all():
-            return self._diverged(situation)
+            return self._diverged(snapshot)
         reward, info = env.evaluate_state(observation, action)
-        mujoco.mj_getState(model, data, situation.state, _STATE)
-        return Moment(observation, float(reward), tuple(float(info[name]) for name in metaworld_api.TERMS), False)
+        mujoco.mj_getState(model, data, snapshot.state, _STATE)
+        return StepResult(observation, float(reward), tuple(float(info[name]) for name in metaworld_api.TERMS), False)
 
-    def _diverged(self, situation: Situation) -> Moment:
+    def _diverged(self, snapshot: Snapshot) -> StepResult:
         mujoco.mj_resetData(self._model, self._data)
-        return Moment(situation.start.observation, 0.0, (0.0,) * len(metaworld_api.TERMS), True)
+        return StepResult(snapshot.initial.observation, 0.0, (0.0,) * len(metaworld_api.TERMS), True)
 
 
 def _camera() -> mujoco.MjvCamera:
@@ -185,10 +199,15 @@ def _camera() -> mujoco.MjvCamera:
     return camera
 
 
+def class_simulator(name: str, options: SimulationOptions) -> ClassSimulator:
+    """This process's simulator of a class; nothing that it gives depends on what it played before."""
+    return _class_simulator(name, options, os.getpid())
+
+
 @functools.cache
-def player(name: str, reward: str, goal_shown: bool) -> Player:
-    """The process's player of a class; nothing that it gives depends on what it played before."""
-    return Player(name, reward, goal_shown)
+def _class_simulator(name: str, options: SimulationOptions, process: int) -> ClassSimulator:
+    """One for each process: a forked child must not take its parent's."""
+    return ClassSimulator(name, options)
 
 
 def _own(value: object) -> object:

@@ -33,6 +33,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from metarl.envs.distribution import EnvDistribution
+from metarl.envs.metaworld import fast_math
 from metarl.envs.metaworld.goals import BENCHMARKS, RESETS, Classes, family
 from metarl.envs.simulator import Simulator
 from metarl.tasks import Json, TaskSpace
@@ -148,14 +149,17 @@ def _about(classes: Classes, variant: Variant) -> str:
 
 def _simulator(num_envs: int, threads: int, *, variant: Variant) -> Simulator:
     """One process for one thread, worker processes for more; no result depends on it."""
-    space = observation_space(variant.goal_shown)
-    if min(num_envs, threads) == 1:
-        from metarl.envs.metaworld.simulator import LocalSimulator  # imports metaworld
+    from metarl.envs.metaworld.class_simulator import SimulationOptions  # imports metaworld
 
-        return LocalSimulator(num_envs, space, ACTION_SPACE, variant.reward, variant.goal_shown)
+    space = observation_space(variant.goal_shown)
+    options = SimulationOptions(variant.reward, variant.goal_shown, stock=fast_math.stock_wanted())
+    if min(num_envs, threads) == 1:
+        from metarl.envs.metaworld.simulator import LocalSimulator
+
+        return LocalSimulator(num_envs, space, ACTION_SPACE, options)
     from metarl.envs.metaworld.process_simulator import WorkerSimulator
 
-    return WorkerSimulator(num_envs, min(num_envs, threads), space, ACTION_SPACE, variant.reward, variant.goal_shown)
+    return WorkerSimulator(num_envs, min(num_envs, threads), space, ACTION_SPACE, options)
 
 
 @functools.cache

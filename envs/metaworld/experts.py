@@ -1,24 +1,35 @@
 """Meta-World's scripted policies, one a class. They are told the goal, which agents are not."""
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.metaworld import metaworld_api
+from metarl.learning.random_streams import TaskRandom
 from metarl.tasks import Task
 
 SHOWN = "+goal-shown"
 """The option that a distribution needs for the scripted policies."""
 
 
-def expert_actions(tasks: Sequence[Task]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Acts for each of the tasks as its class's script says; observations are [task, episode, observation]."""
-    scripts = [metaworld_api.expert(task.family) for task in tasks]
+@final
+@dataclasses.dataclass(frozen=True)
+class ExpertActions:
+    """Acts for each task as its class's script says; plain data, so that it pickles."""
 
-    def act(observations: Tensor, generator: torch.Generator) -> Tensor:
+    classes: tuple[str, ...]
+    """Of each task."""
+
+    def __call__(
+        self, observations: Float[Tensor, "task episode observation"], random: TaskRandom | None
+    ) -> Float[Tensor, "task episode 4"]:
+        scripts = [metaworld_api.expert(name) for name in self.classes]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the scripts ask for more than ±1, and say so at every step
             rows = [
@@ -27,4 +38,7 @@ def expert_actions(tasks: Sequence[Task]) -> Callable[[Tensor, torch.Generator],
             ]
         return torch.from_numpy(np.asarray(rows, dtype=np.float32)).to(observations.device)
 
-    return act
+
+def expert_actions(tasks: Sequence[Task]) -> ExpertActions:
+    """The scripts of these tasks' classes."""
+    return ExpertActions(tuple(task.family for task in tasks))

@@ -6,10 +6,11 @@ what each class draws it from. It stands here, rather than being asked of metawo
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import final
 
-from metarl.tasks import Apart, Choice, Family, Uniform
+from metarl.tasks import Apart, Choice, Family, Task, Uniform
 
 RESOLUTION = 1e-6  # m
 
@@ -25,7 +26,7 @@ class Reset:
     """m."""
     apart: float | None = None
     """m; vectors whose object and goal are nearer in the plane than this are redrawn. Metaworld, given such a vector,
-    never returns from its reset."""
+    never returns from its reset; `check_task` refuses it."""
     keep_off: tuple[float, float] | None = None
     """m; the point that the object is kept off, where the goal is no part of the vector."""
 
@@ -227,3 +228,21 @@ def family(name: str) -> Family:
     if reset.apart is not None:
         apart = Apart(("rand_0", "rand_1"), reset.keep_off or ("rand_3", "rand_4"), reset.apart, "m")
     return Family(name, parameters, apart)
+
+
+def check_task(task: Task) -> None:
+    """Checks that metaworld's reset of a task comes to an end.
+
+    Raises:
+        ValueError: object and goal are so near that it would draw anew for ever.
+    """
+    reset = RESETS[task.family]
+    if reset.apart is None:
+        return
+    goal = reset.keep_off or (float(task["rand_3"]), float(task["rand_4"]))
+    distance = math.dist((float(task["rand_0"]), float(task["rand_1"])), goal)
+    if distance < reset.apart:
+        raise ValueError(
+            f"{task} has its object and its goal {distance:.3g} m apart in the plane; metaworld needs at least "
+            f"{reset.apart:g} m, its reset would never end"
+        )

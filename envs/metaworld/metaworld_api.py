@@ -1,34 +1,31 @@
 # pyright: reportAttributeAccessIssue=false, reportPrivateUsage=false, reportIncompatibleMethodOverride=false
 # (MuJoCo's binding comes without types; metaworld's environments are driven through what they keep to themselves.)
-"""The only module that imports metaworld: its environments, made lean, and its scripted policies.
+"""The only module that imports metaworld: its environments, its scripted policies and its own evaluation.
 
-A lean environment is metaworld's own class with its methods as they are, but for the way they find things: bodies,
-sites and geoms are looked up by name once instead of at every use, and the helpers of `fast_math.py` stand in for their
-slow equals. Rewards, observations and resets remain metaworld's code; only `observe` is written anew.
+Rewards, observations and resets are metaworld's code. `fast_math.py` binds it to faster helpers, unless it is to be
+played as it is.
 """
 
 import functools
 import pickle
-import sys
-import types
 from collections.abc import Callable
-from typing import Protocol, cast, final, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import metaworld
-import mujoco
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
-from metaworld import evaluation, sawyer_xyz_env
+from metaworld import evaluation
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
-from metaworld.types import Task as StockTask
+from metaworld.types import Task as OfficialTask
 from metaworld.utils import reward_utils
 from numpy import ndarray
 
 from metarl.envs.metaworld import fast_math
 
-OBSERVATION_SIZE = 39
+OBSERVATION_SIZE = fast_math.OBSERVATION_SIZE
+_MOST_READS = 10  # of the random vector in a reset; one is what a class needs
 TERMS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 """What metaworld's `info` holds beside the unscaled reward, which is the reward."""
 
@@ -38,22 +35,23 @@ def class_names() -> tuple[str, ...]:
     return tuple(ALL_V3_ENVIRONMENTS)
 
 
-def stock_task(name: str, rand_vec: ndarray, *, goal_shown: bool) -> StockTask:
+def official_task(name: str, rand_vec: ndarray, *, goal_shown: bool) -> OfficialTask:
     """A task as metaworld wants it."""
     data = {
         "rand_vec": rand_vec,
         "env_cls": ALL_V3_ENVIRONMENTS[name],
         "partially_observable": not goal_shown,
     }
-    return StockTask(name, pickle.dumps(data))
+    return OfficialTask(name, pickle.dumps(data))
 
 
+@functools.cache
 def expert(name: str) -> Callable[[ndarray], ndarray]:
     """Metaworld's scripted policy of a class: an action for an observation that shows the goal."""
     return cast(Callable[[ndarray], ndarray], ENV_POLICY_MAP[name]().get_action)
 
 
-def their_test_envs(name: str, reward: str, seed: int, num_envs: int) -> SyncVectorEnv:
+def official_test_envs(name: str, reward: str, seed: int, num_envs: int) -> SyncVectorEnv:
     """Metaworld's own test environments of a benchmark (`ML10`) or a class, which add the last action, reward and done
     to their observations.
     """
@@ -69,7 +67,7 @@ def their_test_envs(name: str, reward: str, seed: int, num_envs: int) -> SyncVec
     return envs
 
 
-def their_train_envs(name: str, num_envs: int, seed: int) -> AsyncVectorEnv:
+def official_train_envs(name: str, num_envs: int, seed: int) -> AsyncVectorEnv:
     """Metaworld's own training environments of a benchmark, a process each, on their first goals."""
     envs = metaworld.make_ml_envs_train(name, seed=seed, meta_batch_size=num_envs, vector_strategy="async")
     assert isinstance(envs, AsyncVectorEnv)
@@ -97,7 +95,7 @@ def evaluate_as_metaworld(
 
     Args:
         agent: any that follows metaworld's protocol.
-        envs: of `their_test_envs`.
+        envs: of `official_test_envs`.
         trials: goals that each environment is given.
         rounds: adaptations.
         episodes: in each of them.
@@ -106,114 +104,41 @@ def evaluate_as_metaworld(
     return evaluation.metalearning_evaluation(agent, envs, trials, rounds, episodes, judged)
 
 
-@final
-class NamedParts:
-    """An `MjData` whose bodies, sites, geoms and joints are looked up by name once."""
+class SteppedEnv(SawyerXYZEnv):
+    """What stands before a class of metaworld's to be played step by step, without a limit of its own."""
 
-    def __init__(self, data: mujoco.MjData) -> None:
-        self._data = data
-        self.body, self.site = functools.cache(data.body), functools.cache(data.site)
-        self.geom, self.joint = functools.cache(data.geom), functools.cache(data.joint)
-        self.qpos, self.qvel, self.site_xpos = data.qpos, data.qvel, data.site_xpos
+    reads: int
+    """How often the random vector was asked for since the reset began."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._data, name)
-
-
-class Lean(SawyerXYZEnv):
-    """What lean environments have in common; `lean_class` adds a class of metaworld's."""
-
-    _hand: ndarray
-    _claws: tuple[ndarray, ndarray]
-    _fingers: tuple[ndarray, ndarray]
-
-    def settle(self) -> None:
-        """Called once, when the simulation is there: looks up what every step needs."""
-        data = self.data
-        self._hand = data.body("hand").xpos
-        self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
-        self._fingers = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
-
-    def get_endeff_pos(self) -> ndarray:
-        return self.data.body("hand").xpos
+    def look_up(self) -> None:
+        """Called once, when the simulation is there."""
 
     def observe(self, low: ndarray, high: ndarray) -> ndarray:
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
-        now = np.zeros(18)
-        now[:3] = self._hand
-        right, left = self._claws
-        now[3] = min(max(fast_math.norm(right - left) / 0.1, 0.0), 1.0)
-        positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
-        for index in range(len(positions) // 3):
-            start = 4 + 7 * index
-            now[start : start + 3] = positions[3 * index : 3 * index + 3]
-            now[start + 3 : start + 7] = quaternions[4 * index : 4 * index + 4]
-        observation = np.empty(OBSERVATION_SIZE)
-        observation[:18], observation[18:36] = now, self._prev_obs
-        observation[36:] = 0.0 if self._partially_observable else self._get_pos_goal()
-        self._prev_obs = now
-        return observation.clip(low, high, out=observation)
+        return np.clip(self._get_obs(), low, high, dtype=np.float64)
 
-    @property
-    def tcp_center(self) -> ndarray:
-        right, left = self.data.site("rightEndEffector").xpos, self.data.site("leftEndEffector").xpos
-        return (right + left) / 2.0
-
-    def touching_object(self, object_geom_id: int) -> bool:
-        """Whether both pads press on the object, from the contacts of the last `mj_forward`."""
-        contacts, forces = self.data.contact, self.data.efc_force
-        pressing = []
-        for pad in ("leftpad_geom", "rightpad_geom"):
-            identifier, force = self.data.geom(pad).id, 0.0
-            for pair, address in zip(contacts.geom.tolist(), contacts.efc_address.tolist(), strict=True):
-                if identifier in pair and object_geom_id in pair:
-                    force += forces[address]
-            pressing.append(force > 0)
-        return all(pressing)
+    def _get_state_rand_vec(self) -> ndarray:
+        """The task's random vector. Metaworld asks again until it likes it, and it is always the same one."""
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise ValueError(
+                f"metaworld's reset would never end: its object and its goal are too near in {self._last_rand_vec}"
+            )
+        return super()._get_state_rand_vec()
 
 
 @functools.cache
-def lean_class(name: str) -> type[Lean]:
-    """A class of metaworld's with its methods bound to quicker helpers."""
-    stock = ALL_V3_ENVIRONMENTS[name]
-    tolerance = fast_math.tolerance(reward_utils.tolerance)
-    helpers = {
-        "np": fast_math.numpy_with_quick_norm(),
-        "Rotation": fast_math.Rotation,
-        "tolerance": tolerance,
-        "reward_utils": types.SimpleNamespace(**{**vars(reward_utils), "tolerance": tolerance}),
-    }
-    names = {**vars(sys.modules[stock.__module__]), **helpers}
-    caging = _with_names(SawyerXYZEnv._gripper_caging_reward, {**vars(sawyer_xyz_env), **helpers})
-    methods: dict[str, object] = {"_gripper_caging_reward": caging}
-    for attribute, value in vars(stock).items():
-        if isinstance(value, types.FunctionType) and attribute not in ("__init__", "reset_model"):
-            methods[attribute] = _with_names(_undecorated(value), names)
-        elif isinstance(value, staticmethod):
-            methods[attribute] = staticmethod(_with_names(value.__func__, names))
-    lean = type(f"Lean{stock.__name__}", (Lean, stock), methods)
-    names[stock.__name__] = lean  # static methods are called by the class's name
-    return lean
+def stepped_class(name: str, *, stock: bool) -> type[SteppedEnv]:
+    """A class of metaworld's as it is (`stock`), or with its methods bound to faster helpers."""
+    official = ALL_V3_ENVIRONMENTS[name]
+    if stock:
+        return type(f"Stock{official.__name__}", (SteppedEnv, official), {})
+    return fast_math.fast_class(official, SteppedEnv, SawyerXYZEnv, reward_utils)
 
 
-def make(name: str, reward: str) -> Lean:
-    """A lean environment, as metaworld constructs it."""
-    lean = lean_class(name)(reward_function_version=reward)
-    lean.settle()
-    return lean
-
-
-def _undecorated(function: types.FunctionType) -> types.FunctionType:
-    """The function under metaworld's check that a task is set."""
-    if function.__closure__ is None or function.__name__ != "inner":
-        return function
-    inside = [cell.cell_contents for cell in function.__closure__]
-    return next(each for each in inside if isinstance(each, types.FunctionType))
-
-
-def _with_names(function: Callable[..., object], names: dict[str, object]) -> types.FunctionType:
-    """The same function with its module's names taken from `names`."""
-    assert isinstance(function, types.FunctionType)
-    bound = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    bound.__kwdefaults__ = function.__kwdefaults__
-    return bound
+def make(name: str, reward: str, *, stock: bool) -> SteppedEnv:
+    """An environment of a class, as metaworld constructs it; `reward` is `v1` or `v2`."""
+    env = stepped_class(name, stock=stock)(reward_function_version=reward)
+    env.reads = 0
+    env.look_up()
+    return env

@@ -4,6 +4,8 @@ Processes, because most of a step is Python. Each worker plays every n-th sub-en
 makes no progress is noticed and named with its task (`WorkerLostError`); whoever collects episodes starts anew.
 """
 
+import dataclasses
+import json
 import mmap
 import os
 import pickle
@@ -25,6 +27,8 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl.envs.metaworld import process_worker
+from metarl.envs.metaworld.class_simulator import SimulationOptions
+from metarl.envs.metaworld.goals import check_task
 from metarl.envs.metaworld.simulator import outcome
 from metarl.envs.simulator import Outcome
 from metarl.errors import RunError, WorkerLostError
@@ -54,8 +58,7 @@ class WorkerSimulator:
         workers: int,
         observation_space: Box,
         action_space: Box,
-        reward: str,
-        goal_shown: bool,
+        options: SimulationOptions,
         patience: float = PATIENCE,
     ) -> None:
         """`patience` in seconds."""
@@ -73,11 +76,12 @@ class WorkerSimulator:
         started: list[_Worker] = []
         self._workers: Sequence[_Worker] = started
         # At the latest when this object is forgotten or Python ends.
-        self._finalizer = weakref.finalize(self, _end, started)
-        started.extend(_start(descriptor, num_envs, workers, rank, reward, goal_shown) for rank in range(workers))
+        self._finalizer = weakref.finalize(self, _end, started, os.getpid())
+        started.extend(_start(descriptor, num_envs, workers, rank, options) for rank in range(workers))
         os.close(descriptor)
 
     def set_task(self, index: int, task: Task) -> None:
+        check_task(task)
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
@@ -102,7 +106,7 @@ class WorkerSimulator:
         rank = index % len(self._workers)
         command = process_worker.RENDER + pickle.dumps((index, width, height))
         self._memory.at[rank] = index
-        picture = self._all([command if each == rank else None for each in range(len(self._workers))], "drawing")
+        picture = self._all([command if other == rank else None for other in range(len(self._workers))], "drawing")
         return np.frombuffer(picture[rank], np.uint8).reshape(height, width, 3).copy()
 
     def close(self) -> None:
@@ -112,7 +116,7 @@ class WorkerSimulator:
     @property
     def processes(self) -> tuple[int, ...]:
         """The workers' process ids."""
-        return tuple(each.process.pid for each in self._workers)
+        return tuple(worker.process.pid for worker in self._workers)
 
     def _catch_up(self) -> None:
         """Does the resets that were put off."""
@@ -128,11 +132,11 @@ class WorkerSimulator:
         if not self._finalizer.alive:
             raise RuntimeError("this simulator is closed")
         waiting: dict[Connection, int] = {}
-        for rank, (each, command) in enumerate(zip(self._workers, commands, strict=True)):
+        for rank, (worker, command) in enumerate(zip(self._workers, commands, strict=True)):
             if command is not None:
-                waiting[each.commands] = rank
+                waiting[worker.commands] = rank
                 try:
-                    each.commands.send_bytes(command)
+                    worker.commands.send_bytes(command)
                 except OSError:
                     self._lost(rank, doing)
         answers: dict[int, bytes] = {}
@@ -195,14 +199,14 @@ def _memory_file(size: int) -> int:
     return descriptor
 
 
-def _start(memory: int, num_envs: int, workers: int, rank: int, reward: str, goal_shown: bool) -> _Worker:
+def _start(memory: int, num_envs: int, workers: int, rank: int, options: SimulationOptions) -> _Worker:
     """A worker process; `memory` is the shared memory's file descriptor."""
-    here, there = socket.socketpair()
+    own_end, worker_end = socket.socketpair()
     listening, lifeline = os.pipe()
-    with there:
+    with worker_end:
         share = process_worker.Share(
             memory=memory,
-            commands=there.fileno(),
+            commands=worker_end.fileno(),
             lifeline=listening,
             parent=os.getpid(),
             bound=int(threading.current_thread() is threading.main_thread()),
@@ -219,28 +223,29 @@ def _start(memory: int, num_envs: int, workers: int, rank: int, reward: str, goa
                 "-m",
                 process_worker.__name__,
                 *map(str, share),
-                reward,
-                str(int(goal_shown)),
+                json.dumps(dataclasses.asdict(options)),
             ],
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
             | _ONE_THREAD,
-            pass_fds=(memory, there.fileno(), listening),
+            pass_fds=(memory, worker_end.fileno(), listening),
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is this process's business
         )
     os.close(listening)
-    return _Worker(process, Connection(here.detach()), lifeline)
+    return _Worker(process, Connection(own_end.detach()), lifeline)
 
 
-def _end(workers: Sequence[_Worker]) -> None:
+def _end(workers: Sequence[_Worker], process: int) -> None:
     """Ends the workers: by the end of their sockets, or, where they do not notice, at once."""
-    for each in workers:
-        each.commands.close()
-        os.close(each.lifeline)
-    for each in workers:
+    if os.getpid() != process:
+        return  # a forked child of whoever started them
+    for worker in workers:
+        worker.commands.close()
+        os.close(worker.lifeline)
+    for worker in workers:
         try:
-            each.process.wait(_SHUTDOWN)
+            worker.process.wait(_SHUTDOWN)
         except subprocess.TimeoutExpired:
-            each.process.kill()
-            each.process.wait()
+            worker.process.kill()
+            worker.process.wait()

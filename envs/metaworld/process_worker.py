@@ -1,4 +1,4 @@
-"""What a worker process runs: `python -m metarl.envs.metaworld.worker`, started by `workers.py`.
+"""What a worker process runs: `python -m metarl.envs.metaworld.process_worker`, started by `process_simulator.py`.
 
 It reads commands from a socket and plays its share of the sub-environments in shared memory. It ends when the process
 that started it does, however that ended, and whatever it is doing itself: a thread waits for the end of a pipe, and on
@@ -6,6 +6,7 @@ Linux the kernel kills it (a stopped process has no thread that could). It impor
 """
 
 import ctypes
+import json
 import mmap
 import os
 import pickle
@@ -20,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from metarl.envs.metaworld.simulator import Arrays, Crew, layout
+from metarl.envs.metaworld.class_simulator import SimulationOptions
+from metarl.envs.metaworld.simulator import Arrays, EnvShard, layout
 from metarl.tasks import Task
 
 STEP, STEP_SINGLE, RESET, RENDER = b"s", b"f", b"r", b"p"
@@ -82,8 +84,8 @@ def _all(num_envs: int, workers: int) -> Mapping[str, tuple[tuple[int, ...], typ
 
 def main(arguments: Sequence[str]) -> None:
     """Obeys until the socket ends."""
-    share = Share(*map(int, arguments[:-2]))
-    reward, goal_shown = arguments[-2], arguments[-1] == "1"
+    share = Share(*map(int, arguments[:-1]))
+    options = SimulationOptions(**json.loads(arguments[-1]))
     _end_with_parent(share)
     buffer = mmap.mmap(share.memory, memory_size(share.num_envs, share.workers))
     memory = map_memory(buffer, share.num_envs, share.workers)
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
         memory.at[share.rank] = index
         memory.beats[share.rank] += 1
 
-    crew = Crew(memory.arrays, reward, goal_shown, announce)
+    shard = EnvShard(memory.arrays, options, announce)
     commands = Connection(share.commands)
     while True:
         try:
@@ -100,23 +102,23 @@ def main(arguments: Sequence[str]) -> None:
         except EOFError:
             return
         try:
-            answer = DONE + _obey(crew, command)
+            answer = DONE + _obey(shard, command)
         except Exception:  # whatever it is, the other side says it, with the task
             answer = FAILED + traceback.format_exc().encode()
         commands.send_bytes(answer)
 
 
-def _obey(crew: Crew, command: bytes) -> bytes:
+def _obey(shard: EnvShard, command: bytes) -> bytes:
     kind, content = command[:1], command[1:]
     if kind == RESET:
         for index, task in pickle.loads(content):
             assert isinstance(task, Task)
-            crew.reset(index, task)
+            shard.reset(index, task)
     elif kind == RENDER:
-        return crew.render(*pickle.loads(content)).tobytes()
+        return shard.render(*pickle.loads(content)).tobytes()
     else:
         assert kind in (STEP, STEP_SINGLE)
-        crew.step(kind == STEP_SINGLE)
+        shard.step(kind == STEP_SINGLE)
     return b""
 
 

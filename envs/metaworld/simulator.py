@@ -9,7 +9,8 @@ from gymnasium.spaces import Box
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl.envs.metaworld.class_simulator import Player, Situation, player
+from metarl.envs.metaworld.class_simulator import ClassSimulator, SimulationOptions, Snapshot, class_simulator
+from metarl.envs.metaworld.goals import check_task
 from metarl.envs.metaworld.metaworld_api import TERMS
 from metarl.envs.simulator import Outcome
 from metarl.tasks import Task
@@ -26,7 +27,7 @@ class Arrays:
     rewards: Float[ndarray, "env"]
     diverged: Bool[ndarray, "env"]
     terms: Float[ndarray, "env term"]
-    """In the order of `stock.TERMS`."""
+    """In the order of `metaworld_api.TERMS`."""
 
 
 def layout(num_envs: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -42,33 +43,33 @@ def layout(num_envs: int) -> dict[str, tuple[tuple[int, ...], type]]:
 
 
 @final
-class Crew:
+class EnvShard:
     """Some of the sub-environments, played one after the other.
 
     Whatever is about to be played is announced first, so that somebody else can tell where it got stuck.
     """
 
     def __init__(
-        self, arrays: Arrays, reward: str, goal_shown: bool, announce: Callable[[int], None] = lambda index: None
+        self, arrays: Arrays, options: SimulationOptions, announce: Callable[[int], None] = lambda index: None
     ) -> None:
         self._arrays = arrays
-        self._variant = (reward, goal_shown)
+        self._options = options
         self._announce = announce
-        self._players: dict[int, Player] = {}
-        self._situations: dict[int, Situation] = {}
+        self._simulators: dict[int, ClassSimulator] = {}
+        self._snapshots: dict[int, Snapshot] = {}
         self._families: dict[int, str] = {}
         self._in_order: list[int] = []
         """By class: a model and its data then stay in the processor's cache for all sub-environments that play it."""
 
     def reset(self, index: int, task: Task) -> None:
         self._announce(index)
-        self._players[index] = player(task.family, *self._variant)
-        situation = self._players[index].reset(rand_vec(task))
-        self._situations[index] = situation
+        self._simulators[index] = class_simulator(task.family, self._options)
+        snapshot = self._simulators[index].reset(rand_vec(task))
+        self._snapshots[index] = snapshot
         if self._families.get(index) != task.family:
             self._families[index] = task.family
-            self._in_order = sorted(self._families, key=lambda each: (self._families[each], each))
-        self._arrays.observations[index] = situation.start.observation
+            self._in_order = sorted(self._families, key=lambda other: (self._families[other], other))
+        self._arrays.observations[index] = snapshot.initial.observation
 
     def step(self, single_precision: bool) -> None:
         """Steps those of them that are active."""
@@ -79,14 +80,14 @@ class Crew:
             if not arrays.active[index]:
                 continue
             self._announce(index)
-            moment = self._players[index].step(self._situations[index], actions[index])
-            arrays.observations[index] = moment.observation
-            arrays.rewards[index] = moment.reward
-            arrays.diverged[index] = moment.diverged
-            arrays.terms[index] = moment.terms
+            result = self._simulators[index].step(self._snapshots[index], actions[index])
+            arrays.observations[index] = result.observation
+            arrays.rewards[index] = result.reward
+            arrays.diverged[index] = result.diverged
+            arrays.terms[index] = result.terms
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
-        return self._players[index].render(self._situations[index], width, height)
+        return self._simulators[index].render(self._snapshots[index], width, height)
 
 
 def rand_vec(task: Task) -> tuple[float, ...]:
@@ -105,32 +106,33 @@ def outcome(arrays: Arrays) -> Outcome:
 class LocalSimulator:
     """A batch of Meta-World simulations, one after the other."""
 
-    def __init__(self, num_envs: int, observation_space: Box, action_space: Box, reward: str, goal_shown: bool) -> None:
+    def __init__(self, num_envs: int, observation_space: Box, action_space: Box, options: SimulationOptions) -> None:
         self.num_envs = num_envs
         self.observation_space = observation_space
         self.action_space = action_space
         self._arrays = Arrays(**{name: np.zeros(shape, kind) for name, (shape, kind) in layout(num_envs).items()})
-        self._crew = Crew(self._arrays, reward, goal_shown)
+        self._shard = EnvShard(self._arrays, options)
         self._tasks: dict[int, Task] = {}
 
     def set_task(self, index: int, task: Task) -> None:
+        check_task(task)
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
         """There is no chance in it: the task holds the random vector."""
-        self._crew.reset(index, self._tasks[index])
+        self._shard.reset(index, self._tasks[index])
 
     def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
         self._arrays.actions[:], self._arrays.active[:] = actions, active
         self._arrays.diverged[:] = False
-        self._crew.step(actions.dtype == np.float32)
+        self._shard.step(actions.dtype == np.float32)
         return outcome(self._arrays)
 
     def observe(self, out: Float[ndarray, "env observation"]) -> None:
         out[:] = self._arrays.observations
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
-        return self._crew.render(index, width, height)
+        return self._shard.render(index, width, height)
 
     def close(self) -> None:
-        """Its players belong to the process."""
+        """Its class simulators belong to the process."""

@@ -77,7 +77,7 @@ def _stock() -> Iterator[Stepper]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        venv = metaworld_api.their_train_envs("ML10", _STOCK_ENVS, seed=0)
+        venv = metaworld_api.official_train_envs("ML10", _STOCK_ENVS, seed=0)
     with contextlib.closing(venv):
         yield random_steps(venv.step, _STOCK_ENVS, 4)
 
@@ -106,7 +106,7 @@ def _physics() -> Iterator[Stepper]:
 
     from metarl.envs.metaworld import metaworld_api
 
-    made = [metaworld_api.make(name, "v2") for name in BENCHMARKS["ml10"].train]
+    made = [metaworld_api.make(name, "v2", stock=False) for name in BENCHMARKS["ml10"].train]
     rng = np.random.default_rng(0)
 
     def step(count: int) -> float:

@@ -113,7 +113,7 @@ def check_spaces(dist: EnvDistribution) -> None:
 
 
 def check_observe(dist: EnvDistribution) -> None:
-    """The simulator writes every entry of the arrays it is given, and looking changes nothing."""
+    """The simulator writes every entry of the arrays it is given, looking changes nothing, and the idle stay idle."""
     simulator = dist.make_simulator(2, 1)
     for index, task in enumerate(itertools.islice(itertools.cycle(dist.tasks("train")), 2)):
         simulator.set_task(index, task)
@@ -126,6 +126,10 @@ def check_observe(dist: EnvDistribution) -> None:
     require(
         same, f"{dist.id}: {type(simulator).__name__}.observe leaves entries unwritten, or changes what it looks at"
     )
+    simulator.step(random_actions(dist, 1, 2)[0], np.array([True, False]))
+    simulator.observe(outs[1])
+    same = all(np.array_equal(one[1], other[1]) for one, other in zip(*map(_leaves, outs), strict=True))
+    require(same, f"{dist.id}: {type(simulator).__name__}.step moves a sub-simulation that is not active")
     simulator.close()
 
 

@@ -90,7 +90,7 @@ def test_wrong_calls_are_refused(dist: EnvDistribution) -> None:
         dist.env(render_mode="human")
 
 
-def test_each_parameter_of_the_videos_pace_is_the_simulations() -> None:
+def test_videos_play_at_the_simulations_pace() -> None:
     """HalfCheetah-v5 says 20 pictures a second, metaworld 80."""
     pace = {id: envs.make(id).env().metadata["render_fps"] for id in ("cheetah-direction", "metaworld-ml1-reach-v3")}
     assert pace == {"cheetah-direction": 20, "metaworld-ml1-reach-v3": 80}

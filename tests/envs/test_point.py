@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from metarl import envs
 from metarl.tasks import Task
@@ -19,6 +20,7 @@ def test_spec_is_the_papers() -> None:
     assert np.abs(goals).max() > 0.495
     assert np.abs(goals.mean(0)).max() < 0.02
     assert np.allclose(goals * 1000, np.round(goals * 1000))
+    assert isinstance(dist.action_space, Box)
     assert np.allclose([dist.action_space.low, dist.action_space.high], [[-0.1] * 2, [0.1] * 2])
     assert dist.physics["ends_at_goal"] is False
 

@@ -8,7 +8,8 @@ import pytest
 from metaworld import env_dict
 
 from metarl import envs
-from metarl.envs.metaworld import IDS, metaworld_api
+from metarl.envs.metaworld import IDS, goals, metaworld_api
+from metarl.envs.metaworld.class_simulator import SimulationOptions, class_simulator
 from metarl.envs.metaworld.goals import BENCHMARKS, RESETS, family
 from metarl.envs.metaworld.simulator import rand_vec
 from metarl.tasks import SPLITS, Task
@@ -19,16 +20,16 @@ from metarl.tasks import SPLITS, Task
 def test_the_classes_are_metaworlds() -> None:
     assert set(RESETS) == set(metaworld_api.class_names())
     assert len(RESETS) == 50
-    stock_lists = {"ml10": env_dict.ML10_V3, "ml25": env_dict.ML25_V3, "ml45": env_dict.ML45_V3}
-    assert stock_lists.keys() == BENCHMARKS.keys()
-    for name, theirs in stock_lists.items():
-        assert BENCHMARKS[name].test == tuple(theirs["test"])
-        assert BENCHMARKS[name].train == tuple(each for each in theirs["train"] if each not in theirs["test"])
+    official_lists = {"ml10": env_dict.ML10_V3, "ml25": env_dict.ML25_V3, "ml45": env_dict.ML45_V3}
+    assert official_lists.keys() == BENCHMARKS.keys()
+    for name, official in official_lists.items():
+        assert BENCHMARKS[name].test == tuple(official["test"])
+        assert BENCHMARKS[name].train == tuple(each for each in official["train"] if each not in official["test"])
 
 
 def test_only_ml25_leaks_in_metaworld() -> None:
-    for theirs in (env_dict.ML10_V3, env_dict.ML45_V3):
-        assert not set(theirs["train"]) & set(theirs["test"])
+    for official in (env_dict.ML10_V3, env_dict.ML45_V3):
+        assert not set(official["train"]) & set(official["test"])
     assert set(env_dict.ML25_V3["train"]) & set(env_dict.ML25_V3["test"]) == {"basketball-v3"}
     assert len(BENCHMARKS["ml25"].train) == 24
 
@@ -166,6 +167,36 @@ def test_all_are_listed_and_the_hint_stays_short() -> None:
     with pytest.raises(ValueError, match="metaworld-ml1-CLASS \\(one of 50 classes\\)") as error:
         envs.make("zzz")
     assert len(str(error.value)) < 500
+
+
+# Tasks that cannot be reset
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_object_on_its_goal_is_refused(threads: int) -> None:
+    """Metaworld would draw the same vector for ever."""
+    dist = envs.make("metaworld-ml1-reach-v3")
+    near = {"rand_0": 0.0, "rand_1": 0.65, "rand_2": 0.02, "rand_3": 0.0, "rand_4": 0.79, "rand_5": 0.1}
+    venv = dist.vector_env(2, threads)
+    venv.set_tasks([dist.tasks("train")[0], Task.of("reach-v3", **near)])
+    with pytest.raises(ValueError, match="0.14 m apart in the plane; metaworld needs at least 0.15 m"):
+        venv.reset(seed=0)
+    far = Task.of("reach-v3", **{**near, "rand_4": 0.81})
+    venv.set_tasks([dist.tasks("train")[0], far])
+    venv.reset(seed=0)
+    venv.close()
+    with pytest.raises(ValueError, match="has its object and its goal 0.1"):
+        goals.check_task(Task.of("sweep-into-v3", **{**near, "rand_1": 0.74}))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, reset in RESETS.items() if reset.apart))
+def test_metaworlds_own_search_is_cut_short(name: str) -> None:
+    """Where the table is silent, or a hair's breadth from its limit."""
+    reset = RESETS[name]
+    goal = reset.keep_off or reset.low[3:5]
+    vector = (*goal, *reset.low[2:3], *(goal if len(reset.low) > 3 else ()), *reset.low[5:])[: len(reset.low)]
+    with pytest.raises(ValueError, match="reset would never end"):
+        class_simulator(name, SimulationOptions()).reset(tuple(map(float, vector)))
 
 
 # Observations

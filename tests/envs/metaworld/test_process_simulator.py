@@ -17,33 +17,34 @@ from torch import Tensor
 
 from metarl import envs
 from metarl.envs.metaworld import process_simulator
+from metarl.envs.metaworld.class_simulator import SimulationOptions
 from metarl.envs.metaworld.distribution import ACTION_SPACE, observation_space
 from metarl.envs.metaworld.process_simulator import WorkerSimulator
 from metarl.envs.vector import TaskVectorEnv
 from metarl.errors import WorkerLostError
-from metarl.learning.collect import Sampler
-from metarl.learning.protocols import Memory
+from metarl.learning.collect import Collector
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Carry, Memoryless
+from metarl.learning.random_streams import TaskRandom
 
 DIST = envs.make("metaworld-ml1-reach-v3")
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class Noise(Memoryless):
     """Acts at random."""
 
-    def begin(self, episodes: int) -> Memory:
-        return ()
+    def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
+        assert random is not None
+        return random.normal(4), carry
 
-    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        return torch.randn(*observations.shape[:2], 4, generator=generator), memory
-
-    def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
-        return memory
+    def adapt(self, support: Episodes) -> "Noise":
+        return self
 
 
 @pytest.fixture
 def simulator() -> Iterator[WorkerSimulator]:
-    simulator = WorkerSimulator(4, 2, observation_space(False), ACTION_SPACE, "v2", False, patience=2.0)
+    simulator = WorkerSimulator(4, 2, observation_space(False), ACTION_SPACE, SimulationOptions(), patience=2.0)
     yield simulator
     simulator.close()
 
@@ -131,7 +132,7 @@ def test_a_lost_trial_is_played_again_and_comes_out_the_same(
 ) -> None:
     tasks = DIST.tasks("train")[:2]
     short = dataclasses.replace(DIST, horizon=30)
-    expected = Sampler(short, threads=1).collect(Noise(), tasks, 1, seed=4)
+    expected = Collector(short, threads=1).collect_episodes(Noise(), tasks, 1, (4, 5))
     started, calls = process_simulator._start, []
 
     def fragile(*arguments: object) -> object:
@@ -142,13 +143,13 @@ def test_a_lost_trial_is_played_again_and_comes_out_the_same(
         return worker
 
     monkeypatch.setattr(process_simulator, "_start", fragile)
-    sampler = Sampler(short, threads=2)
-    found = sampler.collect(Noise(), tasks, 1, seed=4)
+    collector = Collector(short, threads=2)
+    found = collector.collect_episodes(Noise(), tasks, 1, (4, 5))
     assert len(calls) == 4
     assert "worker 2 of 2 was killed by SIGKILL" in capsys.readouterr().err
     for name, tensor in expected.tensors().items():
         assert torch.equal(tensor, found.tensors()[name]), name
-    sampler.close()
+    collector.close()
     wait_until_gone(*calls)
 
 
@@ -162,7 +163,37 @@ def test_workers_that_are_lost_again_end_the_work(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(process_simulator, "_start", dying)
     with pytest.raises(WorkerLostError, match="was killed by SIGKILL while resetting its first task"):
-        Sampler(DIST, threads=2).collect(Noise(), DIST.tasks("train")[:2], 1, seed=4)
+        Collector(DIST, threads=2).collect_episodes(Noise(), DIST.tasks("train")[:2], 1, (4, 5))
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from metarl import envs
+venv = envs.make("metaworld-ml1-reach-v3").vector_env(2, threads=2)
+first, _ = venv.reset(seed=0)
+child = os.fork()
+if not child:
+    try:
+        venv.step(np.zeros((2, 4), np.float32))
+    except RuntimeError as error:
+        print(error, flush=True)
+    venv.close()
+    own = envs.make("metaworld-ml1-reach-v3").vector_env(2)
+    same = np.array_equal(own.reset(seed=0)[0], first)
+    sys.exit(0 if same else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+venv.step(np.zeros((2, 4), np.float32))
+print("goes on")
+"""
+
+
+def test_a_forked_child_is_refused_its_parents_workers_and_makes_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120)
+    message, status, last = done.stdout.splitlines()
+    assert "make it anew there, after the fork" in message
+    assert (status, last) == ("0", "goes on")
+    assert done.stderr == ""
 
 
 def test_workers_load_no_pytorch() -> None:
@@ -175,8 +206,8 @@ def test_only_one_module_imports_metaworld() -> None:
     root = Path(envs.__file__).parent.parent
     found = [
         path.name
-        for folder in (root, root / "envs", root / "envs" / "metaworld", root / "agents", root / "commands")
-        for path in folder.glob("*.py")
+        for folder in (root, root / "envs", root / "agents")  # links are not followed
+        for path in folder.resolve().rglob("*.py")
         for line in path.read_text().splitlines()
         if line.lstrip().startswith(("import metaworld", "from metaworld"))
     ]
