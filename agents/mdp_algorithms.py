@@ -276,9 +276,11 @@ def _dirichlet(
     """gᵢ / Σⱼ gⱼ, gᵢ ~ Gamma(αᵢ) by the inverse of its distribution function (Devroye 1986, section XI.4)."""
     tasks, *shape = concentration.shape
     uniform = random.uniform(math.prod(shape)).cpu().double().clamp(min=2.0**-25).numpy()
-    shapes = concentration.cpu().numpy().reshape(tasks, 1, -1)
-    gamma = torch.from_numpy(special.gammaincinv(*np.broadcast_arrays(shapes, uniform)))
-    gamma = gamma.view(tasks, num_episodes, *shape).to(concentration.device)
+    shapes = np.broadcast_to(concentration.cpu().numpy().reshape(tasks, 1, -1), uniform.shape)
+    numbers = -np.log1p(-uniform)  # of Gamma(1), which most are: much faster
+    others = shapes != 1.0
+    numbers[others] = special.gammaincinv(shapes[others], uniform[others])
+    gamma = torch.from_numpy(numbers).view(tasks, num_episodes, *shape).to(concentration.device)
     return gamma / gamma.sum(-1, keepdim=True)
 
 

@@ -95,6 +95,12 @@ def test_gittins_without_a_future_is_the_mean_and_grows_with_the_future() -> Non
     assert bool((tables[2][s, f] > tables[1][s, f]).all())
 
 
+def test_gittins_values_arms_by_their_successes_and_failures() -> None:
+    values = GittinsIndex(0.9, 20).values(counts([0, 9, 1], [0, 6, 1]), None)
+    assert np.allclose(values, [0.7029, 0.6300, 0.6346], atol=5.1e-5)
+    assert GittinsIndex.for_trial(10) == GittinsIndex(0.8, 10)
+
+
 def test_gittins_refuses_what_its_table_lacks() -> None:
     with pytest.raises(ValueError, match=r"for 10 pulls of an arm, one has 11"):
         GittinsIndex(0.9, 10).values(counts([6, 0], [5, 0]), None)
@@ -185,3 +191,8 @@ def test_table_1_is_the_papers() -> None:
     assert rows["random"].reward.high < rows["Thompson"].reward.low
     assert rows["Thompson"].reward.high < rows["Gittins"].reward.low
     assert rows["greedy"].reward == rows["ε-greedy, tuned ε"].reward or rows["ε-greedy, tuned ε"].option != "ε=0"
+
+
+def test_table_1_chooses_the_better_options() -> None:
+    rows = bandit_table(5, 50, num_tasks=100, algorithms=("ε-greedy, tuned ε", "UCB1, tuned c"))
+    assert [row.option for row in rows] in [["c=0.1", "ε=0"], ["c=0.2", "ε=0"], ["c=0.2", "ε=0.1"], ["c=0.3", "ε=0"]]

@@ -22,7 +22,7 @@ from metarl.agents.tabular_planning import backward_induction, optimistic_induct
 from metarl.envs.tabular_mdp import ACTIONS, HORIZON, STATES, random_mdp, tabular_mdp
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import AdaptationProtocol
+from metarl.learning.protocols import AdaptationProtocol, Carry, Transition
 from metarl.learning.random_streams import TaskRandom, task_seeds
 from metarl.learning.spaces import one_hot
 
@@ -102,6 +102,15 @@ def test_ucrl2_widens_by_the_papers_intervals() -> None:
     radius = np.sqrt(7 * np.log(2 * 3 * 2 * time / delta) / (2 * visits))
     assert float(last) == pytest.approx(float(seen.rewards[1, 0, 0]) / visits + scale * radius)
     assert float(MaximumLikelihood().plan(seen, 4, 1, None)[0, 0, -1, 1, 1]) == 0.0  # never taken
+    visits, time = seen.visits[:1], seen.visits[:1].sum()
+    transitions = torch.where(visits[..., None] > 0, seen.transitions[:1] / visits[..., None], 1 / 3)
+    widths = [
+        scale * (factor * torch.log(number * 2 * time / delta) / visits.clamp(min=1)).sqrt()
+        for factor, number in ((7 / 2, 2 * 3), (14 * 3, 2))
+    ]
+    mean = seen.rewards[:1] / visits.clamp(min=1)
+    wanted = optimistic_induction(transitions, widths[1], mean + widths[0], 4)
+    assert torch.allclose(Ucrl2(scale, delta).plan(Seen(*(part[:1] for part in seen)), 4, 1, None)[:, 0], wanted)
 
 
 def test_posterior_of_rewards_is_bayes_rule() -> None:
@@ -192,6 +201,22 @@ def test_a_task_is_played_alike_alone_and_among_others(planner: Planner) -> None
     assert len(together.query.actions.unique()) > 1
 
 
+def test_acts_by_the_plan_of_its_step_episode_and_state() -> None:
+    """Action 1 pays at once, action 0 leads to the state that pays more: the last step is for action 1."""
+    transitions = torch.tensor([[[[0, 1], [1, 0]], [[0, 1], [0, 1]]]]).double()
+    rewards = torch.tensor([[[0.0, 1.0], [5.0, 5.5]]]).double()
+    policy = ModelBasedPolicy.start(Known(transitions, rewards), 1, 2, 2, 3)
+    plan, actions = policy.initial_carry(3, None), []
+    # The third episode's plan is the other way round.
+    carry: Carry = plan._replace(q_values=plan.q_values * torch.tensor([1, 1, -1])[:, None, None, None])
+    states = torch.eye(2)[None, [0, 1, 1]]  # of the three episodes, at every step
+    for _ in range(3):
+        chosen, carry = policy.act(states, carry, None)
+        actions.append(chosen[0].tolist())
+        carry = policy.observe(carry, Transition(chosen, torch.zeros(1, 3), torch.zeros(1, 3).bool(), states))
+    assert actions == [[0, 1, 0], [0, 1, 0], [1, 1, 0]]
+
+
 def test_the_optimal_policy_earns_its_value() -> None:
     dist, num_tasks, episodes = tabular_mdp(), 20, 200
     tasks = dist.tasks("test")[:num_tasks]
@@ -233,9 +258,10 @@ def test_table_2_is_the_papers() -> None:
 
 
 def test_table_2_chooses_an_option_for_each_length() -> None:
-    rows = mdp_table((1, 6), num_tasks=10, num_tuning=10, algorithms=("ε-greedy, tuned ε",))
-    assert [row.trial for row in rows] == ["n=1", "n=6"]
+    name = "UCRL2, tuned c"
+    rows = mdp_table((1, 6), num_tasks=5, num_tuning=60, algorithms=(name,))
+    assert [(row.algorithm, row.trial) for row in rows] == [(name, "n=1"), (name, "n=6")]
+    assert rows[1].option in ("c=0.032", "c=0.1", "c=0.32")  # of 0.0001 … 1
     assert rows[0].reward.value < rows[1].reward.value
-    assert all(row.option.startswith("ε=") for row in rows)
     with pytest.raises(ValueError, match="there is no algorithm 'BEB'; there are random, PSRL"):
         mdp_table((1,), algorithms=("BEB",))
