@@ -1,6 +1,6 @@
 """Robots that run forwards on unknown ground: training on flat, sloped and sandy ground, the test on ice and bumps.
 
-The integrator is not Gymnasium's, see `CHEETAH_INTEGRATION`: on ice HalfCheetah-v5's lets a body get on without the ground.
+The integrator is not Gymnasium's, see `CHEETAH_INTEGRATION`: on ice HalfCheetah-v5's gets on without the ground.
 """
 
 import dataclasses

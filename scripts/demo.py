@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from metarl.evaluation.results import Evaluation
+from metarl.evaluation.table import table
 
 RUN = Path("runs/demo")
 BUDGET = ("--steps", "60", "--meta-batch", "10")
@@ -32,7 +33,7 @@ def main() -> int:
     print(f"  curves       {RUN / 'metrics.jsonl'}, or: tensorboard --logdir {RUN}")
     print(f"  video        {next((RUN / 'videos').glob('*.mp4')) if filmed else 'none: see the line above'}")
     content = json.loads((RUN / "evaluations" / "test.json").read_text())
-    print(f"\n{Evaluation.from_json(content).table()}")
+    print(f"\n{table(Evaluation.from_json(content))}")
     return 0
 
 
