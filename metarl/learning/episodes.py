@@ -103,7 +103,7 @@ class Trials:
         """The episodes after the last adaptation."""
         return self.episodes[-1]
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | int]:
         """Counts, and the means before the first and after the last adaptation: `return_before`, `return_after`, …"""
         ends = {"before": self.episodes[0], "after": self.episodes[-1]}
         means = {

@@ -9,7 +9,7 @@ nothing is overwritten and put back, and a checkpoint is simply the state writte
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, Self, TypeVar, final, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -138,7 +138,7 @@ class AdaptedPolicy(Protocol):
         """Takes in what the actions led to."""
         ...
 
-    def adapt(self, support: Episodes) -> Self:
+    def adapt(self, support: Episodes) -> "AdaptedPolicy":
         """The policy after this experience too; `self` stays as it is."""
         ...
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from metarl.learning.collect import TrialCollector
 from metarl.learning.episodes import Trials
-from metarl.learning.protocols import Agent, State
+from metarl.learning.protocols import Agent, Learner, State
 from metarl.learning.random_streams import task_seeds
 from metarl.tasks import Split, Task
 
@@ -29,8 +29,9 @@ class TrialSource:
     tasks: SampledTasks
     collector: TrialCollector
 
-    def collect(self, learner: Agent, state: State, seed: int, step: int) -> Trials:
+    def collect(self, learner: Learner[Trials, object], state: State, seed: int, step: int) -> Trials:
         """The trials of outer step `step` of a run with this seed: a function of its arguments alone."""
+        assert isinstance(learner, Agent), "only agents learn from trials"
         tasks = self.tasks.sample("train", learner.meta_batch, np.random.default_rng([seed, step, 1]))
         seeds = task_seeds(seed, step, 2, num_tasks=len(tasks))
         return self.collector.collect_trials(learner.start(state, len(tasks)), tasks, learner.protocol, seeds)
