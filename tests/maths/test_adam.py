@@ -1,4 +1,4 @@
-"""Adam as a function of values."""
+"""Adam as a function of values, against PyTorch's module."""
 
 import torch
 
@@ -40,3 +40,22 @@ def test_a_gradient_in_another_order_of_memory_is_the_same_gradient() -> None:
         )
         assert torch.equal(one["w"], other["w"])
         assert all(torch.equal(moments[name], others[name]) for name in moments)
+
+
+def test_adam_equals_pytorchs_over_many_steps_and_through_a_pause() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {"w": torch.randn(3, 2, generator=generator), "b": torch.randn(2, generator=generator)}
+    leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=0.01)
+    parameters, moments = dict(start), adam.start(start)
+    for _ in range(20):
+        gradients = {name: torch.randn(value.shape, generator=generator) for name, value in start.items()}
+        for name, leaf in leaves.items():
+            leaf.grad = gradients[name].clone()
+        optimizer.step()
+        before = {name: value.clone() for name, value in parameters.items()}
+        old = parameters
+        parameters, moments = adam.step(parameters, gradients, moments, rate=0.01)
+        assert all(torch.equal(old[name], before[name]) for name in old)  # new values out, nothing written into
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(parameters[name], leaf.detach(), rtol=0, atol=0)

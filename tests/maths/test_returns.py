@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from metarl.maths.returns import discounted_returns, gae, td_errors
+from metarl.maths.returns import discounted_returns, gae, sequence_gae, td_errors
 
 GAMMA = 0.97
 
@@ -68,3 +68,20 @@ def test_gae_equals_stable_baselines3(lam: float) -> None:
     buffer.compute_returns_and_advantage(final, ended[:, -1])
     expected = torch.from_numpy(buffer.advantages.T.copy()).double()
     torch.testing.assert_close(gae(r_t, discount, v_t, final, lam), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_sequences_bootstrap_only_where_they_were_cut_off() -> None:
+    """Against the recursion written out, with lengths that differ and padding that is not zero."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, terminated = torch.tensor([7, 4, 2, 8]), torch.tensor([False, True, False, True])
+    rewards, values = (torch.randn(4, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    advantages = sequence_gae(rewards, values, lengths, terminated, GAMMA, 0.9)
+    for index, length in enumerate(lengths.tolist()):
+        following, expected = 0.0, [0.0] * 9
+        for t in reversed(range(length)):
+            ended = t == length - 1 and bool(terminated[index])
+            v_tp1 = 0.0 if ended else float(values[index, t + 1])
+            delta = float(rewards[index, t]) + GAMMA * v_tp1 - float(values[index, t])
+            following = delta + GAMMA * 0.9 * following
+            expected[t] = following
+        torch.testing.assert_close(advantages[index], torch.tensor(expected, dtype=torch.float64))
