@@ -1,12 +1,8 @@
-"""A real training process, killed at random moments and started again, ends as one that was never interrupted.
-
-Starting Python with PyTorch takes seconds. So a server process imports everything once and forks a child for each
-start; the child runs `scripts/train.py` as its main program. The uninterrupted runs are ordinary processes, which
-shows that the forks are as good.
-"""
+"""A real training process, killed at random moments and started again, ends as one that was never interrupted."""
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -22,43 +18,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.runs import metrics
+from metarl.runs.interrupt import STOPPING
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCRIPT = ROOT / "scripts" / "train.py"
 PATIENCE = 240.0  # seconds to wait for a process on a busy machine; it takes a fraction of one
-STEPS = 16
-COMMON = ("--env", "point-navigation", "--threads", "1", "--meta-batch", "2", "--hidden", "4")
-AGENTS = {
-    "maml": ("maml", *COMMON, "--episodes", "2", "--cg-iterations", "2", "--line-search-tries", "4"),
-    "rl2": ("rl2", *COMMON, "--episodes-per-trial", "2", "--epochs", "1", "--minibatches", "1"),
-}
-LOOP = ("--steps", str(STEPS), "--checkpoint-every", "2", "--validate-every", "8", "--validation-tasks", "1")
-CHEAP = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-SERVER = """
-import json, os, runpy, sys, traceback
-import metarl.commands.train, torch._dynamo
-for line in iter(sys.stdin.readline, ""):
-    script, arguments, output = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            for stream in (1, 2):
-                os.dup2(os.open(f"{output}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-            sys.argv = [script, *arguments]
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+STEPS = 24
+KILLS = 40
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+STARTS = itertools.count()
+PROGRAM = [sys.executable, "-m", "tests.runs.tiny_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +42,13 @@ class Child:
         assert self.server.stdout is not None
         return int(self.server.stdout.readline())
 
+    def kill(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
     def running(self) -> bool:
         """Whether it has not ended yet."""
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError, IndexError):
+        with contextlib.suppress(OSError, IndexError):
             stat = Path(f"/proc/{self.pid}/stat").read_text() if Path("/proc").is_dir() else ") R"
             os.kill(self.pid, 0)
             return stat.rpartition(")")[2].split()[0] not in "ZX"
@@ -88,31 +60,29 @@ class Child:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=CHEAP) as process:
+    command, pipe = [*PROGRAM, "--server"], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()
 
 
-def start(server: subprocess.Popen[str], run: Path, *arguments: str) -> Child:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing happened to, from an ordinary process: forks are as good."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    command = [*PROGRAM, str(folder), str(STEPS), "0"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def start(server: subprocess.Popen[str], run: Path, *, pause: float = 0.0, seed: int = 5, steps: int = STEPS) -> Child:
     assert server.stdin is not None and server.stdout is not None
-    output = run.with_name(f"{run.name}-output")
-    server.stdin.write(json.dumps([str(SCRIPT), [*arguments, "--run", str(run)], str(output)]) + "\n")
+    output = run.with_name(f"{run.name}-output-{next(STARTS)}")
+    server.stdin.write("\t".join([str(run), str(steps), str(pause), str(seed), str(output)]) + "\n")
     server.stdin.flush()
     return Child(int(server.stdout.readline()), server, output)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """The folders of runs that nothing happened to, from ordinary processes, by agent."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    for name, options in AGENTS.items():
-        command = [sys.executable, str(SCRIPT), *options, *LOOP, "--run", str(folder / name)]
-        done = subprocess.run(command, env=CHEAP, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    yield {name: folder / name for name in AGENTS}
-    shutil.rmtree(folder)
 
 
 def lines(run: Path) -> int:
@@ -122,32 +92,34 @@ def lines(run: Path) -> int:
 
 
 def saving(run: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return any(name.startswith(".tmp-") for name in os.listdir(run / "checkpoints"))
+    """Whether something has a temporary name at this moment: a checkpoint, a chunk, the config."""
+    for folder in (run, run / "checkpoints", run / "store"):
+        with contextlib.suppress(FileNotFoundError):
+            if any(name.startswith(".tmp-") for name in os.listdir(folder)):
+                return True
     return False
 
 
 def wait_for_a_moment(child: Child, run: Path, rng: random.Random) -> None:
-    """Waits for a random moment: early in the start, some steps on, or while a checkpoint is being written."""
-    kind, deadline = rng.choice(["early", "steps", "steps", "saving"]), time.monotonic() + PATIENCE
+    """Waits for a random moment: early in the start, some steps on, or while something is being written then."""
+    kind, deadline = rng.choice(["early", "steps", "saving", "saving"]), time.monotonic() + PATIENCE
     if kind == "early":
-        time.sleep(rng.uniform(0.0, 0.5))
+        time.sleep(rng.uniform(0.0, 0.05))
         return
-    goal = lines(run) + rng.randint(1, 3)
-    while child.running() and time.monotonic() < deadline:
-        if saving(run) if kind == "saving" else lines(run) >= goal:
-            break
-        time.sleep(0.002)
-    time.sleep(rng.uniform(0.0, 0.02 if kind == "saving" else 0.1))
+    goal = lines(run) + rng.randint(1, 4)
+    while (
+        child.running()
+        and time.monotonic() < deadline
+        and not (lines(run) >= goal and (kind == "steps" or saving(run)))
+    ):
+        time.sleep(0.0002)
+    time.sleep(rng.uniform(0.0, 0.003))
 
 
 def figures(run: Path) -> list[dict[str, int | float | None]]:
     """The metrics without what a clock went into."""
     rows = [json.loads(line) for line in (run / metrics.FILE).read_text().splitlines()]
-    return [
-        {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("time/")}
-        for row in rows
-    ]
+    return [{name: value for name, value in row.items() if "time" not in name} for row in rows]
 
 
 def events(run: Path, tag: str) -> list[tuple[int, float]]:
@@ -157,97 +129,81 @@ def events(run: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def check_same_end(run: Path, expected: Path) -> None:
-    """The same parameters, byte for byte, and the same figures, each step once."""
-    for name in ("params.safetensors", "optimizer.safetensors", "state.json"):
-        last = Path("checkpoints") / str(STEPS) / name
-        assert (run / last).read_bytes() == (expected / last).read_bytes(), name
-    assert sorted(os.listdir(run / "checkpoints")) == sorted(os.listdir(expected / "checkpoints"))
+    """The same checkpoints and chunks, byte for byte, the same metrics, each step once, and nothing left over."""
+    for folder in ("checkpoints", "store"):
+        files = sorted(path.relative_to(run) for path in (run / folder).rglob("*") if path.is_file())
+        assert files == sorted(p.relative_to(expected) for p in (expected / folder).rglob("*") if p.is_file())
+        for file in files:
+            assert (run / file).read_bytes() == (expected / file).read_bytes(), file
     assert figures(run) == figures(expected)
     assert [row["step"] for row in figures(run)] == list(range(1, STEPS + 1))
     assert events(run, "env_steps") == events(expected, "env_steps")
+    assert not list(run.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize(("agent", "kills"), [("maml", 20), ("rl2", 5)])
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
-    server: subprocess.Popen[str], uninterrupted: dict[str, Path], tmp_path: Path, agent: str, kills: int
+    server: subprocess.Popen[str], whole: Path, tmp_path: Path
 ) -> None:
     rng, reached, killed, folders = random.Random(7), set[int](), 0, 0
-    while killed < kills:  # in one folder after the other, where a run gets to its end between the kills
+    while killed < KILLS:  # in one folder after the other, where a run gets to its end between the kills
         run, status, folders = tmp_path / f"run-{folders}", -signal.SIGKILL, folders + 1
         while status == -signal.SIGKILL:
-            child = start(server, run, *AGENTS[agent], *LOOP)
-            if killed < kills:
+            child = start(server, run, pause=0.003 if killed < KILLS else 0.0)
+            if killed < KILLS:
                 wait_for_a_moment(child, run, rng)
                 reached.add(lines(run))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+                child.kill(signal.SIGKILL)
             status = child.wait()
             killed += status == -signal.SIGKILL
-            assert status in (0, -signal.SIGKILL) and "using the checkpoint of step" not in child.told(2), child.told(2)
-        check_same_end(run, uninterrupted[agent])
-    assert len(reached) > kills // 5, f"the kills came after {sorted(reached)} steps only"
+            assert status in (0, -signal.SIGKILL) and "warning" not in child.told(2), child.told(2)
+        check_same_end(run, whole)
+    assert len(reached) > KILLS // 5, f"the kills came after {sorted(reached)} steps only"
 
 
-def test_ctrl_c_ends_with_a_checkpoint_and_one_line(
-    server: subprocess.Popen[str], uninterrupted: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(("numbers", "status"), [([signal.SIGINT], 130), ([signal.SIGTERM], 143)])
+def test_a_signal_ends_with_a_checkpoint_a_line_and_a_status_of_its_own(
+    server: subprocess.Popen[str], whole: Path, tmp_path: Path, numbers: list[signal.Signals], status: int
 ) -> None:
+    """`train && evaluate` does not go on; and a step that takes minutes is left at once."""
     run, deadline = tmp_path / "run", time.monotonic() + PATIENCE
-    child = start(server, run, *AGENTS["maml"], *LOOP)
-    while lines(run) < 3 and time.monotonic() < deadline:
+    child = start(server, run, pause=0.005)
+    while lines(run) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
-    os.kill(child.pid, signal.SIGINT)
-    status = child.wait()
+    child.kill(numbers[0])
+    assert child.wait() == status, child.told(2)
     done = lines(run)
-    assert status in (0, 130), child.told(2)
-    assert 3 <= done < STEPS and (run / "checkpoints" / str(done) / "state.json").exists()
-    assert child.told(1).count("\n") == 1 and "goes on" in child.told(1)
-    assert "Traceback" not in child.told(2)
-    child = start(server, run, *AGENTS["maml"], *LOOP)
-    assert child.wait() == 0, child.told(2)
-    for name in ("params.safetensors", "optimizer.safetensors"):
-        last = Path("checkpoints") / str(STEPS) / name
-        assert (run / last).read_bytes() == (uninterrupted["maml"] / last).read_bytes()
-    assert figures(run) == figures(uninterrupted["maml"])
+    assert 4 <= done < STEPS and (run / "checkpoints" / str(done) / "state.json").exists()
+    assert child.told(1) == "" and "Traceback" not in child.told(2)
+    assert f"{STOPPING}\n" in child.told(2)
+    assert child.told(2).endswith(f"run: stopped after {done} of {STEPS} steps; the same command goes on from here\n")
+    child = start(server, run, pause=600.0)
+    while child.running() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        child.kill(signal.SIGTERM)  # before it listens, it is killed; then it leaves at the next point
+    assert child.wait() in (143, -signal.SIGTERM) and lines(run) == done
+    assert start(server, run).wait() == 0
+    check_same_end(run, whole)
 
 
-def test_a_damaged_checkpoint_costs_time_and_not_the_result(
-    server: subprocess.Popen[str], uninterrupted: dict[str, Path], tmp_path: Path
+def test_another_seed_does_not_take_over_what_is_there(
+    server: subprocess.Popen[str], whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(uninterrupted["maml"], run)
-    last = run / "checkpoints" / str(STEPS) / "params.safetensors"
-    last.write_bytes(last.read_bytes()[:-1])
-    child = start(server, run, *AGENTS["maml"], *LOOP)
-    assert child.wait() == 0, child.told(2)
-    warnings = [line for line in child.told(2).splitlines() if "using the checkpoint of step" in line]
-    assert len(warnings) == 1 and f"of step {STEPS - 2} instead" in warnings[0]
-    check_same_end(run, uninterrupted["maml"])
-
-
-def test_a_finished_run_goes_on_where_more_steps_are_asked_for(
-    server: subprocess.Popen[str], uninterrupted: dict[str, Path], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    few = ("--steps", "8", *LOOP[2:])
-    assert start(server, run, *AGENTS["maml"], *few).wait() == 0
-    assert lines(run) == 8
-    assert start(server, run, *AGENTS["maml"], *LOOP).wait() == 0
-    check_same_end(run, uninterrupted["maml"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("--steps", str(STEPS - 1), *LOOP[2:]), "steps can only grow"),
-        (("--seed", "1", *LOOP), "holds another experiment: seed is 0 there and 1 here"),
-        (("--inner-rate", "0.5", *LOOP), "options.agent.inner_rate is 0.1 there and 0.5 here"),
-    ],
-)
-def test_another_experiment_in_the_same_folder_is_one_line_and_status_2(
-    server: subprocess.Popen[str], uninterrupted: dict[str, Path], tmp_path: Path, arguments: tuple[str, ...], told: str
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(uninterrupted["maml"], run)
-    child = start(server, run, *AGENTS["maml"], *arguments)
+    shutil.copytree(whole, run)
+    child = start(server, run, seed=6)
     assert child.wait() == 2
-    assert told in child.told(2) and child.told(2).count("\n") == 1
+    assert "holds another experiment: seed is 5 there and 6 here" in child.told(2) and child.told(2).count("\n") == 1
+    (run / "config.json").unlink()
+    child = start(server, run, seed=6)
+    assert child.wait() == 2 and "not empty and not a run" in child.told(2)
+    (run / "config.json").symlink_to(tmp_path / "nowhere")
+    child = start(server, run, seed=6)
+    assert child.wait() == 1 and "symbolic link" in child.told(2)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_fewer_steps_are_one_line_and_status_2(server: subprocess.Popen[str], whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    child = start(server, run, steps=STEPS - 1)
+    assert child.wait() == 2 and "steps can only grow" in child.told(2) and child.told(2).count("\n") == 1
