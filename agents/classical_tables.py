@@ -166,8 +166,8 @@ def _mdps(tasks: Sequence[Task]) -> dict[str, tuple[_Mdp, ...]]:
     rewards = torch.from_numpy(np.stack([mdp.rewards for mdp in worlds]))
     return {
         RANDOM: (_Mdp(MaximumLikelihood(), 1.0),),
-        PSRL: (_Mdp(Psrl()),),
-        "PSRL, prior mean 0": (_Mdp(Psrl(reward_mean=0.0)),),
+        PSRL: (_Mdp(Psrl(reward_mean=0.0)),),  # as in the code behind the paper's table
+        "PSRL, prior mean 1": (_Mdp(Psrl()),),
         OPTIMISTIC_PSRL: (_Mdp(Psrl(num_samples=10, reward_mean=0.0), 0.0, "10 draws"),),
         UCRL2: tuple(_Mdp(Ucrl2(scale), 0.0, f"c={scale:.2g}") for scale in np.geomspace(1e-4, 1.0, 9)),
         EPSILON_GREEDY: tuple(_Mdp(MaximumLikelihood(), epsilon, f"ε={epsilon:g}") for epsilon in _EPSILONS),

@@ -79,7 +79,8 @@ class Psrl:
     transition_prior: float = 1.0
     """α; 1, as `tabular-mdp` draws them."""
     reward_mean: float = 1.0
-    """μ₀; 1, as `tabular-mdp` draws them."""
+    """μ₀; 1, as `tabular-mdp` draws them. 0 in the code behind Duan et al.'s table: less hopeful of what was not tried,
+    it earns more in few episodes (136.7 rather than 133.4 in 10) and as much in 50."""
     reward_precision: float = 1.0
     """τ₀ of the prior of r̄; 1, as `tabular-mdp` draws them."""
     noise_precision: float = 1.0
@@ -134,9 +135,9 @@ class Ucrl2:
     at time t. It plans anew in each episode rather than whenever some N(s, a) has doubled: the episodes are given.
     """
 
-    scale: float = 0.05
-    """c. 1 in Jaksch et al., which plays at random for thousands of steps; Duan et al. report the best of 21 values
-    from 10⁻⁴ to 1 for each setup."""
+    scale: float = 0.3
+    """c. 1 in Jaksch et al.; Duan et al. report the best of 21 values from 10⁻⁴ to 1 for each setup. Of 9 such values
+    0.32 was the best here for 10, 25, 50 and 75 episodes alike."""
     delta: float = 0.05
     """δ, the probability that an interval is wrong."""
 

@@ -15,11 +15,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import final
 
+from metarl.envs import bandits
 from metarl.envs.cheetah import cheetah_direction, cheetah_velocity, cheetah_velocity_2
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_ids import check_gymnasium_id, register_in_gymnasium
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
+from metarl.envs.tabular_mdp import tabular_mdp
 from metarl.envs.terrain import cheetah_terrain
 from metarl.registry import Registry, canonical
 
@@ -161,14 +163,17 @@ def _summary() -> str:
 
 
 for _name, _make in {
+    bandits.ID: bandits.bernoulli_bandit_5_10,
     "cheetah-direction": cheetah_direction,
     "cheetah-terrain": cheetah_terrain,
     "cheetah-velocity": cheetah_velocity,
     "cheetah-velocity-2": cheetah_velocity_2,
     "point-navigation": point_navigation,
     "point-navigation-sparse": point_navigation_sparse,
+    "tabular-mdp": tabular_mdp,
 }.items():
     register(_name, _make)
+register_family(bandits.PREFIX, bandits.named_bandit, bandits.IDS, bandits.HINT)
 register_family(
     PREFIX, metaworld, IDS, f"{PREFIX}ml10, -ml25, -ml45, {PREFIX}ml1-CLASS (one of 50 classes), {CUSTOM}:TRAIN/TEST"
 )
