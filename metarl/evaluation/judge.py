@@ -36,6 +36,9 @@ class EvaluationSettings:
     """The evaluation's own seed: the same for every run, so that all meet the same resets, supports and queries."""
     actions: Actions = "sampled"
     """What the scored episodes' actions are; what agents adapt to is always sampled. For agents only."""
+    swap_control: bool = True
+    """Whether agents that adapt are also scored after adapting to the experience of *another* task. What own support
+    brings beyond foreign support is specific to the task. For agents only."""
     batch_norm: str | None = None
     """Where batch normalisation takes its statistics from when queries are predicted; for few-shot learners only."""
 
@@ -61,6 +64,10 @@ class Points:
     """What was spent on each task before each point, in `unit`s."""
     unit: str
     """What adaptation spends: `episode`, `gradient step`, `support`, `example a class`."""
+    episodes_per_adaptation: int | None = None
+    """Of agents: episodes on each task at each point."""
+    batch_norm: str | None = None
+    """Of few-shot learners: the batch-norm mode that is used; None where there is none."""
 
 
 @final

@@ -61,11 +61,10 @@ class TrainedLearner:
         times = self.learner.num_adaptations if num_adaptations is None else num_adaptations
         if times < 0 or (self.learner.adaptation_name == "support" and times > self.learner.num_adaptations):
             raise ValueError(f"this learner adapts to a support {self.learner.num_adaptations} times, not {times}")
-        inputs = self.inputs(examples)
-        if len(labels) != inputs.shape[1]:
-            raise ValueError(f"{inputs.shape[1]} examples but {len(labels)} labels")
+        if len(labels) != len(examples):
+            raise ValueError(f"{len(examples)} examples but {len(labels)} labels")
         targets, classes = self._targets(labels)
-        support = Examples(inputs, targets[None].to(self.state.device))
+        support = Examples(self.inputs(examples), targets[None].to(self.state.device))
         predictor = self.learner.start(self.state, 1)
         if batch_norm is not None:
             predictor = predictor.with_batch_norm(batch_norm)

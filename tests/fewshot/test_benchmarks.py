@@ -325,6 +325,9 @@ def test_the_batch_norm_mode_changes_the_figures() -> None:
     found = [measure(PICTURES, learner, state, batch_norm=mode).metrics for mode in learner.batch_norms]
     likelihoods = [metrics["negative_log_likelihood"][1] for metrics in found]
     assert (likelihoods[0] != likelihoods[1]).all() and (likelihoods[1] != likelihoods[2]).all()
+    assert PICTURES.points(learner, EvaluationSettings(batch_norm="support")).batch_norm == "support"
+    assert PICTURES.points(learner, EvaluationSettings()).batch_norm == "running"
+    assert BLOBS.points(CENTROID, EvaluationSettings()).batch_norm is None  # it has none
     default = measure(PICTURES, learner, state).metrics["negative_log_likelihood"][1]
     np.testing.assert_array_equal(default, likelihoods[0])
 
