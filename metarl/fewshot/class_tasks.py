@@ -38,8 +38,8 @@ class ClassTasks:
     """Query examples of each class; there may be none."""
 
     def __post_init__(self) -> None:
-        # A support example more in place of queries where there are none: the sampler wants at least one of each.
-        shape = EpisodeShape(self.ways, self.shots - (self.queries == 0), max(1, self.queries))
+        # Only the sum counts here, and a shape has at least one query.
+        shape = EpisodeShape(self.ways, self.shots if self.queries else self.shots - 1, self.queries or 1)
         for split in ("validation", "test"):
             EpisodeSampler(self.data, shape).check(split)
         if unusable := [name for name in self.data.classes if _SEPARATOR in name]:

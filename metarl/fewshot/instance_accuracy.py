@@ -42,7 +42,7 @@ class InstanceAccuracy:
     def __post_init__(self) -> None:
         if self.instances < 2:
             raise ValueError(f"instances must be at least 2, got {self.instances}: the first one can only be guessed")
-        assert self._tasks.queries == 0
+        _ = self._tasks  # which checks the data set
 
     @functools.cached_property
     def _tasks(self) -> ClassTasks:
@@ -71,13 +71,13 @@ class InstanceAccuracy:
     def points(self, learner: SequenceLearner, settings: EvaluationSettings) -> Points:
         """After no example of a class, after one, …: at the first example of a class, at the second, …"""
         judging.need_no_episodes(settings)
-        if settings.batch_norm is not None:
-            need_batch_norm(settings.batch_norm, learner.batch_norms[:1])
+        own = learner.batch_norms[0]
+        mode = own if settings.batch_norm is None else need_batch_norm(settings.batch_norm, (own,))
         last = self.instances - 1 if settings.num_adaptations is None else settings.num_adaptations
         if last >= self.instances:
             raise ValueError(f"a sequence has {self.instances} examples a class, so none comes after {last}")
         counts = tuple(range(last + 1))
-        return Points(counts, counts, "example a class")
+        return Points(counts, counts, "example a class", batch_norm=None if mode == "none" else mode)
 
     def measure(
         self,

@@ -50,7 +50,7 @@ def points(learner: FewShotLearner, settings: EvaluationSettings, between: tuple
         ValueError: a setting that is not for this learner.
     """
     need_no_episodes(settings)
-    batch_norm_of(learner, settings)
+    mode = batch_norm_of(learner, settings)
     asked, name = settings.num_adaptations, learner.adaptation_name
     last = learner.num_adaptations if asked is None else asked
     if name == "support":
@@ -58,7 +58,7 @@ def points(learner: FewShotLearner, settings: EvaluationSettings, between: tuple
             raise ValueError(f"this learner takes its support in at once, it cannot adapt {last} times")
         between = ()
     counts = tuple(sorted({0, last, *(count for count in between if asked is None or count < asked)}))
-    return Points(counts, counts, name)
+    return Points(counts, counts, name, batch_norm=None if mode == "none" else mode)
 
 
 def need_no_episodes(settings: EvaluationSettings) -> None:

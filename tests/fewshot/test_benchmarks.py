@@ -76,6 +76,12 @@ def test_tasks_name_their_classes_which_are_those_of_the_split() -> None:
         assert len({names[0] for names in named}) == len(data.splits[split])  # any class has any label
 
 
+def test_a_regression_is_judged_on_the_splits_frozen_list() -> None:
+    benchmark = RegressionBenchmark()
+    for split in ("validation", "test"):
+        assert benchmark.tasks(EvaluationSettings(split=split)) == benchmark.data.tasks(split)
+
+
 def test_the_seed_decides_the_tasks_and_how_many_there_are_if_nobody_says() -> None:
     assert len(BLOBS.tasks(EvaluationSettings())) == 1000
     assert len(BLOBS.tasks(EvaluationSettings(split="validation"))) == 200
@@ -184,6 +190,12 @@ def test_metrics_are_those_of_a_plain_loop() -> None:
             error += len(inside) / len(hits) * abs(np.mean([hits[i] - confidences[i] for i in inside]))
     assert calibration_error(found.calibration[1]) == pytest.approx(error, abs=1e-6) and error > 0.01
     np.testing.assert_allclose(found.calibration[:, :, 0].sum(1), 31 * 30)
+
+
+def test_reliability_bins_hold_the_queries_of_all_chunks_of_tasks() -> None:
+    calibration = measure(BLOBS, CENTROID, NOTHING, num_tasks=150).calibration
+    assert calibration is not None
+    np.testing.assert_allclose(calibration[:, :, 0].sum(1), 150 * 30)
 
 
 def test_every_learner_meets_the_same_tasks() -> None:
@@ -313,6 +325,9 @@ def test_the_batch_norm_mode_changes_the_figures() -> None:
     found = [measure(PICTURES, learner, state, batch_norm=mode).metrics for mode in learner.batch_norms]
     likelihoods = [metrics["negative_log_likelihood"][1] for metrics in found]
     assert (likelihoods[0] != likelihoods[1]).all() and (likelihoods[1] != likelihoods[2]).all()
+    assert PICTURES.points(learner, EvaluationSettings(batch_norm="support")).batch_norm == "support"
+    assert PICTURES.points(learner, EvaluationSettings()).batch_norm == "running"
+    assert BLOBS.points(CENTROID, EvaluationSettings()).batch_norm is None  # it has none
     default = measure(PICTURES, learner, state).metrics["negative_log_likelihood"][1]
     np.testing.assert_array_equal(default, likelihoods[0])
 

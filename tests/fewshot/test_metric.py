@@ -91,6 +91,17 @@ def test_matches_weigh_as_much_as_all_other_pairs_together() -> None:
     assert float(verification_loss(logits, torch.tensor([[0, 2]]))) == pytest.approx(total / 2)
 
 
+def test_siamese_networks_are_trained_to_verify_pairs() -> None:
+    """Where the other learners classify."""
+    logits, targets = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([[0, 1, 2, 0]] * 2)
+    cross_entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(
+        SiameseConfig().build(VECTORS).criterion(logits, targets), verification_loss(logits, targets)
+    )
+    for config in (PrototypicalConfig(), MatchingConfig()):
+        torch.testing.assert_close(config.build(VECTORS).criterion(logits, targets), cross_entropy)
+
+
 CONFIGS = {
     "prototypical": PrototypicalConfig(encoder=SMALL),
     "matching": MatchingConfig(encoder=SMALL),

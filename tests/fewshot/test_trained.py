@@ -58,8 +58,8 @@ def test_it_is_shown_in_a_line_and_can_be_sent_away(trained: TrainedLearner) -> 
 
 def test_it_refuses_what_it_was_not_trained_for(trained: TrainedLearner) -> None:
     images = np.zeros((3, 8, 8), dtype=np.uint8)
-    with pytest.raises(ValueError, match="trained on examples of 1×8×8, got 1×5×5"):
-        trained.adapt(images[:, :5, :5], np.arange(3))
+    with pytest.raises(ValueError, match="trained on"):
+        trained.adapt(np.zeros((3, 64)), np.arange(3))
     with pytest.raises(ValueError, match="3 examples but 2 labels"):
         trained.adapt(images, np.arange(2))
     with pytest.raises(ValueError, match="at least two classes, got 1 alone"):

@@ -45,7 +45,7 @@ class ModuleEncoder:
     signature: TaskSignature
 
     def __post_init__(self) -> None:
-        assert self.num_features > 0
+        _ = self._num_features  # by a call that shows whether the module can be an encoder
 
     __getstate__ = fields_only
 
@@ -59,7 +59,7 @@ class ModuleEncoder:
 
     @functools.cached_property
     def _num_features(self) -> int:
-        """Of a call with zeros, which shows whether the module can be an encoder."""
+        """What a call with zeros returns."""
         inputs = torch.zeros(2, *self.signature.shape)
         buffers = {name: value.clone() for name, value in self._constants.items()}
         parameters = dict(self._by_own_statistics.named_parameters())
