@@ -41,7 +41,7 @@ class Ant:
     asset = "ant.xml"
     arena_bytes = 262144  # 8 times what was seen to be taken
     integration = Integration("RK4", timestep=0.01, frame_skip=5, cone="pyramidal")
-    view = View(distance=6.0, height=0.4, elevation=-35.0)
+    view = View(distance=7.0, height=0.4, elevation=-35.0)
     forward_reward_weight = 1.0
     axes = 2
     readings = ("xpos", "cfrc_ext")

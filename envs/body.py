@@ -150,7 +150,7 @@ def action_space(body: Body) -> Box:
     return Box(low, high, dtype=np.float32)
 
 
-def turned(vectors: Float[ndarray, "*batch 3"], angle: Float[ndarray, "*batch"]) -> Float[ndarray, "*batch 3"]:
+def turned(vectors: Float[ndarray, "*batch 3"], angle: Float[ndarray, "*#batch"]) -> Float[ndarray, "*batch 3"]:
     """(x, y, z) turned by `angle` (rad) from x towards z."""
     cosine, sine = np.cos(angle), np.sin(angle)
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]

@@ -1,14 +1,18 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
 """Robots that move in the plane of x and z: HalfCheetah, Hopper and Walker2d, bit for bit as Gymnasium's v5."""
 
 import dataclasses
 import math
 from typing import final
 
+import mujoco
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from metarl.envs.body import State, View, default_model, turned
+from metarl.envs.body import State, View, turned
+from metarl.envs.body_models import body_model
 from metarl.envs.integration import Integration
 from metarl.tasks import Json
 
@@ -48,16 +52,19 @@ class PlanarBody:
     readings = ()
 
     @property
+    def _model(self) -> mujoco.MjModel:
+        return body_model(self.asset, self.arena_bytes)
+
+    @property
     def observation_size(self) -> int:
-        model = default_model(self)
-        return model.nq - 1 + model.nv
+        return self._model.nq - 1 + self._model.nv
 
     @property
     def terminate_when_unhealthy(self) -> bool:
         return (self.healthy_z_range, self.healthy_angle_range, self.healthy_state_range) != (ANYTHING,) * 3
 
     def initial_state(self, rng: np.random.Generator) -> tuple[Float[ndarray, "nq"], Float[ndarray, "nv"]]:
-        noise, model = self.reset_noise_scale, default_model(self)
+        noise, model = self.reset_noise_scale, self._model
         qpos = model.qpos0 + rng.uniform(-noise, noise, model.nq)
         if self.normal_velocities:
             return qpos, noise * rng.standard_normal(model.nv)

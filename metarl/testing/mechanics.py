@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+_NEVER = -1e6  # m, a margin so negative that geoms never touch
+
 
 @final
 class Mechanics:
@@ -58,6 +60,7 @@ def on_level_ground(model: mujoco.MjModel) -> mujoco.MjModel:
     _need_free(model)
     model = copy.copy(model)
     collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
+    collides[np.concatenate((model.pair_geom1, model.pair_geom2))] = True
     ground = np.flatnonzero((model.body_weldid[model.geom_bodyid] == 0) & collides)
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
@@ -68,6 +71,8 @@ def on_level_ground(model: mujoco.MjModel) -> mujoco.MjModel:
     others = ground[ground != plane]
     if others.size:
         model.geom_contype[others] = model.geom_conaffinity[others] = 0
+        listed = np.isin(model.pair_geom1, others) | np.isin(model.pair_geom2, others)
+        model.pair_margin[listed] = _NEVER
         model.geom_pos[plane] = 0.0
     model.opt.gravity[:] = -np.linalg.norm(model.opt.gravity) * normals[plane]
     model.opt.wind[:] = model.opt.density = model.opt.viscosity = 0.0

@@ -13,8 +13,9 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from metarl import envs
 from metarl.envs import TaskVectorEnv
-from metarl.envs.cheetah import ARENA_BYTES, HALF_CHEETAH_INTEGRATION, default_model
+from metarl.envs.body import default_model
 from metarl.envs.integration import Integration
+from metarl.envs.planar import HALF_CHEETAH
 from metarl.envs.terrain import INTEGRATION
 from metarl.tasks import Task
 
@@ -25,10 +26,10 @@ TASKS = {
 }
 
 
-def oracles(count: int, integration: Integration = HALF_CHEETAH_INTEGRATION) -> list[HalfCheetahEnv]:
+def oracles(count: int, integration: Integration = HALF_CHEETAH.integration) -> list[HalfCheetahEnv]:
     """Gymnasium's HalfCheetah-v5, with another integrator where one is given."""
     cheetahs = [cast(HalfCheetahEnv, gymnasium.make("HalfCheetah-v5").unwrapped) for _ in range(count)]
-    if integration != HALF_CHEETAH_INTEGRATION:
+    if integration != HALF_CHEETAH.integration:
         for cheetah in cheetahs:
             integration.configure(cheetah.model)
             cheetah.frame_skip = integration.frame_skip
@@ -48,7 +49,7 @@ def playing(id: str, count: int, horizon: int) -> TaskVectorEnv:
 def test_moves_bit_for_bit_as_half_cheetah(id: str, precision: type) -> None:
     """On default ground; `cheetah-terrain` as one that has its integrator."""
     count, horizon = 3, 1000
-    integration = INTEGRATION if id == "cheetah-terrain" else HALF_CHEETAH_INTEGRATION
+    integration = INTEGRATION if id == "cheetah-terrain" else HALF_CHEETAH.integration
     venv, cheetahs = playing(id, count, horizon), oracles(count, integration)
     rng = np.random.default_rng(0)
     for seed in (11, None):  # without a seed, the streams of random numbers go on
@@ -75,11 +76,11 @@ def test_moves_bit_for_bit_as_half_cheetah(id: str, precision: type) -> None:
 def test_half_cheetahs_integration_is_gymnasiums() -> None:
     (cheetah,) = oracles(1)
     model = mujoco.MjModel.from_xml_string("<mujoco/>")
-    HALF_CHEETAH_INTEGRATION.configure(model)
+    HALF_CHEETAH.integration.configure(model)
     for name in ("timestep", "integrator", "cone"):
         assert getattr(cheetah.model.opt, name) == getattr(model.opt, name)
-    assert cheetah.frame_skip == HALF_CHEETAH_INTEGRATION.frame_skip
-    assert cheetah.dt == HALF_CHEETAH_INTEGRATION.control_period == INTEGRATION.control_period
+    assert cheetah.frame_skip == HALF_CHEETAH.integration.frame_skip
+    assert cheetah.dt == HALF_CHEETAH.integration.control_period == INTEGRATION.control_period
 
 
 def test_backwards_is_rewarded_backwards() -> None:
@@ -110,7 +111,7 @@ def test_little_memory_is_enough_and_changes_nothing() -> None:
     """Half a minute of thrashing about, on Gymnasium's 6 MB of scratch memory and on ours."""
     theirs = oracles(1)[0]
     theirs.reset(seed=0)
-    model = default_model()
+    model = default_model(HALF_CHEETAH)
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = theirs.data.qpos, theirs.data.qvel
     mujoco.mj_forward(model, data)
@@ -123,5 +124,5 @@ def test_little_memory_is_enough_and_changes_nothing() -> None:
         assert np.array_equal(data.qpos, theirs.data.qpos)
         assert np.array_equal(data.qvel, theirs.data.qvel)
     assert theirs.model.narena > 20 * model.narena
-    assert model.narena == ARENA_BYTES
-    assert data.maxuse_arena < ARENA_BYTES / 4
+    assert model.narena == HALF_CHEETAH.arena_bytes
+    assert data.maxuse_arena < HALF_CHEETAH.arena_bytes / 4

@@ -10,16 +10,19 @@ import pytest
 from numpy import ndarray
 
 from metarl import envs
-from metarl.envs.cheetah import cheetah_xml, default_model
+from metarl.envs.body import default_model
+from metarl.envs.body_models import body_xml
+from metarl.envs.ground import ground_world
 from metarl.envs.mujoco_pool import MujocoPool
-from metarl.envs.terrain import build_ground
+from metarl.envs.planar import HALF_CHEETAH
+from metarl.envs.terrain import INTEGRATION
 from metarl.tasks import Task
 
 EVERYBODY = np.ones(3, bool)
 
 
 def started(threads: int = 1, model: mujoco.MjModel | None = None) -> MujocoPool:
-    pool = MujocoPool(default_model() if model is None else model, 3, 5, threads)
+    pool = MujocoPool(default_model(HALF_CHEETAH) if model is None else model, 3, 5, threads)
     for index in range(3):
         pool.reset(index, np.zeros(9), np.zeros(9))
     return pool
@@ -64,7 +67,7 @@ def test_mujoco_itself_would_carry_on() -> None:
 
 @pytest.mark.parametrize("bytes_", [2048, 8192], ids=["MuJoCo raises", "MuJoCo warns"])
 def test_too_little_memory_is_seen(bytes_: int) -> None:
-    pool = started(model=mujoco.MjModel.from_xml_string(cheetah_xml().replace("262144", str(bytes_))))
+    pool = started(model=mujoco.MjModel.from_xml_string(body_xml("half_cheetah.xml", bytes_)))
     diverged = np.zeros(3, bool)
     for _ in range(10):  # until the feet touch the ground, memory is not an issue
         diverged |= pool.step(np.ones((3, 6)), EVERYBODY & ~diverged)
@@ -98,7 +101,7 @@ def test_changing_models_leaves_no_trace() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (40, 1, 6)).repeat(3, 1)
     used = started()
     for ground in grounds:
-        model = build_ground(ground).model
+        model = ground_world(HALF_CHEETAH, INTEGRATION, ground).model
         fresh = MujocoPool(model, 3, 5, 1)
         for index in range(3):
             used.load(index, model)

@@ -6,21 +6,12 @@ from numpy import ndarray
 
 from metarl import envs
 from metarl.envs import MujocoSimulator
-from metarl.envs.cheetah import TORSO
+from metarl.envs.ground import CACHE_BYTES, MODELS, field_x, ground_parameters, ground_world, heights
+from metarl.envs.locomotion import World
 from metarl.envs.model_cache import ModelCache, model_bytes
 from metarl.envs.mujoco_pool import MujocoPool
-from metarl.envs.terrain import (
-    CACHE_BYTES,
-    CLIMBING_MARGIN,
-    INTEGRATION,
-    MODELS,
-    PARAMETERS,
-    build_ground,
-    field_x,
-    ground_parameters,
-    heights,
-    terrain_space,
-)
+from metarl.envs.planar import HALF_CHEETAH
+from metarl.envs.terrain import CLIMBING_MARGIN, INTEGRATION
 from metarl.tasks import SPLITS, Task
 
 SEEDS = 4
@@ -36,6 +27,10 @@ FAMILIES = (FLAT, ICE, SAND, UP, DOWN, ICY_SLOPE, ROUGH)
 FREQUENCY = 4.967  # Hz
 AMPLITUDES = np.array([0.500, 0.275, 0.235, 0.450, 0.500, 0.360])
 PHASES = np.array([5.32, 0.24, 4.60, 0.61, 0.91, 0.89])  # rad
+
+
+def build_ground(task: Task) -> World:
+    return ground_world(HALF_CHEETAH, INTEGRATION, task)
 
 
 def terrain_simulator(num_envs: int) -> MujocoSimulator:
@@ -248,7 +243,7 @@ def test_pictures_of_rough_ground_have_no_black_patches(drawing: str) -> None:
 def test_icy_slopes_can_be_climbed() -> None:
     """Coulomb: what friction can push with is above what gravity pulls with, by a margin; some have it narrowly."""
     icy = [task for task in envs.make("cheetah-terrain").tasks("test") if task.family == "icy-slope"]
-    family = next(each for each in terrain_space().test if each.name == "icy-slope")
+    family = next(each for each in envs.make("cheetah-terrain").space.test if each.name == "icy-slope")
     icy += [family.draw(np.random.default_rng(seed)) for seed in range(500)]
     margins = [task.number("friction") / np.tan(np.deg2rad(task.number("slope"))) for task in icy]
     assert CLIMBING_MARGIN - 0.01 < min(margins) < CLIMBING_MARGIN + 0.02
@@ -263,7 +258,7 @@ def test_the_gait_climbs_an_icy_slope() -> None:
 def test_the_test_is_outside_of_training() -> None:
     dist = envs.make("cheetah-terrain")
     drawn = dist.sample("train", 2000, np.random.default_rng(0))
-    grips = [ground_parameters(task)["friction"] for task in drawn]
+    grips = [ground_parameters(HALF_CHEETAH, task)["friction"] for task in drawn]
     slippery = [task.number("friction") for task in dist.tasks("test") if task.family != "rough"]
     assert max(slippery) <= min(grips) / 3
     assert {task.family for task in dist.tasks("test")} == {"ice", "icy-slope", "rough"}
@@ -286,5 +281,5 @@ def test_impossible_grounds_are_refused(task: Task) -> None:
 
 
 def test_defaults_are_half_cheetahs() -> None:
-    assert PARAMETERS["friction"].default == 0.4
-    assert TORSO[1] == 0.7
+    own = {"friction": 0.4, "slope": 0.0, "softness": 0.02, "damping": 1.0}
+    assert ground_parameters(HALF_CHEETAH, Task.of("flat")) == own

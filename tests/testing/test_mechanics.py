@@ -6,8 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from metarl.envs.cheetah import default_model
-from metarl.envs.terrain import build_ground
+from metarl.envs.body import default_model
+from metarl.envs.ground import ground_world
+from metarl.envs.planar import HALF_CHEETAH
+from metarl.envs.terrain import INTEGRATION
 from metarl.tasks import Task
 from metarl.testing.mechanics import (
     Mechanics,
@@ -30,7 +32,7 @@ def model(world: str, rest: str = "") -> mujoco.MjModel:
 
 def test_momentum_is_the_mass_matrixs_first_rows() -> None:
     """P = M v in the rows of the root's slides, and the centre of mass moves at P / m."""
-    cheetah, rng = default_model(), np.random.default_rng(0)
+    cheetah, rng = default_model(HALF_CHEETAH), np.random.default_rng(0)
     mechanics, data, mass = Mechanics(cheetah), mujoco.MjData(cheetah), np.zeros((9, 9))
     assert mechanics.mass == pytest.approx(14)
     for _ in range(5):
@@ -72,19 +74,19 @@ def test_level_ground_is_level_and_holds_nothing() -> None:
         Task.of("rough", amplitude=0.2, seed=1.0, wavelength=1.5),
     ]
     for task in tasks:
-        ground = build_ground(task)
+        ground = ground_world(HALF_CHEETAH, INTEGRATION, task)
         level = on_level_ground(ground.model)
         data = mujoco.MjData(level)
         mujoco.mj_forward(level, data)
-        collides = (level.geom_conaffinity != 0) & (level.geom_bodyid == 0)
-        (plane,) = np.flatnonzero(collides)
+        assert not level.geom_conaffinity.any()  # contacts are by listed pairs
+        (plane,) = set(level.pair_geom1[level.pair_margin >= 0].tolist())
         assert level.geom_type[plane] == mujoco.mjtGeom.mjGEOM_PLANE
         np.testing.assert_allclose(data.geom_xpos[plane], 0.0)
         np.testing.assert_allclose(up(level), data.geom_xmat[plane].reshape(3, 3)[:, 2], atol=1e-12)
         assert np.linalg.norm(level.opt.gravity) == pytest.approx(9.81)
         assert not level.dof_damping[:3].any() and (level.dof_damping[3:] == ground.model.dof_damping[3:]).all()
         assert root_dofs(level).tolist() == [0, 1, 2]
-    assert build_ground(tasks[1]).model.dof_damping[0] == 8.0  # the original is left alone
+    assert ground_world(HALF_CHEETAH, INTEGRATION, tasks[1]).model.dof_damping[0] == 8.0  # the original is left alone
 
 
 def test_bodies_that_the_world_holds_are_refused() -> None:
@@ -133,7 +135,7 @@ def test_friction_is_combined_as_mujoco_does(floor: str, ball: str, rest: str, f
 
 def test_free_flight_is_free() -> None:
     """Without gravity, ground, motors and damping, a body keeps momentum and energy."""
-    cheetah, rng = in_free_flight(default_model()), np.random.default_rng(0)
+    cheetah, rng = in_free_flight(default_model(HALF_CHEETAH)), np.random.default_rng(0)
     cheetah.opt.timestep, cheetah.opt.integrator = 1e-4, mujoco.mjtIntegrator.mjINT_RK4
     mechanics, data = Mechanics(cheetah), mujoco.MjData(cheetah)
     qpos, qvel = random_state(cheetah, rng, 1.0)
@@ -146,4 +148,4 @@ def test_free_flight_is_free() -> None:
     momenta, energies = mechanics.momentum(*states)[0], mechanics.energy(*states)
     np.testing.assert_allclose(momenta[1], momenta[0], atol=1e-9)
     assert energies[1] == pytest.approx(energies[0], rel=1e-6)
-    assert default_model().dof_damping[3] == 6.0
+    assert default_model(HALF_CHEETAH).dof_damping[3] == 6.0

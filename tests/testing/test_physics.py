@@ -23,9 +23,9 @@ from numpy import ndarray
 
 from metarl import agents, envs
 from metarl.envs import EnvDistribution, MujocoSimulator, Outcome
-from metarl.envs.cheetah import HALF_CHEETAH_INTEGRATION
 from metarl.envs.integration import Integration
 from metarl.envs.mujoco_pool import MujocoPool
+from metarl.envs.planar import HALF_CHEETAH
 from metarl.envs.terrain import INTEGRATION, cheetah_terrain
 from metarl.tasks import Choice, Family, Task, TaskSpace
 from metarl.testing import (
@@ -73,7 +73,7 @@ def test_half_cheetahs_integrator_makes_momentum(id: str) -> None:
 def test_every_law_that_is_broken_is_named() -> None:
     """On ice, with HalfCheetah-v5's integrator: momentum, Coulomb's bound, and energy."""
     with pytest.raises(PhysicsError) as caught:
-        check_physics(cheetah_terrain(HALF_CHEETAH_INTEGRATION), EXPLOITERS, tasks=[ICE])
+        check_physics(cheetah_terrain(HALF_CHEETAH.integration), EXPLOITERS, tasks=[ICE])
     for words in (
         "on frictionless level ground trained against Euler on ice(friction=0.04) gains",
         "the horizontal impulse exceeds friction's bound μ ∫N dt",
@@ -201,7 +201,7 @@ def test_a_body_in_three_dimensions_is_checked() -> None:
 def test_nothing_pays_on_frictionless_ground_but_cheating() -> None:
     """There, the reward is the speed gained: of the exploiter under the integrator it was trained against, alone."""
     gains = []
-    for dist in (cheetah_terrain(HALF_CHEETAH_INTEGRATION), cheetah_terrain()):
+    for dist in (cheetah_terrain(HALF_CHEETAH.integration), cheetah_terrain()):
         venv, rng = frictionless(dist).vector_env(3), np.random.default_rng(0)
         tasks = [FLAT, Task.of("slope-up", slope=8.0), Task.of("rough", amplitude=0.2, seed=1.0, wavelength=1.5)]
         venv.set_tasks(tasks)
