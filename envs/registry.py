@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from metarl.envs.cheetah import cheetah_direction, cheetah_velocity, cheetah_velocity_2
+from metarl.envs.classic_control import acrobot_physics, cartpole_physics, mountaincar_physics, pendulum_physics
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_ids import check_gymnasium_id, register_in_gymnasium
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
@@ -160,6 +161,15 @@ def _summary() -> str:
     return ", ".join((*_NAMES, *(family.hint for family in _FAMILIES.values())))
 
 
+# Made when they are asked for: trying out their parameters takes a tenth of a second each.
+for _name, _make, _horizon in (
+    ("acrobot-physics", acrobot_physics, 500),
+    ("cartpole-physics", cartpole_physics, 500),
+    ("mountaincar-physics", mountaincar_physics, 200),
+    ("pendulum-physics", pendulum_physics, 200),
+):
+    _NAMES.register(_name, _make)
+    register_in_gymnasium(_name, _horizon)
 for _name, _make in {
     "cheetah-direction": cheetah_direction,
     "cheetah-terrain": cheetah_terrain,
