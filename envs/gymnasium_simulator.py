@@ -1,14 +1,15 @@
 """Plain Gymnasium environments as a batch: constructed alike, each with a task's parameters set in it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, SupportsFloat, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Tuple
 from gymnasium.vector.utils import create_empty_array
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy import ndarray
 
 from metarl.envs.mujoco_pool import quiet_warnings
@@ -70,18 +71,21 @@ class TaskParameters:
 
 @final
 class GymnasiumSimulator:
-    """A batch of environments, one stepped after the other: threads would wait for one another.
+    """A batch of environments in this process.
 
-    Every episode gets a seed of its own: all its chance comes from the environment's `reset(seed=...)`.
+    Every episode gets a seed of its own: all its chance comes from the environment's `reset(seed=...)`. MuJoCo's are
+    stepped from several threads, since MuJoCo lets go of the interpreter's lock while it computes; others would only
+    wait for one another, and are stepped one after the other.
 
     Args:
         num_envs: how many.
-        threads: not needed.
+        threads: threads that step MuJoCo's environments; no result depends on it.
         recipe: how they are constructed.
         parameters: what a task sets in them.
         spaces: the observations' and the actions'.
         horizon: environment steps before which no episode may be truncated by the environment.
         terms: which numbers of the environment's info are told, by their names there.
+        mujoco: whether the environments are MuJoCo's.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class GymnasiumSimulator:
         spaces: tuple[gym.Space[Any], gym.Space[Any]],
         horizon: int,
         terms: Sequence[str],
+        mujoco: bool,
     ) -> None:
         self.num_envs = num_envs
         self.observation_space, self.action_space = spaces
@@ -101,6 +106,9 @@ class GymnasiumSimulator:
         self._parameters = parameters
         self._horizon = horizon
         self._terms = tuple(terms)
+        self._mujoco = mujoco
+        self._threads = min(threads, num_envs) if mujoco else 1
+        self._executor = ThreadPoolExecutor(self._threads, "gymnasium") if self._threads > 1 else None
         self._envs: list[Env | None] = [None] * num_envs
         self._keywords: list[dict[str, Value]] = [{} for _ in range(num_envs)]
         self._tasks: list[Task | None] = [None] * num_envs
@@ -129,7 +137,11 @@ class GymnasiumSimulator:
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
-        observation, _ = self._env(index).reset(seed=int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        try:
+            observation, _ = self._env(index).reset(seed=seed)
+        except Exception as error:  # somebody else's code: whatever it is, it is said with the task
+            raise self._failed("its reset", index, error) from error
         self._steps[index] = 0
         self._write(self.observation_space, self._seen, index, observation)
 
@@ -139,31 +151,41 @@ class GymnasiumSimulator:
         terms = np.full((len(self._terms), self.num_envs), np.nan)
         if isinstance(self.action_space, Box):
             actions = actions.astype(self.action_space.dtype)
-        for index in np.flatnonzero(active).tolist():
-            observation, reward, terminated[index], truncated, info = self._stepped(index, actions[index])
-            rewards[index] = float(reward)
-            diverged[index] = blown_up(self._env(index))
-            self._steps[index] += 1
-            if truncated and self._steps[index] < self._horizon:
-                raise SimulatorError(
-                    f"{self._recipe.name} on {self._tasks[index]} truncates an episode at step {self._steps[index]} of "
-                    f"{self._horizon}: give horizon={self._steps[index]}, or lift the limit that it has itself"
-                )
-            self._write(self.observation_space, self._seen, index, observation)
-            for row, name in enumerate(self._terms):
-                terms[row, index] = float(info.get(name, np.nan))
+
+        def step_some(indices: Iterable[int]) -> None:
+            for index in indices:
+                rewards[index], terminated[index], terms[:, index] = self._step_one(index, actions[index])
+                diverged[index] = self._mujoco and blown_up(self._env(index))
+
+        running = np.flatnonzero(active).tolist()
+        if self._executor is None:
+            step_some(running)
+        else:
+            # One by one, for whoever is free: episodes take unequally long.
+            tuple(self._executor.map(step_some, ((index,) for index in running)))
         named = {"success" if name == "is_success" else name: terms[row] for row, name in enumerate(self._terms)}
         return Outcome(rewards, terminated, diverged, named)
 
-    def _stepped(
+    def _step_one(
         self, index: int, action: Shaped[ndarray, "*action"] | np.integer
-    ) -> tuple[object, SupportsFloat, bool, bool, Mapping[str, Any]]:
+    ) -> tuple[float, bool, Float[ndarray, " term"]]:
         try:
-            return self._env(index).step(action)
-        except Exception as error:  # somebody else's code: whatever it is, it is said with the task
-            what = f"{type(error).__name__}: {error}"
-            where = f"step {self._steps[index] + 1} on {self._tasks[index]}"
-            raise RunError(f"{self._recipe.name} failed in {where}: {what}") from error
+            observation, reward, terminated, truncated, info = self._env(index).step(action)
+        except Exception as error:
+            raise self._failed(f"step {self._steps[index] + 1}", index, error) from error
+        self._steps[index] += 1
+        if truncated and self._steps[index] < self._horizon:
+            raise SimulatorError(
+                f"{self._recipe.name} on {self._tasks[index]} truncates an episode at step {self._steps[index]} of "
+                f"{self._horizon}: give horizon={self._steps[index]}, or lift the limit that it has itself"
+            )
+        self._write(self.observation_space, self._seen, index, observation)
+        terms = np.array([float(info.get(name, np.nan)) for name in self._terms])
+        return float(reward), terminated, terms
+
+    def _failed(self, where: str, index: int, error: Exception) -> RunError:
+        what = f"{type(error).__name__}: {error}"
+        return RunError(f"{self._recipe.name} failed in {where} on {self._tasks[index]}: {what}")
 
     def observe(self, out: Observations) -> None:
         _copy_into(out, self._seen)
@@ -176,7 +198,9 @@ class GymnasiumSimulator:
         return self._drawer.draw(env, width, height)
 
     def close(self) -> None:
-        """Closes the environments; they are constructed anew if they are needed again."""
+        """Closes the environments and ends the threads."""
+        if self._executor is not None:
+            self._executor.shutdown()
         for env in self._envs:
             if env is not None:
                 env.close()

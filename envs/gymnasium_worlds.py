@@ -100,7 +100,6 @@ def from_gymnasium(
         recipe = EnvRecipe(env, {**recipe.keywords, "render_mode": "rgb_array"})
     period = period or control_period(probe) or CONTROL_PERIOD
     physics = _physics(env, dict(keywords or {}), derive, is_mujoco(probe))
-    probe.close()
     make_simulator = functools.partial(
         GymnasiumSimulator,
         recipe=recipe,
@@ -108,7 +107,9 @@ def from_gymnasium(
         spaces=(spaces.observation, spaces.action),
         horizon=limit,
         terms=terms,
+        mujoco=is_mujoco(probe),
     )
+    probe.close()
     return EnvDistribution(
         space,
         limit,
