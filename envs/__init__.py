@@ -9,6 +9,7 @@
 from metarl.envs.description import Description, describe
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_ids import gymnasium_id
+from metarl.envs.gymnasium_worlds import from_gymnasium
 from metarl.envs.mujoco_pool import MujocoSimulator
 from metarl.envs.registration import register_all
 from metarl.envs.registry import ids as list
@@ -27,6 +28,7 @@ __all__ = [
     "TaskEnv",
     "TaskVectorEnv",
     "describe",
+    "from_gymnasium",
     "gymnasium_id",
     "list",
     "make",

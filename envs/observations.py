@@ -39,7 +39,8 @@ class ObservationBuffer:
 
     def __init__(self, space: gym.Space[Any], num_envs: int) -> None:
         self._space = space
-        kept, fresh = (_arrays(space, num_envs) for _ in range(2))
+        check_observation_space(space)
+        kept, fresh = (create_empty_array(space, num_envs, np.zeros) for _ in range(2))
         self._kept, self._fresh = kept, fresh
         columns = zip(_leaves(space, kept), _leaves(space, fresh), strict=True)
         self._leaves = tuple(_Leaf.of(path, part, old, new) for (path, part, old), (_, _, new) in columns)
@@ -142,7 +143,12 @@ class _Leaf:
         raise SimulatorError(f"{name}: out{self.path}[{place}] = {value} {what}; it must write every entry")
 
 
-def _arrays(space: gym.Space[Any], num_envs: int) -> Observations:
+def check_observation_space(space: gym.Space[Any]) -> None:
+    """Checks that arrays can hold the observations.
+
+    Raises:
+        ValueError: they cannot; the message says which part of the space it is.
+    """
     for path, part in _parts(space):
         if not isinstance(part, Box | Discrete | MultiDiscrete | MultiBinary):
             raise ValueError(
@@ -151,7 +157,6 @@ def _arrays(space: gym.Space[Any], num_envs: int) -> Observations:
             )
         if isinstance(part, Box) and part.dtype.kind == "f" and part.dtype.name not in _BLANKS:
             raise ValueError(f"observations can be float16, float32 or float64, or integers, got {part.dtype}")
-    return create_empty_array(space, num_envs, np.zeros)
 
 
 def _parts(space: gym.Space[Any], path: str = "") -> Iterator[tuple[str, gym.Space[Any]]]:

@@ -16,13 +16,17 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from metarl.envs import bandits
+from metarl.envs.ant import ant_angle, ant_direction, ant_goal
 from metarl.envs.cheetah import cheetah_direction, cheetah_velocity, cheetah_velocity_2
+from metarl.envs.classic_control import acrobot_physics, cartpole_physics, mountaincar_physics, pendulum_physics
 from metarl.envs.distribution import EnvDistribution
+from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, walker_dynamics
+from metarl.envs.faults import cheetah_faults
 from metarl.envs.gymnasium_ids import check_gymnasium_id, register_in_gymnasium
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
 from metarl.envs.tabular_mdp import tabular_mdp
-from metarl.envs.terrain import cheetah_terrain
+from metarl.envs.terrain import ant_terrain, cheetah_terrain, walker_terrain
 from metarl.registry import Registry, canonical
 
 MakeDistribution = Callable[[], EnvDistribution]
@@ -162,6 +166,24 @@ def _summary() -> str:
     return ", ".join((*_NAMES, *(family.hint for family in _FAMILIES.values())))
 
 
+# Made when they are asked for: trying out their parameters, or compiling their models, takes a tenth of a second each.
+for _name, _make, _horizon in (
+    ("acrobot-physics", acrobot_physics, 500),
+    ("ant-angle", ant_angle, 200),
+    ("ant-direction", ant_direction, 200),
+    ("ant-goal", ant_goal, 200),
+    ("ant-terrain", ant_terrain, 200),
+    ("cartpole-physics", cartpole_physics, 500),
+    ("cheetah-faults", cheetah_faults, 200),
+    ("hopper-dynamics", hopper_dynamics, 200),
+    ("humanoid-dynamics", humanoid_dynamics, 200),
+    ("mountaincar-physics", mountaincar_physics, 200),
+    ("pendulum-physics", pendulum_physics, 200),
+    ("walker-dynamics", walker_dynamics, 200),
+    ("walker-terrain", walker_terrain, 500),
+):
+    _NAMES.register(_name, _make)
+    register_in_gymnasium(_name, _horizon)
 for _name, _make in {
     bandits.ID: bandits.bernoulli_bandit_5_10,
     "cheetah-direction": cheetah_direction,

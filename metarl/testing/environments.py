@@ -285,7 +285,8 @@ def check_single(dist: EnvDistribution) -> None:
         if terminated or truncated:
             break
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Box observation space.*")  # infinite bounds are some bodies' own
+        # Infinite bounds and other ranges than ±1 are some bodies' own.
+        warnings.filterwarnings("ignore", ".*Box (observation|action) space.*")
         check_env(dist.env(task), skip_render_check=True)
     for _ in range(2):
         env.close()

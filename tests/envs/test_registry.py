@@ -183,7 +183,7 @@ except ValueError as error:
 def test_unknown_ids_name_the_near_ones() -> None:
     with pytest.raises(ValueError, match="did you mean cheetah-terrain"):
         envs.make("cheeta-terrain")
-    with pytest.raises(ValueError, match="there are cheetah-direction, .* Your own is named my_file.py:name") as error:
+    with pytest.raises(ValueError, match="there are acrobot-physics, .* Your own is named my_file.py:name") as error:
         envs.make("xyz")
     assert len(str(error.value)) < 500
 
