@@ -2,6 +2,7 @@
 # make test     sets everything up, runs the tests
 # make check    ruff and pyright
 # make readme   runs the README's snippets, with small budgets
+# make mutants  puts plausible bugs into a copy: the tests must catch each
 # make wheel    dist/metarl_suite-*.whl
 #
 # All it needs is Python 3.11, 3.12 or 3.13; PYTHON=/path/to/python3 names one. Everything is installed into .venv.
@@ -14,7 +15,7 @@ READY := .venv/ready
 # Several threads for the small tensors of one test cost more than they give; the cores are shared out among workers.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check readme wheel setup clean
+.PHONY: demo test check readme mutants wheel setup clean
 
 demo: setup
 	@# Without OpenGL there is everything but the video; the one line says what to install.
@@ -32,6 +33,9 @@ check: setup
 readme: setup
 	$(BIN)/python tests/readme.py README.md
 	$(BIN)/python tests/readme.py docs/extending.md
+
+mutants: setup
+	$(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS)
 
 wheel: setup
 	@# build/ remembers files that are gone from the sources, and would put them in.

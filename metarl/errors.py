@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 _OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # print says no file's name
+_LONGEST_LINE = 2000
 
 
 class UsageError(Exception):
@@ -41,9 +42,20 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
+def one_line(message: str) -> str:
+    r"""A message without line ends and control characters, which files of strangers may have put into it, and not long.
+
+    >>> one_line("no\n such  id \x1b[2J")
+    'no such id \\x1b[2J'
+    """
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
+
+
 def warn(message: str) -> None:
     """One line on stderr; a closed stderr is no reason to stop."""
-    say(f"warning: {message}")
+    say(f"warning: {one_line(message)}")
 
 
 def say(line: str) -> None:
@@ -107,7 +119,7 @@ def _end(status: int, line: str | None = None) -> int:
     """The exit status, after a last line and whatever is still to be printed."""
     unwritten = _flush()
     if line is not None:
-        say(" ".join(line.split()))
+        say(one_line(line))
     return status or unwritten
 
 

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast, final
+from typing import Literal, cast, final
 
 from metarl import checks
 from metarl.errors import RunError, UsageError, warn
@@ -66,7 +66,7 @@ class Checkpoint:
 class _RandomState:
     """Where random numbers go on: outer step n draws from NumPy's generator with the seed (run's seed, n)."""
 
-    bit_generator: str
+    bit_generator: Literal["PCG64"]
     next_seed: tuple[int, int]
 
 

@@ -17,6 +17,7 @@ from metarl.errors import RunError, StoppedError, UsageError, exit_status, start
     ("error", "status", "line"),
     [
         (UsageError("no such\nid"), 2, "error: no such id\n"),
+        (RunError("\x1b[2J of a stranger"), 1, "error: \\x1b[2J of a stranger\n"),
         (RunError("the disk is full"), 1, "error: the disk is full\n"),
         (StoppedError("ice: stopped after 3 of 9 steps", signal.SIGINT), 130, "ice: stopped after 3 of 9 steps\n"),
         (StoppedError("stopped", signal.SIGTERM), 143, "stopped\n"),

@@ -30,6 +30,10 @@ def a_dangling_link(path: Path, victim: Path) -> None:
     path.symlink_to(victim.with_name("not there yet"))
 
 
+def a_link_to_a_folder(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.with_name("folder"))
+
+
 def a_pipe(path: Path, _victim: Path) -> None:
     os.mkfifo(path)
 
@@ -42,7 +46,7 @@ def a_folder(path: Path, _victim: Path) -> None:
     path.mkdir()
 
 
-STRANGE = [a_link, a_dangling_link, a_pipe, a_device, a_folder]
+STRANGE = [a_link, a_link_to_a_folder, a_dangling_link, a_pipe, a_device, a_folder]
 Plant = Callable[[Path, Path], None]
 
 
@@ -50,6 +54,8 @@ Plant = Callable[[Path, Path], None]
 def victim(tmp_path: Path) -> Path:
     path = tmp_path / "victim"
     path.write_bytes(SECRET)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "test.json").write_bytes(SECRET)
     return path
 
 
@@ -66,8 +72,9 @@ def run(tmp_path: Path) -> Run:
 
 def check_untouched(victim: Path) -> None:
     """Nothing of the user's was written, and nothing was made outside of the run's folder."""
-    assert victim.read_bytes() == SECRET
-    assert sorted(path.name for path in victim.parent.iterdir()) == ["run", "victim"]
+    assert victim.read_bytes() == SECRET == (victim.parent / "folder" / "test.json").read_bytes()
+    assert sorted(path.name for path in victim.parent.iterdir()) == ["folder", "run", "victim"]
+    assert os.listdir(victim.parent / "folder") == ["test.json"]
 
 
 def train(run: Run) -> None:
@@ -140,6 +147,14 @@ def test_hard_links_do_not_share_what_is_written(run: Run, victim: Path) -> None
     with pytest.raises(RunError, match=r"\.lock: it has another name \(a hard link\); delete it"):
         train(run)
     check_untouched(victim)
+
+
+def test_what_is_appended_does_not_show_under_a_files_other_names(tmp_path: Path, victim: Path) -> None:
+    os.link(victim, tmp_path / "log")
+    descriptor = files.open_to_append(tmp_path / "log")
+    os.write(descriptor, b"!")
+    os.close(descriptor)
+    assert victim.read_bytes() == SECRET and (tmp_path / "log").read_bytes() == SECRET + b"!"
 
 
 def test_a_configs_link_is_no_reason_to_begin_anew(tmp_path: Path, victim: Path) -> None:
