@@ -5,7 +5,7 @@ MKL's, measured for widths of 1 to 400 on one and on two threads:
 
 - The rows of x Wᵀ come out alike in every batch of at least 16 rows, and so do GRU's and LSTM's; with fewer rows, or
   where W has one row, they do not. So rows that share weights are padded to a multiple of 16 (`pad_rows`), and a layer
-  of one output is summed row by row (`policies.Linear`).
+  of one output is summed row by row (`policies.Linear`). Inputs are contiguous: for views PyTorch adds the bias last.
 - Products of a batch of matrices come out alike in every batch of at least two; one alone takes another path, and a
   reduction to a single number is split over threads. So one task with weights of its own is computed as two
   (`pad_tasks`).

@@ -147,6 +147,7 @@ def unroll(
     network: RecurrentActorCritic, parameters: Parameters, inputs: Float[Tensor, "sequence time input"], carry: Carry
 ) -> Outputs:
     """The network under the given parameters, over whole sequences."""
+    inputs = inputs.contiguous()  # a linear layer rounds otherwise on a view, see `batching`
     return torch.func.functional_call(network, dict(parameters), (inputs, carry), tie_weights=False)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl.maths.parameters import Parameters
 
-NAMES = ("input_mean", "input_variance", "input_count")
+NAMES = ("input_mean", "input_variance", "input_total")
 """What they are called among an agent's parameters."""
 CLIP = 10.0
 """How far a standardised number may be from 0."""
