@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.envs import EnvDistribution
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, State
@@ -12,6 +13,8 @@ from metarl.learning.sources import TrialSource
 from metarl.learning.training import outer_steps
 from metarl.maths.statistics import Estimate, t_interval
 from tests.agents.toys import Toy
+
+World = Toy | EnvDistribution
 
 
 def lively(state: State, **others: Tensor) -> State:
@@ -29,7 +32,9 @@ def lively(state: State, **others: Tensor) -> State:
     return State({**parameters, **others}, state.optimizer)
 
 
-def collect(agent: Agent, state: State, dist: Toy, seed: int = 0, protocol: AdaptationProtocol | None = None) -> Trials:
+def collect(
+    agent: Agent, state: State, dist: World, seed: int = 0, protocol: AdaptationProtocol | None = None
+) -> Trials:
     """Trials on as many tasks as an outer step has."""
     tasks = dist.sample("train", agent.meta_batch, np.random.default_rng(seed))
     seeds = task_seeds(seed, num_tasks=len(tasks))
@@ -41,14 +46,14 @@ def double(episodes: Episodes) -> Episodes:
     return Episodes(**{name: x.double() if x.is_floating_point() else x for name, x in episodes.tensors().items()})
 
 
-def trained(agent: Agent, dist: Toy, steps: int) -> State:
+def trained(agent: Agent, dist: World, steps: int) -> State:
     state = agent.init(0)
     for outer_step in outer_steps(agent, TrialSource(dist, Collector(dist)), state, seed=0, start=0, stop=steps):
         state = outer_step.state
     return state
 
 
-def held_out_returns(agent: Agent, state: State, dist: Toy, trials: int = 6) -> tuple[Estimate, Estimate]:
+def held_out_returns(agent: Agent, state: State, dist: World, trials: int = 6) -> tuple[Estimate, Estimate]:
     """The returns after the last adaptation, and their gains on those before the first, on held-out tasks."""
     tasks = [task for task in dist.tasks("test") for _ in range(trials)]
     played = Collector(dist).collect_trials(
