@@ -189,4 +189,12 @@ def locomotion(
     simulator = functools.partial(
         LocomotionSimulator, body=body, objective=objective, world=world, integration=integration
     )
-    return EnvDistribution(space, horizon, simulator, physics, observation_space(body), action_space(body))
+    return EnvDistribution(
+        space,
+        horizon,
+        simulator,
+        physics,
+        observation_space(body),
+        action_space(body),
+        control_period=integration.control_period,
+    )

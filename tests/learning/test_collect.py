@@ -1,107 +1,90 @@
-"""Collecting episodes: what an actor meets, in the order task, episode, step."""
+"""Collecting episodes: what is recorded is what the plain environment gives, and every draw is its own."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from metarl import envs
-from metarl.learning.collect import Sampler, box, to_action_space
-from metarl.learning.protocols import Memory
+from metarl.learning.collect import Collector, point_seeds
+from metarl.learning.episodes import Episodes
+from metarl.learning.protocols import Carry, Memoryless
+from metarl.learning.random_streams import TaskRandom, task_seeds
+from metarl.learning.spaces import Spaces
+from metarl.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
-    """Always the same action for each task; counts its steps in the memory, and keeps the last reward and done."""
+class Fixed(Memoryless):
+    """Always the same action for each task, with or without noise."""
 
     actions: Tensor  # [task, action]
+    noise: float = 0.0
 
-    def begin(self, episodes: int) -> Memory:
-        blank = torch.zeros(len(self.actions), episodes)
-        return blank, blank, blank
-
-    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        count, reward, done = memory
+    def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
         actions = self.actions[:, None].expand(-1, observations.shape[1], -1)
-        return actions.clone(), (count + 1, reward, done)
+        size = self.actions.shape[-1]
+        return actions.clone() if random is None else actions + self.noise * random.normal(size), carry
 
-    def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
-        assert actions.abs().max() <= 1
-        return memory[0], rewards, done.float()
-
-
-@dataclasses.dataclass(frozen=True)
-class Noisy(Fixed):
-    """Draws normal actions from the generator it is given."""
-
-    def act(self, observations: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        return torch.randn(*observations.shape[:2], self.actions.shape[-1], generator=generator), memory
+    def adapt(self, support: Episodes) -> "Fixed":
+        return self
 
 
-def test_actions_go_to_the_range_of_the_space() -> None:
-    space = Box(np.array([-0.1, 2.0], dtype=np.float32), np.array([0.1, 6.0], dtype=np.float32))
-    mapped = to_action_space(space, np.array([[-1.0, 0.0], [1.0, 0.5], [-9.0, 9.0]]))
-    np.testing.assert_allclose(mapped, [[-0.1, 4.0], [0.1, 5.0], [-0.1, 6.0]], rtol=1e-6)
-
-
-def test_only_boxes_are_taken() -> None:
-    with pytest.raises(ValueError, match="Box spaces"):
-        box(Discrete(3))
+def collected(dist: envs.EnvDistribution, policy: Fixed, tasks: tuple[Task, ...], seed: int, episodes: int) -> Episodes:
+    collector = Collector(dist)
+    played = collector.collect_episodes(policy, tasks, episodes, task_seeds(seed, num_tasks=len(tasks)))
+    collector.close()
+    return played
 
 
 def test_episodes_equal_the_plain_environments() -> None:
     """Task by task and step by step what `dist.env(task)` gives for the same seeds and actions."""
-    dist = envs.make("cheetah-velocity")
+    dist = dataclasses.replace(envs.make("cheetah-velocity"), horizon=30)
     tasks = dist.tasks("test")[:2]
     actions = torch.tensor([[0.5] * 6, [-2.0, 0.1, 0.2, 0.3, 0.4, 3.0]])  # the second is clipped
-    episodes = Sampler(dist).collect(Fixed(actions), tasks, 2, seed=3)
-    assert episodes.observations.shape == (2, 2, dist.horizon, 17)
-    assert (episodes.lengths == dist.horizon).all() and not episodes.terminated.any()
-    world_seed = int(np.random.SeedSequence(3).generate_state(2)[0]) % 2**31
-    for task in range(2):
-        for episode in range(2):
+    episodes = collected(dist, Fixed(actions), tasks, 3, 2)
+    assert episodes.observations.shape == (2, 2, 30, 17)
+    assert (episodes.lengths == 30).all() and not episodes.terminated.any()
+    for task, seed in enumerate(task_seeds(3, num_tasks=2)):
+        world, _ = np.random.SeedSequence(seed).spawn(2)
+        for episode, reset in enumerate(world.generate_state(2)):
             env = dist.env(tasks[task])
-            observation, _ = env.reset(seed=world_seed + 2 * task + episode)
+            observation, _ = env.reset(seed=int(reset))
             rewards = []
+            executed = dist.spaces.to_action_space(actions[task : task + 1].numpy().clip(-1, 1))[0]
             for step in range(dist.horizon):
                 np.testing.assert_allclose(episodes.observations[task, episode, step], observation, rtol=1e-6)
-                observation, reward, _, _, _ = env.step(to_action_space(box(dist.action_space), actions[task].numpy()))
+                observation, reward, _, _, _ = env.step(executed)
                 rewards.append(reward)
             np.testing.assert_allclose(episodes.rewards[task, episode], rewards, rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(episodes.final_observations[task, episode], observation, rtol=1e-6)
-            np.testing.assert_allclose(episodes.scores[task, episode], np.sum(rewards), rtol=1e-4)
+            np.testing.assert_allclose(episodes.returns[task, episode], np.sum(rewards), rtol=1e-4)
             env.close()
     torch.testing.assert_close(episodes.actions[1, 0, 0], actions[1])  # as drawn, not as clipped
 
 
-def test_the_same_seed_gives_the_same_episodes_whatever_the_threads_and_whatever_came_before() -> None:
+def test_every_collection_task_and_episode_has_noise_of_its_own() -> None:
     dist = envs.make("cheetah-direction")
-    tasks, actor = dist.tasks("train"), Noisy(torch.zeros(2, 6))
-    one, two = Sampler(dist, threads=1), Sampler(dist, threads=2)
-    first = one.collect(actor, tasks, 3, seed=1)
-    one.collect(actor, tasks, 3, seed=2)
-    for other in (one.collect(actor, tasks, 3, seed=1), two.collect(actor, tasks, 3, seed=1)):
-        for name, tensor in first.tensors().items():
-            assert torch.equal(tensor, other.tensors()[name]), name
-    assert not torch.equal(first.rewards, two.collect(actor, tasks, 3, seed=2).rewards)
-    assert not torch.equal(first.observations[0, 0, 0], first.observations[0, 1, 0])  # each episode its own start
+    dist, policy = dataclasses.replace(dist, horizon=3), Fixed(torch.zeros(2, 6), noise=1.0)
+    first = collected(dist, policy, dist.tasks("train"), 1, 2)
+    again = collected(dist, policy, dist.tasks("train"), 1, 2)
+    other = collected(dist, policy, dist.tasks("train"), 2, 2)
+    for name, tensor in first.tensors().items():
+        assert torch.equal(tensor, again.tensors()[name]), name
+    starts = torch.cat([each.observations[:, :, 0].flatten(0, 1) for each in (first, other)])
+    noises = torch.cat([each.actions.flatten(0, 2) for each in (first, other)])
+    assert len(starts.unique(dim=0)) == len(starts)
+    assert len(noises.unique(dim=0)) == len(noises) == 2 * 2 * 2 * 3
+    assert len({*point_seeds((7, 8), 0), *point_seeds((7, 8), 1), *point_seeds((7, 8), 2)}) == 6
 
 
 def test_a_nan_action_ends_its_own_episode_only() -> None:
     dist = envs.make("cheetah-direction")
     actions = torch.zeros(2, 6)
     actions[0, 3] = float("nan")
-    with pytest.raises(AssertionError):  # the actor of this file insists on finite actions
-        Sampler(dist).collect(Fixed(actions), dist.tasks("train"), 2, seed=0)
-
-    class Careless(Fixed):
-        def feedback(self, memory: Memory, actions: Tensor, rewards: Tensor, done: Tensor) -> Memory:
-            return memory
-
-    episodes = Sampler(dist).collect(Careless(actions), dist.tasks("train"), 2, seed=0)
+    episodes = collected(dist, Fixed(actions), dist.tasks("train"), 0, 2)
     assert episodes.diverged.tolist() == [[True, True], [False, False]]
     assert episodes.terminated.tolist() == [[True, True], [False, False]]
     assert episodes.lengths.tolist() == [[1, 1], [100, 100]]
@@ -113,7 +96,41 @@ def test_a_nan_action_ends_its_own_episode_only() -> None:
 
 def test_wrong_counts_are_refused() -> None:
     dist = envs.make("point-navigation")
+    collector, tasks = Collector(dist), dist.tasks("test")[:2]
     with pytest.raises(ValueError, match="0 tasks and 1 episodes"):
-        Sampler(dist).collect(Fixed(torch.zeros(0, 2)), (), 1, seed=0)
-    with pytest.raises(ValueError, match="1 tasks and 0 episodes"):
-        Sampler(dist).collect(Fixed(torch.zeros(1, 2)), dist.tasks("test")[:1], 0, seed=0)
+        collector.collect_episodes(Fixed(torch.zeros(0, 2)), (), 1, ())
+    with pytest.raises(ValueError, match="2 tasks and 0 episodes"):
+        collector.collect_episodes(Fixed(torch.zeros(2, 2)), tasks, 0, (1, 2))
+    with pytest.raises(ValueError, match="a seed for each of the 2 tasks, got 1"):
+        collector.collect_episodes(Fixed(torch.zeros(2, 2)), tasks, 1, (1,))
+
+
+def test_the_flat_rows_of_any_spaces_are_gymnasiums() -> None:
+    from gymnasium import spaces as gs
+    from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+
+    space = gs.Dict({
+        "place": gs.Box(-1.0, 1.0, (2, 3)),
+        "kind": gs.Tuple((gs.Discrete(4, start=2), gs.MultiBinary(3))),
+        "counts": gs.MultiDiscrete([3, 2]),
+    })  # fmt: skip
+    space.seed(0)
+    rows = [space.sample() for _ in range(5)]
+    batch = concatenate(space, rows, create_empty_array(space, 5))
+    assert batch in batch_space(space, 5)
+    ours = Spaces(space, gs.Discrete(3, start=1))
+    np.testing.assert_allclose(ours.flatten(batch), np.stack([gs.flatten(space, row) for row in rows]), rtol=1e-6)
+    assert ours.observation_size == gs.flatdim(space)
+    assert ours.to_action_space(np.array([0, 2])).tolist() == [1, 3]
+
+
+def test_actions_go_to_the_range_of_the_space_and_others_than_boxes_and_discrete_are_refused() -> None:
+    from gymnasium import spaces as gs
+
+    low, high = np.array([-0.1, 2.0], dtype=np.float32), np.array([0.1, 6.0], dtype=np.float32)
+    space = Spaces(gs.Box(-1.0, 1.0, (1,)), gs.Box(low, high))
+    executed = space.clip(np.array([[-1.0, 0.0], [1.0, 0.5], [-9.0, 9.0]]))
+    np.testing.assert_allclose(space.to_action_space(executed), [[-0.1, 4.0], [0.1, 5.0], [-0.1, 6.0]], rtol=1e-6)
+    for action in (gs.MultiBinary(2), gs.Box(-1.0, 1.0, (2, 2)), gs.Box(-np.inf, np.inf, (2,))):
+        with pytest.raises(ValueError, match="agents"):
+            Spaces(gs.Box(-1.0, 1.0, (1,)), action)
