@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 _OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # print says no file's name
 _LONGEST_LINE = 2000
@@ -104,7 +105,7 @@ def exit_status(program: Callable[[], object]) -> int:
     except BrokenPipeError:
         if not _reader_gone():  # it was another pipe
             raise
-        _discard_output()
+        _discard(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
         if isinstance(error.filename, str | bytes):
@@ -120,6 +121,11 @@ def _end(status: int, line: str | None = None) -> int:
     unwritten = _flush()
     if line is not None:
         say(one_line(line))
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            _discard(sys.stderr)
     return status or unwritten
 
 
@@ -130,7 +136,7 @@ def _flush() -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_output()
+        _discard(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
         return _unwritten(error)
@@ -138,14 +144,14 @@ def _flush() -> int:
 
 
 def _unwritten(error: OSError) -> int:
-    _discard_output()
+    _discard(sys.stdout)
     say(f"error: the output could not be written: {error.strerror}")
     return 1
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
     """Python flushes once more at its end, and would complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _reader_gone() -> bool:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Protocol, cast, final, runtime_checkable
 
+from metarl.errors import one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -49,6 +51,7 @@ def progress(
         stream: where to; the program's stderr unless given.
         clock: seconds, of which only differences matter.
     """
+    title = one_line(title)
     output = _Output(stream if stream is not None else sys.stderr)
     pace = _Pace(total, done, clock)
     if not output.is_terminal():
@@ -179,9 +182,9 @@ class _Bar:
                 raise BrokenPipeError
 
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a run may be called [ice]
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} {task.fields[details]}"),
+            TextColumn("{task.completed}/{task.total} {task.fields[details]}", markup=False),
             console=RaisingConsole(file=cast(IO[str], stream)),
             auto_refresh=False,
             redirect_stdout=False,  # would stay redirected if the terminal broke

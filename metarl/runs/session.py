@@ -118,7 +118,6 @@ def train(
     """
     try:
         experiment = request.experiment()
-        hash(experiment.hash)
     except ValueError as error:
         raise UsageError(str(error)) from error
     begin = functools.cache(first_state or learner.init)
@@ -153,7 +152,7 @@ def train_run(
     start = 0 if saved is None else saved.step
     with (
         metrics.recording(run.folder, start + 1) as recorder,
-        progress(run.folder.name, options.steps, done=start) as shown,
+        progress(run.folder.absolute().name, options.steps, done=start) as shown,
         stop_requested() as stop,
     ):
         book = _Book(checkpoints, recorder, options.keep, start, state, 0 if saved is None else saved.env_steps)

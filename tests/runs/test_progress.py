@@ -185,3 +185,17 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
             shown.update(1, {})
 
     assert in_a_terminal(work).strip() == "maml: 1/1; 0:00 gone, 0:00 left"
+
+
+@pytest.mark.parametrize("title", ["[/x] [red]", "a\nb", "\x1b[2J", "\udcff"])
+def test_a_run_may_have_any_name(title: str) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in (io.StringIO(), Terminal()):
+        with progress(title, 2, stream=stream) as shown:
+            shown.update(2, {"[/score]": 1.0})
+        told = stream.getvalue()
+        assert "[/score] 1" in told and "\x1b[2J" not in told and "a\nb" not in told
+        assert ("[/x] [red]" in told) == (title == "[/x] [red]")

@@ -207,3 +207,29 @@ def test_fewer_steps_are_one_line_and_status_2(server: subprocess.Popen[str], wh
     shutil.copytree(whole, run)
     child = start(server, run, steps=STEPS - 1)
     assert child.wait() == 2 and "steps can only grow" in child.told(2) and child.told(2).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "redirection", "status"),
+    [
+        (b"a run: [/x] 100 %", "", 0),
+        (b"r\xff\xfe", "", 0),
+        (b"run", "2>&-", 0),
+        (b"run", ">&-", 0),
+        (b"run", "2>/dev/full", 0),
+        (b"run", ">/dev/full", 1),
+        (b"x" * 300, "", 2),
+        (b"/proc/none", "", 1),
+        (b"", "", 2),
+    ],
+)  # fmt: skip
+def test_odd_places_are_no_traceback(tmp_path: Path, name: bytes, redirection: str, status: int) -> None:
+    """In an environment with nothing in it: no HOME, no locale."""
+    (tmp_path / "mine.txt").write_text("mine")
+    run = tmp_path / os.fsdecode(name)
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, str(run), "2", "0"]
+    bare = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LC_ALL": "C", "PATH": os.defpath, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr and done.returncode == status, done.stderr
+    if status:
+        assert done.stderr.count(b"error:") <= 1 and (done.stderr or redirection)

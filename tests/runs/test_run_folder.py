@@ -100,7 +100,7 @@ def test_the_file_of_an_id_may_move_and_nothing_else_of_it() -> None:
         options = {"learner": {"encoder": {"type": encoder}}}
         return dataclasses.replace(EXPERIMENT, learner=learner, options=options).hash
 
-    assert of("/home/a/mine.py:Mine", "/home/a/nets.py:Net") == of("/work/mine.py:Mine", "/work/nets.py:Net")
+    assert of("/home/a/mine.py:Mine", "/home/a/nets.py:Net") == of("/home/b/mine.py:Mine", "/home/b/nets.py:Net")
     assert of("/home/a/mine.py:Mine", "x") != of("/home/a/mine.py:Other", "x")
     assert of("x", "/home/a/mine.py:Mine") != of("x", "/home/a/yours.py:Mine")
 
