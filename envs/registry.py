@@ -2,19 +2,31 @@
 
 import difflib
 
+from metarl.envs.ant import ant_angle, ant_direction, ant_goal
 from metarl.envs.cheetah import cheetah_direction, cheetah_velocity, cheetah_velocity_2
 from metarl.envs.distribution import EnvDistribution
+from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, walker_dynamics
+from metarl.envs.faults import cheetah_faults
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
-from metarl.envs.terrain import cheetah_terrain
+from metarl.envs.terrain import ant_terrain, cheetah_terrain, walker_terrain
 
 _MAKERS = {
+    "ant-angle": ant_angle,
+    "ant-direction": ant_direction,
+    "ant-goal": ant_goal,
+    "ant-terrain": ant_terrain,
     "cheetah-direction": cheetah_direction,
+    "cheetah-faults": cheetah_faults,
     "cheetah-terrain": cheetah_terrain,
     "cheetah-velocity": cheetah_velocity,
     "cheetah-velocity-2": cheetah_velocity_2,
+    "hopper-dynamics": hopper_dynamics,
+    "humanoid-dynamics": humanoid_dynamics,
     "point-navigation": point_navigation,
     "point-navigation-sparse": point_navigation_sparse,
+    "walker-dynamics": walker_dynamics,
+    "walker-terrain": walker_terrain,
 }
 
 
