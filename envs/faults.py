@@ -6,6 +6,9 @@ Nagabandi et al. (2019, section 6), "disabled joint": training disables some joi
 told which; it still pays for what it asks of the dead motor. Training also has the intact robot, which moves bit for
 bit as HalfCheetah-v5. The horizon is the 200 steps of the literature's other cheetahs (there 1000), and no episode
 ends early, as in HalfCheetah-v5.
+
+So is the integrator, which makes momentum out of nothing (see `cheetah.py`): under random actions alone the robot gains
+0.33 m/s in 10 s on frictionless ground, and 43 % energy in a second of free flight. `check_physics` refuses it.
 """
 
 import copy

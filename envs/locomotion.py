@@ -122,10 +122,10 @@ class LocomotionSimulator:
         self._body.observe(self._relative_to_ground(), out)
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
-        view, position = self._body.view, self._state.qpos[index, : self._body.axes]
+        view, position = self._body.view, np.zeros(2)
+        position[: self._body.axes] = self._state.qpos[index, : self._body.axes]
         camera = mujoco.MjvCamera()
-        camera.lookat[: self._body.axes] = position
-        camera.lookat[2] = view.height + position[0] * np.tan(self._slopes[index])
+        camera.lookat[:] = (*position, view.height + position[0] * np.tan(self._slopes[index]))
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
 
         def decorate(scene: mujoco.MjvScene) -> None:

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from metarl.envs.contact_pairs import compile_with_pairs, mix_contact_parameters
+from metarl.envs.contact_pairs import compile_with_pairs, mix_contact_parameters, touching_pairs
 
 ASSETS = ("ant.xml", "hopper.xml", "walker2d_v5.xml", "half_cheetah.xml", "humanoid.xml")
 # Two bodies of several parts, a chain, and geoms that differ in everything that is mixed.
@@ -38,7 +38,8 @@ MIXED = """
 def models(source: str, change: Callable[[mujoco.MjModel], None]) -> tuple[mujoco.MjModel, mujoco.MjModel]:
     """Without and with listed pairs, both changed after they were compiled."""
     searching = mujoco.MjModel.from_xml_string(source)
-    listing = compile_with_pairs(mujoco.MjSpec.from_string(source))
+    spec = mujoco.MjSpec.from_string(source)
+    listing = compile_with_pairs(spec, touching_pairs(spec))
     for model in (searching, listing):
         change(model)
     mix_contact_parameters(listing)

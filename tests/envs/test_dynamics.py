@@ -15,11 +15,12 @@ from numpy import ndarray
 
 from metarl.envs import EnvDistribution
 from metarl.envs.ant import ant_angle, ant_direction, ant_goal
+from metarl.envs.body import Body, default_model
 from metarl.envs.body_models import body_xml
-from metarl.envs.contact_pairs import compile_with_pairs
-from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, scaled_model, walker_dynamics
-from metarl.envs.faults import TEST, TRAIN, VALIDATION, broken_model, cheetah_faults
-from metarl.envs.locomotion import Body, LocomotionSimulator
+from metarl.envs.contact_pairs import compile_with_pairs, touching_pairs
+from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, scaled_world, walker_dynamics
+from metarl.envs.faults import TEST, TRAIN, VALIDATION, broken_world, cheetah_faults
+from metarl.envs.locomotion import LocomotionSimulator
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HALF_CHEETAH, HOPPER, WALKER
 from metarl.tasks import Task
@@ -34,6 +35,10 @@ def numbers(model: mujoco.MjModel) -> dict[str, ndarray]:
     return found | {"meaninertia": np.array(model.stat.meaninertia), "meanmass": np.array(model.stat.meanmass)}
 
 
+def scaled(body: Body, task: Task) -> mujoco.MjModel:
+    return scaled_world(body, body.integration, task).model
+
+
 def same(left: mujoco.MjModel, right: mujoco.MjModel) -> bool:
     return all(np.array_equal(value, numbers(right)[name]) for name, value in numbers(left).items())
 
@@ -45,13 +50,13 @@ def test_a_scaled_model_is_the_one_that_is_compiled_anew(body: Body) -> None:
     for part, exponent in (("leg", 2.0), ("torso", -1.5)):
         for geom in spec.body(part).geoms:
             geom.density *= 1.5**exponent
-    scaled = scaled_model(body, Task.of("x", mass_leg=2.0, inertia_leg=2.0, mass_torso=-1.5, inertia_torso=-1.5))
-    compiled, ours = numbers(compile_with_pairs(spec)), numbers(scaled)
+    ours_model = scaled(body, Task.of("x", mass_leg=2.0, inertia_leg=2.0, mass_torso=-1.5, inertia_torso=-1.5))
+    compiled, ours = numbers(compile_with_pairs(spec, touching_pairs(spec))), numbers(ours_model)
     assert {"body_subtreemass", "body_invweight0", "dof_invweight0", "actuator_acc0", "dof_M0"} <= compiled.keys()
     for name, value in compiled.items():
         assert np.allclose(value, ours[name], rtol=1e-12, atol=1e-14), name
-    assert not same(scaled, body.model)
-    assert same(scaled_model(body, Task.of("x", mass_leg=0.0, friction_floor=0.0)), body.model)
+    assert not same(ours_model, default_model(body))
+    assert same(scaled(body, Task.of("x", mass_leg=0.0, friction_floor=0.0)), default_model(body))
 
 
 def write_variant(path: Path) -> None:
@@ -75,7 +80,7 @@ def test_a_scaled_walker_moves_as_gymnasiums_on_the_changed_file(tmp_path: Path)
         "dynamics", mass_leg_left=2.0, inertia_leg_left=2.0, friction_floor=-3.0, friction_foot_left=-2.5,
         damping_leg=-3.0, damping_thigh=3.0,
     )  # fmt: skip
-    ours = LocomotionSimulator(1, 1, WALKER, FORWARD, scaled_model)
+    ours = LocomotionSimulator(1, 1, WALKER, FORWARD, scaled_world)
     ours.set_task(0, task)
     ours.reset(0, seeding.np_random(5)[0])
     first, _ = theirs.reset(seed=5)
@@ -92,21 +97,21 @@ def test_a_scaled_walker_moves_as_gymnasiums_on_the_changed_file(tmp_path: Path)
 
 def motions(body: Body, tasks: list[Task]) -> ndarray:
     """Positions after some thrashing about, and after falling and sliding in several postures: [task, coordinate]."""
-    simulator = LocomotionSimulator(len(tasks), 1, body, FORWARD, scaled_model)
+    simulator = LocomotionSimulator(len(tasks), 1, body, FORWARD, scaled_world)
     for index, task in enumerate(tasks):
         simulator.set_task(index, task)
         simulator.reset(index, np.random.default_rng(0))
     everybody, rng = np.ones(len(tasks), bool), np.random.default_rng(0)
-    for action in rng.uniform(-1, 1, (50, body.model.nu)):
+    for action in rng.uniform(-1, 1, (50, default_model(body).nu)):
         simulator.step(np.tile(action, (len(tasks), 1)), everybody)
     ends = [simulator.pool.qpos.copy()]
     for _ in range(8):
-        qpos, qvel = np.zeros(body.model.nq), np.zeros(body.model.nv)
-        qpos[1], qpos[2:], qvel[0] = 0.5, rng.uniform(-2.0, 0.0, body.model.nq - 2), 3.0
+        qpos, qvel = np.zeros(default_model(body).nq), np.zeros(default_model(body).nv)
+        qpos[1], qpos[2:], qvel[0] = 0.5, rng.uniform(-2.0, 0.0, default_model(body).nq - 2), 3.0
         for index in range(len(tasks)):
             simulator.pool.reset(index, qpos, qvel)
         for _ in range(50):
-            simulator.step(np.zeros((len(tasks), body.model.nu)), everybody)
+            simulator.step(np.zeros((len(tasks), default_model(body).nu)), everybody)
         ends.append(simulator.pool.qpos.copy())
     return np.concatenate(ends, -1)
 
@@ -161,8 +166,12 @@ def test_joints_of_the_test_are_not_those_of_training() -> None:
     assert len({*TRAIN, *VALIDATION, *TEST}) == len(TRAIN) + len(VALIDATION) + len(TEST)
     assert {task.family for task in dist.tasks("test")} == set(TEST)
     assert {task.family for task in dist.sample("train", 100, np.random.default_rng(0))} == set(TRAIN)
-    assert broken_model(HALF_CHEETAH, Task.of("intact")) is not HALF_CHEETAH.model
-    assert same(broken_model(HALF_CHEETAH, Task.of("intact")), HALF_CHEETAH.model)
+    assert broken_world(HALF_CHEETAH, HALF_CHEETAH.integration, Task.of("intact")).model is not default_model(
+        HALF_CHEETAH
+    )
+    assert same(
+        broken_world(HALF_CHEETAH, HALF_CHEETAH.integration, Task.of("intact")).model, default_model(HALF_CHEETAH)
+    )
 
 
 @pytest.mark.parametrize("joint", range(6))

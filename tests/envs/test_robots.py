@@ -12,12 +12,13 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.utils import seeding
 
 from metarl.envs.ant import Ant, ant_angle, ant_direction, ant_goal
-from metarl.envs.body_models import body_xml
+from metarl.envs.body import Body, State, default_model
+from metarl.envs.body_models import body_pairs, body_spec
 from metarl.envs.contact_pairs import compile_with_pairs
-from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, scaled_model, walker_dynamics
+from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, scaled_world, walker_dynamics
 from metarl.envs.faults import cheetah_faults
 from metarl.envs.humanoid import Humanoid
-from metarl.envs.locomotion import Body, LocomotionSimulator, State
+from metarl.envs.locomotion import LocomotionSimulator
 from metarl.envs.mujoco_pool import MujocoPool
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HALF_CHEETAH, HOPPER, WALKER
@@ -95,7 +96,7 @@ def test_little_memory_is_enough_and_models_move_alike(name: str) -> None:
     body, arguments = BODIES[name]
     theirs = oracle(body, arguments)
     theirs.reset(seed=0)
-    model = body.model
+    model = default_model(body)
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = theirs.data.qpos, theirs.data.qvel
     mujoco.mj_forward(model, data)
@@ -103,7 +104,7 @@ def test_little_memory_is_enough_and_models_move_alike(name: str) -> None:
     for action in extremes.repeat(3, 0):
         theirs.step(action)
         data.ctrl[:] = action
-        mujoco.mj_step(model, data, body.frame_skip)
+        mujoco.mj_step(model, data, body.integration.frame_skip)
         assert np.array_equal(data.qpos, theirs.data.qpos)
         assert np.array_equal(data.qvel, theirs.data.qvel)
     assert theirs.model.narena > 13 * model.narena
@@ -206,7 +207,7 @@ def test_a_humanoid_of_other_masses_moves_as_gymnasiums() -> None:
     theirs.model.dof_damping[12] *= 1.3**-2.0
     mujoco.mj_setConst(theirs.model, mujoco.MjData(theirs.model))
     theirs.reset(seed=4)
-    ours = LocomotionSimulator(2, 1, body, FORWARD, scaled_model)
+    ours = LocomotionSimulator(2, 1, body, FORWARD, scaled_world)
     ours.set_task(0, FORWARDS)
     ours.set_task(1, Task.of("dynamics", mass_left_thigh=3.0, damping_right_knee=-2.0))
     ours.reset(0, np.random.default_rng(0))
@@ -221,10 +222,8 @@ def test_a_humanoid_of_other_masses_moves_as_gymnasiums() -> None:
 def test_readings_follow_a_simulation_into_other_memory() -> None:
     """A model of another layout brings an MjData of its own, and too small a one only ends its own simulation."""
     body = Ant()
-    roomy, cramped = (
-        compile_with_pairs(mujoco.MjSpec.from_string(body_xml("ant.xml", size))) for size in (1 << 20, 6700)
-    )
-    plain, changed = (MujocoPool(body.model, 3, 5, 1, body.readings) for _ in range(2))
+    roomy, cramped = (compile_with_pairs(body_spec("ant.xml", size), body_pairs("ant.xml")) for size in (1 << 20, 6700))
+    plain, changed = (MujocoPool(default_model(body), 3, 5, 1, body.readings) for _ in range(2))
     changed.load(1, roomy)
     changed.load(2, cramped)
     qpos = body.initial_state(np.random.default_rng(0))[0]
