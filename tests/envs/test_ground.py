@@ -57,7 +57,7 @@ def test_the_bodys_own_floor_is_gymnasiums(name: str) -> None:
     env = dist.env(Task.of("flat", friction=friction))
     theirs = gymnasium.make(body.name)
     assert np.array_equal(env.reset(seed=3)[0], theirs.reset(seed=3)[0])
-    for action in np.random.default_rng(0).uniform(-1, 1, (25, *dist.action_space.shape)).astype(np.float32):
+    for action in np.random.default_rng(0).uniform(-1, 1, (25, *(dist.action_space.shape or ()))).astype(np.float32):
         ours, wanted = env.step(action), theirs.step(action)
         assert np.array_equal(ours[0], wanted[0])
         assert ours[1:3] == wanted[1:3]

@@ -66,7 +66,7 @@ def test_ten_lines_are_enough(drawing: str) -> None:
     assert len(TEN_LINES.read_text().splitlines()) <= 10
     dist = envs.make(f"{TEN_LINES}:pendulum")
     assert (dist.id, dist.horizon, dist.about[:8]) == ("my-pendulum", 200, "Swing up")
-    assert {task["l"] >= 1.5 for task in dist.tasks("test")} == {True}
+    assert {float(task["l"]) >= 1.5 for task in dist.tasks("test")} == {True}
     check_distribution(dist)
 
 

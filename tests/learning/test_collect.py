@@ -119,7 +119,8 @@ def test_the_flat_rows_of_any_spaces_are_gymnasiums() -> None:
     batch = concatenate(space, rows, create_empty_array(space, 5))
     assert batch in batch_space(space, 5)
     ours = Spaces(space, gs.Discrete(3, start=1))
-    np.testing.assert_allclose(ours.flatten(batch), np.stack([gs.flatten(space, row) for row in rows]), rtol=1e-6)
+    expected = np.stack([np.asarray(gs.flatten(space, row)) for row in rows])
+    np.testing.assert_allclose(ours.flatten(batch), expected, rtol=1e-6)
     assert ours.observation_size == gs.flatdim(space)
     assert ours.to_action_space(np.array([0, 2])).tolist() == [1, 3]
 

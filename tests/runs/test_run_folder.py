@@ -288,7 +288,7 @@ HOLDER = """
 import sys, pathlib
 from metarl.runs import run_folder
 from metarl.runs.provenance import Environment
-experiment = run_folder.Experiment("maml", {}, "point", "0", 0)
+experiment = run_folder.Experiment("agent", "maml", {}, "point", "0", 0)
 with run_folder.open_run(pathlib.Path(sys.argv[1]), experiment, steps=1, environment=Environment(1, {}, "none", False)):
     print("open", flush=True)
     sys.stdin.read()
@@ -296,7 +296,7 @@ with run_folder.open_run(pathlib.Path(sys.argv[1]), experiment, steps=1, environ
 
 
 def test_two_processes_never_train_in_one_folder_and_a_kill_frees_it(tmp_path: Path) -> None:
-    nowhere, experiment = Environment(1, {}, "none", False), Experiment("maml", {}, "point", "0", 0)
+    nowhere, experiment = Environment(1, {}, "none", False), Experiment("agent", "maml", {}, "point", "0", 0)
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "open\n"

@@ -76,7 +76,7 @@ def validate(state: State) -> Metrics:
 
 
 EXPERIMENT = Experiment(
-    "maml", {"learner": {"inner_lr": 0.1, "policy": {"hidden": [64, 64]}}}, "point-navigation", "0123", seed=3
+    "agent", "maml", {"learner": {"inner_lr": 0.1, "policy": {"hidden": [64, 64]}}}, "point-navigation", "0123", seed=3
 )
 
 
@@ -114,4 +114,4 @@ def check_equal(left: State, right: State) -> None:
 def request(folder: Path, steps: int, *, seed: int = 5, **training: int) -> RunRequest:
     """What a program would ask for, to train `Tiny`."""
     options = TrainingOptions(**({"steps": steps, "checkpoint_every": 4, "validate_every": 5} | training))
-    return RunRequest(folder, "tiny", {"learner": {"width": 3}}, "noise", "0123", options, seed=seed)
+    return RunRequest(folder, "agent", "tiny", {"learner": {"width": 3}}, "noise", "0123", options, seed=seed)
