@@ -7,6 +7,7 @@ An encoder after the learner has its own options: `fewshot.py prototypical conv4
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, cast, final
@@ -28,7 +29,7 @@ from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
 from metarl.evaluation.table import table
 from metarl.fewshot import datasets, encoders, outer_step, plot
-from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, Size
+from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
@@ -102,6 +103,9 @@ def program(arguments: Sequence[str], name: str) -> None:
         if not isinstance(options.encoder, PaperEncoder):
             config = with_encoder(config, options.encoder)
         built = config.build(benchmark.record.signature, options.compute.device)
+        if isinstance(benchmark, RegressionBenchmark):
+            benchmark.tasks(EvaluationSettings(split="validation", num_tasks=options.validation_tasks))
+            benchmark.tasks(EvaluationSettings(split="test", num_tasks=options.tasks))
         sizes = {"": benchmark} | {name: benchmark.resized(built, size) for name, size in map(size_of, options.also)}
     if isinstance(benchmark, ClassificationBenchmark):
         for line in benchmark.data.left_out:
@@ -229,7 +233,7 @@ def size_of(text: str) -> tuple[str, Size]:
 
 def listing() -> str:
     """All learners, encoders and data sets, a line each."""
-    learners = {name: first_line(LEARNERS[name]) for name in LEARNERS}
+    learners = {name: _about(LEARNERS[name]) for name in LEARNERS}
     kinds = {name: first_line(encoders.ENCODERS[name]) for name in encoders.ENCODERS}
     data = {SINUSOID: "regression: amplitudes and phases, 600 test tasks"}
     data |= {name: datasets.DATASETS[name].about for name in datasets.DATASETS}
@@ -239,6 +243,12 @@ def listing() -> str:
         width = max(map(len, about))
         parts += [f"{title}:", *(f"  {name:{width}}  {line}" for name, line in about.items()), ""]
     return "\n".join(parts[:-1])
+
+
+def _about(config: type[LearnerConfig]) -> str:
+    """A learner in a line: the paper that its module here begins with; one's own class's docstring."""
+    module = sys.modules[config.__module__]
+    return first_line(module if module.__name__.startswith("metarl.") else config)
 
 
 def _encoders(arguments: Sequence[str]) -> object:

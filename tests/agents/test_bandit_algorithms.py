@@ -17,9 +17,9 @@ from metarl.agents.bandit_algorithms import (
     ThompsonSampling,
     Ucb1,
 )
-from metarl.agents.classical_tables import PAPER_BANDITS, bandit_table
 from metarl.agents.gittins import gittins_table
 from metarl.agents.greedy_choice import epsilon_greedy
+from metarl.commands.classical_tables import PAPER_BANDITS, bandit_table
 from metarl.envs.bandits import bernoulli_bandit
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Transition

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from metarl.agents.classical_tables import PAPER_MDPS, mdp_table
 from metarl.agents.mdp_algorithms import (
     Known,
     MaximumLikelihood,
@@ -19,6 +18,7 @@ from metarl.agents.mdp_algorithms import (
     Ucrl2,
 )
 from metarl.agents.tabular_planning import backward_induction, optimistic_induction
+from metarl.commands.classical_tables import PAPER_MDPS, mdp_table
 from metarl.envs.tabular_mdp import ACTIONS, HORIZON, STATES, random_mdp, tabular_mdp
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes

@@ -299,7 +299,8 @@ def test_a_loaded_learner_refuses_what_it_was_not_trained_for(run: Path, tmp_pat
 
 def test_a_loaded_learner_takes_labels_and_pictures_of_any_kind(run: Path) -> None:
     trained, rng = loaded(run), np.random.default_rng(2)
-    pictures = [rng.integers(256, size=(12, 12), dtype=np.uint8) for _ in range(3)]
+    coarse = rng.integers(256, size=(3, 3, 3), dtype=np.uint8)
+    pictures = list(np.kron(coarse, np.ones((1, 4, 4), dtype=np.uint8)))
     adapted = trained.adapt(pictures, ["cat", "dog", "hen"])
     assert adapted.classes == ("cat", "dog", "hen")
     larger = [Image.fromarray(picture).resize((24, 24), Image.Resampling.NEAREST) for picture in pictures]

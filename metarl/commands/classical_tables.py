@@ -1,6 +1,6 @@
 """Tables 1 and 2 of the RL² paper (Duan et al. 2016, arXiv:1611.02779), played again by the classical algorithms.
 
-    from metarl.agents.classical_tables import bandit_table, mdp_table
+    from metarl.commands.classical_tables import bandit_table, mdp_table
     for row in (*bandit_table(arms=5, pulls=10), *mdp_table(episodes=(10, 25))): print(row)
 
 A figure is the mean total reward of a trial: of n pulls, or of n episodes of 10 steps. The paper takes an algorithm's
