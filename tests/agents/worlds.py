@@ -1,17 +1,26 @@
 """What tests of agents do again and again: collecting trials, and states whose policies depend on everything."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.learning.collect import Collector
+from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, State
 from metarl.learning.random_streams import task_seeds
-from metarl.learning.sources import TrialSource
+from metarl.learning.sources import SampledTasks, TrialSource
 from metarl.learning.training import outer_steps
 from metarl.maths.statistics import Estimate, t_interval
-from tests.agents.toys import Toy
+from metarl.tasks import Split, Task
+
+
+@runtime_checkable
+class World(EnvSource, SampledTasks, Protocol):
+    """A distribution with held-out tasks."""
+
+    def tasks(self, split: Split) -> tuple[Task, ...]: ...
 
 
 def lively(state: State, **others: Tensor) -> State:
@@ -29,7 +38,9 @@ def lively(state: State, **others: Tensor) -> State:
     return State({**parameters, **others}, state.optimizer)
 
 
-def collect(agent: Agent, state: State, dist: Toy, seed: int = 0, protocol: AdaptationProtocol | None = None) -> Trials:
+def collect(
+    agent: Agent, state: State, dist: World, seed: int = 0, protocol: AdaptationProtocol | None = None
+) -> Trials:
     """Trials on as many tasks as an outer step has."""
     tasks = dist.sample("train", agent.meta_batch, np.random.default_rng(seed))
     seeds = task_seeds(seed, num_tasks=len(tasks))
@@ -41,14 +52,14 @@ def double(episodes: Episodes) -> Episodes:
     return Episodes(**{name: x.double() if x.is_floating_point() else x for name, x in episodes.tensors().items()})
 
 
-def trained(agent: Agent, dist: Toy, steps: int) -> State:
+def trained(agent: Agent, dist: World, steps: int) -> State:
     state = agent.init(0)
     for outer_step in outer_steps(agent, TrialSource(dist, Collector(dist)), state, seed=0, start=0, stop=steps):
         state = outer_step.state
     return state
 
 
-def held_out_returns(agent: Agent, state: State, dist: Toy, trials: int = 6) -> tuple[Estimate, Estimate]:
+def held_out_returns(agent: Agent, state: State, dist: World, trials: int = 6) -> tuple[Estimate, Estimate]:
     """The returns after the last adaptation, and their gains on those before the first, on held-out tasks."""
     tasks = [task for task in dist.tasks("test") for _ in range(trials)]
     played = Collector(dist).collect_trials(
