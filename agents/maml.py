@@ -169,8 +169,9 @@ class MamlTrpo:
         first_order = self.config.first_order
         return adapt_tasks(loss, parameters, supports, inner_lr, first_order=first_order, only=only, shared=shared)
 
-    def outputs(self, parameters: Parameters, supports: Sequence[PolicyBatch], query: PolicyBatch) -> PolicyOutputs:
-        """π_{θ_𝓣} on the query's samples, as a function of θ and α."""
+    def outputs(self, parameters: Parameters, batches: Sequence[PolicyBatch]) -> PolicyOutputs:
+        """π_{θ_𝓣} on the query's samples, as a function of θ and α; the query is the last batch."""
+        *supports, query = batches
         policy, inner_lr = self.split(parameters)
         adapted = self.inner_step(policy, supports, inner_lr, shared=True)
         distribution = self.distribution(adapted, query.observations)
@@ -183,44 +184,34 @@ class MamlTrpo:
         return torch.func.vmap(functools.partial(policies.apply, self.policy))(dict(parameters), observations)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
-        """One trust-region step; new statistics of observations are part of it."""
-        config, statistics = self.config, self.statistics(state)
-        raw = [self.build_batch(episodes) for episodes in experience.episodes]
-        *supports, query = (batch.standardised(statistics) for batch in raw)
-        learned = {name: state.parameters[name] for name in self._learned_names}
-        x = ravel(learned)
+        config, raw = self.config, [self.build_batch(episodes) for episodes in experience.episodes]
+        old_statistics, learned = self.statistics(state), self._learned(state.parameters)
+        with torch.no_grad():
+            old = self.outputs(learned, [batch.standardised(old_statistics) for batch in raw])
+        if old_statistics is not None:
+            learned, statistics = self._restandardised(learned, old_statistics, experience, raw, old)
+        else:
+            statistics = None
+        batches = [batch.standardised(statistics) for batch in raw]
+        x, query = ravel(learned), batches[-1]
 
-        def objective(x: Tensor) -> tuple[Tensor, PolicyOutputs]:
-            new = self.outputs(unravel(x, learned), supports, query)
-            old = PolicyOutputs(map_tensors(Tensor.detach, new.distribution), new.log_probs.detach())
-            return surrogate_loss(new, old, query), old
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            new = self.outputs(unravel(x, learned), batches)
+            return surrogate_loss(new, old, query), mean_kl(new, old, query)
 
-        gradient, (loss, old) = torch.func.grad_and_value(objective, has_aux=True)(x)
-        product = self.fisher_vector_product(x, learned, supports, query, rng)
+        gradient, (loss, kl) = torch.func.grad_and_value(evaluate, has_aux=True)(x)
+        product = self.fisher_vector_product(x, learned, batches, rng)
         step = trust_region.natural_gradient_step(gradient, product, config.max_kl, config.cg_iterations)
-
-        def moved(share: float) -> tuple[dict[str, Tensor], RunningMeanStd | None]:
-            """The parameters and the statistics after a share of the step."""
-            parameters = unravel(x + share * step, learned)
-            return self._restandardised(parameters, statistics, experience, share)
-
-        def evaluate(share: float) -> tuple[Tensor, Tensor]:
-            parameters, statistics = moved(share)
-            *supports, shown = (batch.standardised(statistics) for batch in raw)
-            with torch.no_grad():
-                new = self.outputs(parameters, supports, shown)
-                return surrogate_loss(new, old, query), mean_kl(new, old, query)
-
-        found = trust_region.line_search(
-            evaluate,
-            limit=config.max_kl,
-            loss=float(loss),
-            shrink=config.line_search_shrink,
-            tries=config.line_search_tries,
-        )
-        parameters, statistics = moved(found.share)
-        parameters |= {} if statistics is None else statistics.named()
-        return State({name: value.clone() for name, value in parameters.items()}, {}, state.store), {
+        with torch.no_grad():
+            found = trust_region.line_search(
+                lambda share: evaluate(x + share * step),
+                limit=config.max_kl,
+                start=(float(loss), float(kl)),
+                shrink=config.line_search_shrink,
+                tries=config.line_search_tries,
+            )
+        parameters = {name: value.clone() for name, value in unravel(x + found.share * step, learned).items()}
+        return State(parameters | ({} if statistics is None else statistics.named()), {}, state.store), {
             "surrogate": found.loss,
             "kl": found.constraint,
             "accepted": int(found.accepted),
@@ -229,32 +220,41 @@ class MamlTrpo:
             "entropy": float(old.distribution.entropy().mean()),
         }
 
-    @functools.cached_property
-    def _learned_names(self) -> tuple[str, ...]:
-        """θ and α, in the network's order: the order of a sum decides its last bit."""
-        policy = [name for name, _ in self.policy.named_parameters()]
-        return (*policy, *(_INNER_LR + name for name in policy if self.config.learn_inner_lr))
+    def _learned(self, parameters: Parameters) -> dict[str, Tensor]:
+        """θ and α, in the network's order whatever the state's: the order of a sum decides its last bit."""
+        names = [name for name, _ in self.policy.named_parameters()]
+        rates = [_INNER_LR + name for name in names] if self.config.learn_inner_lr else []
+        return {name: parameters[name] for name in (*names, *rates)}
 
     def _restandardised(
-        self, parameters: dict[str, Tensor], statistics: RunningMeanStd | None, trials: Trials, share: float
-    ) -> tuple[dict[str, Tensor], RunningMeanStd | None]:
-        """With a share of the change that the trials bring to the statistics of observations.
+        self,
+        learned: dict[str, Tensor],
+        statistics: RunningMeanStd,
+        trials: Trials,
+        raw: Sequence[PolicyBatch],
+        old: PolicyOutputs,
+    ) -> tuple[dict[str, Tensor], RunningMeanStd]:
+        """Takes the trials into the statistics of observations, as far as half of the trust region allows.
 
-        The first layer makes up for it, so that nothing changes but the size of inner steps.
+        The first layer makes up for the change: policies stay as they were, but for the size of their inner steps.
         """
-        if statistics is None:
-            return parameters, None
-        seen = torch.cat([episodes.observations[episodes.mask] for episodes in trials.episodes])
-        new, (weight, bias) = statistics.toward(statistics.merge(seen), share), MlpPolicy.first_layer
-        folded = statistics.fold(new, parameters[weight], parameters[bias])
-        return {**parameters, weight: folded[0], bias: folded[1]}, new
+        config, (weight, bias) = self.config, MlpPolicy.first_layer
+        merged = statistics.merge(torch.cat([episodes.observations[episodes.mask] for episodes in trials.episodes]))
+        for k in range(config.line_search_tries):
+            moved = statistics.toward(merged, config.line_search_shrink**k)
+            layer = statistics.fold(moved, learned[weight], learned[bias])
+            folded = {**learned, weight: layer[0], bias: layer[1]}
+            with torch.no_grad():
+                new = self.outputs(folded, [batch.standardised(moved) for batch in raw])
+            if float(mean_kl(new, old, raw[-1])) <= config.max_kl / 2:
+                return folded, moved
+        return learned, statistics
 
     def fisher_vector_product(
         self,
         x: Float[Tensor, " n"],
         like: Parameters,
-        supports: Sequence[PolicyBatch],
-        query: PolicyBatch,
+        batches: Sequence[PolicyBatch],
         rng: np.random.Generator,
     ) -> trust_region.Product:
         """Products with the Hessian of E_𝓣 KL at x, through the inner steps, on a share of every task's episodes."""
@@ -265,11 +265,11 @@ class MamlTrpo:
             chosen = torch.from_numpy(np.sort(rng.permutation(episodes)[:count])).to(x.device)
             return map_tensors(lambda part: part.unflatten(1, (episodes, -1))[:, chosen].flatten(1, 2), batch)
 
-        *supports, query = (some(batch) for batch in (*supports, query))
+        shares = [some(batch) for batch in batches]
         x = x.detach().requires_grad_()
-        mask = query.mask.to(x.dtype)
+        mask = shares[-1].mask.to(x.dtype)
         weights = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)
-        distribution = self.outputs(unravel(x, like), supports, query).distribution
+        distribution = self.outputs(unravel(x, like), shares).distribution
         return trust_region.fisher_vector_product(distribution, x, weights, self.config.cg_damping)
 
 

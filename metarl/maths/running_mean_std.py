@@ -51,8 +51,13 @@ class RunningMeanStd(NamedTuple):
         return RunningMeanStd(self.mean + delta * len(x) / total, variance / total, total)
 
     def toward(self, other: "RunningMeanStd", share: float) -> "RunningMeanStd":
-        """These, moved by a share of the way to others: (1 − λ) these + λ others."""
-        return RunningMeanStd(*(torch.lerp(one, two, share) for one, two in zip(self, other, strict=True)))
+        """(1 − λ) these + λ others, for a share λ of the way.
+
+        Statistics of no vectors are still of none before the end of the way: what is left of them is no data.
+        """
+        mean, variance, total = (torch.lerp(one, two, share) for one, two in zip(self, other, strict=True))
+        still_none = share < 1 and not bool(self.total)
+        return RunningMeanStd(mean, variance, torch.zeros_like(total) if still_none else total)
 
     def standardise(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
         """(x − μ) / σ, at most ±`CLIP`."""

@@ -103,19 +103,24 @@ class LineSearch:
 
 
 def line_search(
-    evaluate: Callable[[float], tuple[Tensor, Tensor]], *, limit: float, loss: float, shrink: float, tries: int
+    evaluate: Callable[[float], tuple[Tensor, Tensor]],
+    *,
+    limit: float,
+    start: tuple[float, float],
+    shrink: float,
+    tries: int,
 ) -> LineSearch:
     """Tries the shares λ = shrinkᵏ of a step for k = 0, 1, … until the loss falls and the constraint holds.
 
     Args:
         evaluate: gives (loss, constraint) after a share of the step.
-        limit: the largest allowed value of the constraint, which is 0 without a step.
-        loss: the loss without a step.
+        limit: the largest allowed value of the constraint.
+        start: (loss, constraint) without a step.
         shrink: the factor between tries.
         tries: how many shares are tried.
     """
     for k in range(tries):
         reached, constraint = (float(value) for value in evaluate(shrink**k))
-        if reached < loss and constraint <= limit:
+        if reached < start[0] and constraint <= limit:
             return LineSearch(shrink**k, reached, constraint, k)
-    return LineSearch(0.0, loss, 0.0, tries)
+    return LineSearch(0.0, *start, tries)

@@ -26,9 +26,10 @@ def test_a_box_has_gaussian_actions_with_squashed_means() -> None:
     assert isinstance(distribution, Gaussian)
     assert distribution.mean.shape == distribution.log_std.shape == (4, 9, 2)
     assert bool((distribution.mean.abs() <= 1).all()) and bool((distribution.log_std == -0.5).all())
-    x = torch.tanh(observations @ network.body[0].weight.T)
-    x = torch.tanh(x @ network.body[2].weight.T)
-    torch.testing.assert_close(distribution.mean, torch.tanh(x @ network.head.linear.weight.T))
+    weights = policies.parameters_of(network)  # the biases are zero
+    x = torch.tanh(observations @ weights["body.0.weight"].T)
+    x = torch.tanh(x @ weights["body.2.weight"].T)
+    torch.testing.assert_close(distribution.mean, torch.tanh(x @ weights["head.linear.weight"].T))
 
 
 def test_exploration_goes_on() -> None:

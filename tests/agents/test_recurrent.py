@@ -34,7 +34,7 @@ class RunningMean(nn.Module):
 
     class Belief(NamedTuple):
         mean: Tensor
-        count: Tensor
+        steps: Tensor
 
     def __init__(self, inputs: int, units: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class RunningMean(nn.Module):
         return self.Belief(mean, torch.zeros(num_sequences, 1, device=device))
 
     def forward(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, "RunningMean.Belief"]:
-        mean, count = carry
+        mean, steps = carry
         features = []
         for x in self.map(inputs).unbind(1):
-            count = count + 1
-            mean = mean + (x - mean) / count
-            features.append(torch.cat([mean, 1 / count], dim=-1))
-        return torch.stack(features, dim=1), self.Belief(mean, count)
+            steps = steps + 1
+            mean = mean + (x - mean) / steps
+            features.append(torch.cat([mean, 1 / steps], dim=-1))
+        return torch.stack(features, dim=1), self.Belief(mean, steps)
 
 
 def network(make: MakeModel, seed: int = 0) -> tuple[RecurrentActorCritic, Parameters]:

@@ -1,20 +1,26 @@
 """What tests of agents do again and again: collecting trials, and states whose policies depend on everything."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.envs import EnvDistribution
-from metarl.learning.collect import Collector
+from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, State
 from metarl.learning.random_streams import task_seeds
-from metarl.learning.sources import TrialSource
+from metarl.learning.sources import SampledTasks, TrialSource
 from metarl.learning.training import outer_steps
 from metarl.maths.statistics import Estimate, t_interval
-from tests.agents.toys import Toy
+from metarl.tasks import Split, Task
 
-World = Toy | EnvDistribution
+
+@runtime_checkable
+class World(EnvSource, SampledTasks, Protocol):
+    """A distribution with held-out tasks."""
+
+    def tasks(self, split: Split) -> tuple[Task, ...]: ...
 
 
 def lively(state: State, **others: Tensor) -> State:

@@ -40,6 +40,15 @@ def test_a_share_of_the_way_is_between_and_its_ends_are_exact() -> None:
     torch.testing.assert_close(one.toward(other, 0.25).variance, 0.75 * one.variance + 0.25 * other.variance)
 
 
+def test_a_part_of_the_way_from_none_counts_for_nothing_later() -> None:
+    one, other = parts()[0], parts()[2]
+    none = RunningMeanStd.initial(4)
+    started = none.toward(none.merge(one), 0.5)
+    torch.testing.assert_close(started.mean, 0.5 * one.double().mean(0))
+    torch.testing.assert_close(started.merge(other).variance, other.double().var(0, correction=0))
+    assert float(none.toward(none.merge(one), 1.0).total) == 5
+
+
 @pytest.mark.parametrize("constant", [False, True])
 def test_a_folded_layer_makes_of_new_inputs_what_it_made_of_old_ones(constant: bool) -> None:
     """Also where a feature has not varied so far."""

@@ -99,19 +99,19 @@ def quadratic(start: float, step: float) -> Callable[[float], tuple[torch.Tensor
 
 
 def test_line_search_takes_the_longest_step_that_helps_and_is_allowed() -> None:
-    found = line_search(quadratic(0.0, 4.0), limit=10.0, loss=1.0, shrink=0.5, tries=5)
+    found = line_search(quadratic(0.0, 4.0), limit=10.0, start=(1.0, 0.0), shrink=0.5, tries=5)
     assert (found.accepted, found.share, found.backtracks) == (True, 0.25, 2)  # 4 and 2 do not lower the loss
-    bound = line_search(quadratic(0.0, 4.0), limit=0.3, loss=1.0, shrink=0.5, tries=5)
+    bound = line_search(quadratic(0.0, 4.0), limit=0.3, start=(1.0, 0.0), shrink=0.5, tries=5)
     assert (bound.accepted, bound.share, bound.loss, bound.constraint) == (True, 0.125, 0.25, 0.25)
 
 
 def test_line_search_stays_where_nothing_helps() -> None:
-    found = line_search(quadratic(1.0, 1.0), limit=10.0, loss=0.0, shrink=0.8, tries=3)
-    assert (found.accepted, found.share, found.loss, found.constraint) == (False, 0.0, 0.0, 0.0)
+    found = line_search(quadratic(1.0, 1.0), limit=10.0, start=(0.0, 1.0), shrink=0.8, tries=3)
+    assert (found.accepted, found.share, found.loss, found.constraint) == (False, 0.0, 0.0, 1.0)
     assert found.backtracks == 3
 
 
 def test_line_search_refuses_nan() -> None:
     nan, zero = torch.tensor(float("nan")), torch.tensor(0.0)
     for broken in ((nan, zero), (zero, nan)):
-        assert not line_search(lambda share, it=broken: it, limit=1.0, loss=1.0, shrink=0.8, tries=4).accepted
+        assert not line_search(lambda share, it=broken: it, limit=1.0, start=(1.0, 0.0), shrink=0.8, tries=4).accepted
