@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents import PpoConfig
 from metarl.errors import RunError
+from metarl.learning.collect import Collector
 from metarl.learning.protocols import Metrics, State
 from metarl.learning.random_streams import TaskRandom, task_seeds
+from metarl.learning.sources import TrialSource
 from metarl.learning.store import Store
 from metarl.learning.training import outer_steps
+from tests.agents.toys import Toy, box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,3 +102,14 @@ def test_a_tasks_noise_follows_from_its_seed_alone() -> None:
     draws = torch.cat([together.normal(4).flatten() for _ in range(200)])
     assert abs(float(draws.mean())) < 0.1 and abs(float(draws.std()) - 1) < 0.1
     assert len(draws.unique()) > 0.99 * len(draws)
+
+
+def test_every_outer_step_of_a_run_has_tasks_and_noise_of_its_own() -> None:
+    toy = Toy(box(1), horizon=3)
+    ppo = PpoConfig(meta_batch=4, hidden=(4,)).build(toy.spaces)
+    source, state = TrialSource(toy, Collector(toy)), ppo.init(0)
+    trials = [source.collect(ppo, state, seed, step) for seed, step in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert len({each.tasks for each in trials}) == 3 and trials[0].tasks == trials[3].tasks
+    noises = [each.query.actions for each in trials]
+    assert torch.equal(noises[0], noises[3])
+    assert not any(torch.isclose(noises[i], noises[j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
