@@ -13,11 +13,14 @@ from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 
 RUN = Path("runs/demo")
-BUDGET = ("--steps", "60", "--meta-batch", "10")
+BUDGET = ("--steps", "40", "--meta-batch", "10")
 
 
 def main() -> int:
     """Runs the programs; the first that fails ends it."""
+    if sys.argv[1:]:
+        print(__doc__)
+        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     began = time.monotonic()
     train = ("train", "maml", "--env", "cheetah-terrain", "--run", str(RUN), *BUDGET)
     say("1/3 meta-training on flat ground, slopes and sand")
