@@ -16,14 +16,14 @@ from metarl.agents.batching import pad_rows, pad_tasks
 from metarl.agents.fixed import FixedPolicy, random_policy
 from metarl.agents.policies import Linear
 from metarl.learning.collect import Collector
-from metarl.learning.episodes import Trials
+from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.spaces import Spaces
 from metarl.tasks import Task
 from metarl.testing.agents import World
 from tests.agents.toys import Toy, box, discrete
-from tests.agents.worlds import lively
+from tests.agents.worlds import collect, lively
 
 CONFIGS: dict[str, AgentConfig | None] = {
     "maml": MamlTrpoConfig(hidden=(32, 32)),
@@ -131,6 +131,21 @@ def test_shares_are_put_together_in_their_order() -> None:
     assert together.tasks == whole.tasks
     for one, other in zip(together.episodes, whole.episodes, strict=True):
         assert all(torch.equal(tensor, other.tensors()[field]) for field, tensor in one.tensors().items())
+
+
+def test_one_task_adapts_as_it_does_in_company(threads: int) -> None:
+    """Where observations are one number, a single task's gradient takes another path through BLAS."""
+    torch.set_num_threads(1)
+    dist = Toy(box(1), horizon=50, observation_size=1)
+    maml = MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=20, hidden=(64,)).build(dist.spaces)
+    state = lively(maml.init(0))
+    support = collect(maml, state, dist).episodes[0]
+    together = acted(maml.start(state, 3).adapt(support), support.observations[:, :, 0])
+    torch.set_num_threads(threads)
+    for task in range(3):
+        own = Episodes(**{name: part[task : task + 1] for name, part in support.tensors().items()})
+        adapted = maml.start(state, 1).adapt(own)
+        assert torch.equal(acted(adapted, own.observations[:, :, 0])[0], together[task])
 
 
 # The helpers.
