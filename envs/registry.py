@@ -6,6 +6,8 @@ An id is one of
     metaworld-ml10+fresh          of a family of ids, which begin alike and are made up of options
     my_package.worlds:pendulum    a function of a module, or a distribution in it
     path/to/my_file.py:pendulum   the same of a Python file
+
+and any of them with `+informed` or `+only-FAMILY` at its end: see `variants.py`.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
 from metarl.envs.tabular_mdp import tabular_mdp
 from metarl.envs.terrain import ant_terrain, cheetah_terrain, walker_terrain
+from metarl.envs.variants import split_variant, variant
 from metarl.registry import Registry, canonical
 
 MakeDistribution = Callable[[], EnvDistribution]
@@ -116,6 +119,9 @@ def make(id: str) -> EnvDistribution:
     Raises:
         ValueError: there is none, or what the id names is none; the message says why.
     """
+    base, name = split_variant(id)
+    if name:
+        return variant(make(base), name)
     if id in _NAMES:
         dist = _made(_NAMES[id], id)
         _check_name(id, dist)
