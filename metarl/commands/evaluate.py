@@ -21,10 +21,12 @@ from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
+from metarl.runs import zoo
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.trained import TrainedAgent, TrainedFewShot, load
+from metarl.runs.yardsticks import YardstickRuns, in_zoo
 from metarl.tasks import Json, Split
 
 SEED = EvaluationSettings().seed
@@ -52,6 +54,11 @@ class EvaluateOptions:
     """Whether the scored episodes' actions are drawn or the mean ones: two policies. For agents."""
     swap_control: bool = True
     """Also score agents that have adapted to another task's experience."""
+    beside: tuple[Path, ...] = ()
+    """Folders of runs to hold agents against, beside those that come with the package: task-blind PPO on the same
+    distribution, on its variant ID+informed, or on ID+only-FAMILY."""
+    yardsticks: bool = True
+    """Also evaluate random, blind, fine-tuned and informed policies on the same tasks, as far as there are any."""
     batch_norm: str | None = None
     """Where batch norm takes its statistics from; as the learner has it if not given. For few-shot learners."""
     evaluation_seed: int = SEED
@@ -79,6 +86,8 @@ class EvaluateOptions:
             raise ValueError(f"--output {self.output}: there is no folder {self.output.parent}")
         if self.output is not None and self.output.is_dir():
             raise ValueError(f"--output {self.output} is a folder; name a file")
+        if self.beside and not self.yardsticks:
+            raise ValueError("--beside names yardsticks, which --no-yardsticks leaves out")
         _ = self.settings
 
     @property
@@ -115,6 +124,10 @@ def evaluate_runs(options: EvaluateOptions) -> None:
         run = load(folder, options.checkpoint, options.compute.device)
         with usage(), _told(f"evaluating {folder.name}") as on_progress:
             evaluation = _evaluated(run, options, on_progress)
+        if isinstance(run, TrainedAgent) and options.yardsticks:
+            evaluation = _held_against_yardsticks(evaluation, run, options)
+        elif options.beside:
+            raise UsageError("--beside names yardsticks, which are for agents")
         content = evaluation.to_json()
         if options.official_protocol:
             if not isinstance(run, TrainedAgent):
@@ -124,8 +137,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
         name = evaluation_name(options.split, *unusual(options.settings), checkpoint=options.checkpoint)
-        path = run.run.write_evaluation(name, content)
-        print(f"written to {path}")
+        if not zoo.contains(run.run.folder):
+            print(f"written to {run.run.write_evaluation(name, content)}")
         found.append(evaluation)
     with usage():
         together = aggregate(found)
@@ -133,6 +146,23 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     if options.output is not None:
         write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
+
+
+def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions) -> Evaluation:
+    """The evaluation with what other policies reach on its tasks; a line for each that is missing."""
+    runs = [load(folder, device=options.compute.device) for folder in options.beside]
+    known = YardstickRuns.of(run.dist, [*in_zoo(run.dist, options.compute.device), *map(_agent, runs)])
+    with _told(f"yardsticks of {run.dist.id}") as on_progress:
+        measured = known.measure(evaluation, options.compute.threads, on_progress)
+    for line in known.missing():
+        warn(line)
+    return dataclasses.replace(evaluation, yardsticks=measured)
+
+
+def _agent(run: TrainedAgent | TrainedFewShot) -> TrainedAgent:
+    if not isinstance(run, TrainedAgent):
+        raise UsageError(f"{run.run.folder} is a few-shot learner; yardsticks are agents")
+    return run
 
 
 def unusual(settings: EvaluationSettings) -> list[str]:

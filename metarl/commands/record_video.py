@@ -15,7 +15,7 @@ from metarl.evaluation import video
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
-from metarl.runs import run_folder
+from metarl.runs import run_folder, zoo
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which
@@ -75,8 +75,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(VideoOptions, arguments, name, __doc__)
     options.compute.use()
     rendering.use()
-    run = load_agent(run_folder.read(options.run), options.checkpoint, options.compute.device)
+    run = load_agent(run_folder.read(zoo.resolve(options.run)), options.checkpoint, options.compute.device)
     task = find_task(run, options.split, options.task)
+    if options.output is None and zoo.contains(run.run.folder):
+        raise UsageError("name the file by --output: the zoo is only read")
     path = options.output or run.run.videos / f"{options.split}-{task.id}.mp4"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

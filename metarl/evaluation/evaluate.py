@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.errors import UsageError
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
-from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig
+from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig, Yardstick
 from metarl.learning.protocols import State
 
 AnyLearner = TypeVar("AnyLearner")
@@ -142,7 +142,24 @@ def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
             name: np.concatenate([evaluation.metrics[name] for evaluation in evaluations]) for name in first.metrics
         },
         calibration=np.concatenate(sums) if sums else None,
+        yardsticks=_shared_yardsticks(evaluations),
     )
+
+
+def _shared_yardsticks(evaluations: Sequence[Evaluation]) -> dict[str, Yardstick]:
+    """Those that every evaluation has: they were taken under the same settings, and so with the same scores.
+
+    Raises:
+        ValueError: their scores differ.
+    """
+    first = evaluations[0]
+    names = [name for name in first.yardsticks if all(name in each.yardsticks for each in evaluations)]
+    for other in evaluations[1:]:
+        for name in names:
+            one, two = first.yardsticks[name], other.yardsticks[name]
+            if not np.array_equal(one.scores, two.scores, equal_nan=True):
+                raise ValueError(f"{first.sources[0].run} and {other.sources[0].run} have other {name} yardsticks")
+    return {name: first.yardsticks[name] for name in names}
 
 
 def _need_distinct(sources: Sequence[CheckpointRef]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast, final
 
 import msgspec
@@ -15,7 +15,7 @@ from metarl.maths import statistics
 from metarl.maths.statistics import Estimate, Resampling, Statistic
 from metarl.tasks import Json, Split, Task
 
-FORMAT = 2
+FORMAT = 3
 FOREIGN = "foreign_"
 """What the name of the score begins with where each task's learner had adapted to another task's experience."""
 COUNTS = ("env_steps", "diverged")
@@ -81,6 +81,29 @@ class EvaluationConfig:
     """The batch-norm mode of few-shot learners; None where there is none."""
 
 
+RANDOM, BLIND, FINE_TUNED, INFORMED, SPECIALIST = "random", "blind", "fine-tuned", "informed", "specialist"
+YARDSTICKS = (RANDOM, BLIND, FINE_TUNED, INFORMED, SPECIALIST)
+"""What other policies reach on the same tasks, from floor to ceiling:
+
+    random        uniform actions
+    blind         one policy trained on all training tasks, which neither adapts nor remembers
+    fine-tuned    the blind policy, trained on each task with as many episodes as the agent gets there
+    informed      told the task, trained on all families: the ceiling of knowing
+    specialist    of each family the policy trained on it alone, where there is one
+"""
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What another policy reached on an evaluation's tasks, under its settings."""
+
+    sources: tuple[CheckpointRef, ...]
+    """One for each seed; for specialists, one for each family in turn."""
+    scores: Float[np.ndarray, "seed task"]
+    """By the evaluation's score, means over trials and episodes; NaN on tasks that it says nothing about."""
+
+
 @final
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -111,6 +134,8 @@ class Evaluation:
     calibration: Float[np.ndarray, "seed point bin 3"] | None = None
     """Of classifiers, all trials and tasks together: how many answers fell into each bin of confidence, and the sums of
     their confidences and of the right ones among them."""
+    yardsticks: Mapping[str, Yardstick] = dataclasses.field(default_factory=dict)
+    """By name (`YARDSTICKS`): what other policies reached on the same tasks."""
 
     def __post_init__(self) -> None:
         points = len(self.config.adaptations)
@@ -128,6 +153,12 @@ class Evaluation:
                 )
         if self.calibration is not None and self.calibration.shape[:2] != (shape[0], points):
             raise ValueError(f"calibration must begin with the axes {shape[0]}, {points}: {self.calibration.shape}")
+        for name, yardstick in self.yardsticks.items():
+            if name not in YARDSTICKS or yardstick.scores.ndim != 2 or yardstick.scores.shape[1] != len(self.tasks):
+                raise ValueError(
+                    f"a yardstick is one of {', '.join(YARDSTICKS)} with scores [seed, task] on {len(self.tasks)} "
+                    f"tasks, got {name} of shape {yardstick.scores.shape}"
+                )
 
     def __repr__(self) -> str:
         curve = self.curve()
@@ -156,18 +187,24 @@ class Evaluation:
         chosen = [index for index, task in enumerate(self.tasks) if task.family == family]
         if not chosen:
             raise ValueError(f"no task of family {family!r} here; there are {', '.join(self.families)}")
-        metrics = {name: values[..., chosen] for name, values in self.metrics.items()}
         return dataclasses.replace(
-            self, tasks=tuple(self.tasks[index] for index in chosen), metrics=metrics, calibration=None
+            self,
+            tasks=tuple(self.tasks[index] for index in chosen),
+            metrics={name: values[..., chosen] for name, values in self.metrics.items()},
+            calibration=None,
+            yardsticks={
+                name: dataclasses.replace(yardstick, scores=yardstick.scores[:, chosen])
+                for name, yardstick in self.yardsticks.items()
+            },
         )
 
     def judged_by(self, metric: str) -> "Evaluation":
-        """The same evaluation with another metric as the score.
+        """The same evaluation with another metric as the score; without yardsticks, which are of the old one.
 
         Raises:
             ValueError: it was not measured.
         """
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, score=metric))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, score=metric), yardsticks={})
 
     @property
     def resampled(self) -> str:
@@ -221,6 +258,50 @@ class Evaluation:
             return None
         return self._last(self._rows(self.scores - foreign)[:, -1])
 
+    def yardstick(self, name: str) -> Estimate | None:
+        """The mean score of a yardstick with its interval; None where it is missing on one of the tasks."""
+        scores = self._known(name)
+        return None if scores is None else self._estimate(scores, statistics.mean)
+
+    def above(self, name: str, point: int = -1) -> Estimate | None:
+        """Mean score − a yardstick's, on the same tasks; None where the yardstick is missing on one of them."""
+        scores = self._known(name)
+        if scores is None:
+            return None
+        return self._combined([self._rows(self.scores)[:, point], scores], lambda means: means[0] - means[1])
+
+    def normalised(self, point: int = -1) -> Estimate | None:
+        """(score − blind) / (informed − blind), of means over the tasks: 0 is blind's, 1 informed's.
+
+        None where one of the two is missing, or where knowing the task brings nothing: then there is nothing to win
+        by adapting.
+        """
+        blind, informed = self._known(BLIND), self._known(INFORMED)
+        if blind is None or informed is None or (room := self.room()) is None or not room.low > 0:
+            return None
+        scores = self._rows(self.scores)[:, point]
+        return self._combined([scores, blind, informed], lambda means: (means[0] - means[1]) / (means[2] - means[1]))
+
+    def room(self) -> Estimate | None:
+        """informed − blind: how much there is to win by knowing the task; None where one of them is missing."""
+        blind, informed = self._known(BLIND), self._known(INFORMED)
+        if blind is None or informed is None:
+            return None
+        return self._combined([informed, blind], lambda means: means[0] - means[1])
+
+    def _known(self, name: str) -> Float[np.ndarray, "seed task"] | None:
+        """A yardstick's scores, where it has one on every task."""
+        yardstick = self.yardsticks.get(name)
+        return None if yardstick is None or not np.isfinite(yardstick.scores).all() else yardstick.scores
+
+    def _combined(
+        self,
+        samples: Sequence[Float[np.ndarray, "_ task"]],
+        combine: Callable[[Sequence[Float[np.ndarray, "*batch"]]], Float[np.ndarray, "*batch"]],
+    ) -> Estimate:
+        rng, strata = np.random.default_rng(self.config.seed), [task.family for task in self.tasks]
+        return statistics.bootstrap_of_means(samples, combine, rng, tasks_vary=self._tasks_vary, strata=strata)
+
     def estimate(self, metric: str, point: int = -1) -> Estimate:
         """The mean of a metric at a point of the curve, with its interval."""
         return self._share(metric, self._rows(self.metrics[metric])[:, point], statistics.mean)
@@ -273,6 +354,13 @@ class Evaluation:
             "tasks": [task.to_json() for task in self.tasks],
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "calibration": None if self.calibration is None else self.calibration.tolist(),
+            "yardsticks": {
+                name: {
+                    "sources": [_to_json(source) for source in yardstick.sources],
+                    "scores": [[None if math.isnan(x) else x for x in row] for row in yardstick.scores.tolist()],
+                }
+                for name, yardstick in self.yardsticks.items()
+            },
         }
 
     @classmethod
@@ -292,7 +380,20 @@ class Evaluation:
             sources=tuple(_record(CheckpointRef, source, "sources") for source in written.sources),
             metrics={name: _array(values, f"metrics.{name}") for name, values in written.metrics.items()},
             calibration=None if calibration is None else _array(calibration, "calibration"),
+            yardsticks={
+                name: Yardstick(
+                    tuple(_record(CheckpointRef, source, f"yardsticks.{name}") for source in yardstick.sources),
+                    _array([[math.nan if x is None else x for x in row] for row in yardstick.scores], name),
+                )
+                for name, yardstick in written.yardsticks.items()
+            },
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _WrittenYardstick:
+    sources: list[dict[str, object]]
+    scores: list[list[float | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +407,7 @@ class _Written:
     tasks: list[dict[str, object]]
     metrics: dict[str, list[object]]
     calibration: list[object] | None
+    yardsticks: dict[str, _WrittenYardstick]
 
 
 def _wilson(share: float, count: int) -> Estimate:
@@ -329,7 +431,14 @@ def _figures(evaluation: Evaluation) -> Json:
         "specific_gain": None if specific is None else _point_json(specific),
         "worst_tenth": evaluation.worst_tenth(),
         "after": others,
+        "yardsticks": {name: _optional(evaluation.yardstick(name)) for name in evaluation.yardsticks},
+        "above": {name: _optional(evaluation.above(name)) for name in evaluation.yardsticks},
+        "normalised": _optional(evaluation.normalised()),
     }
+
+
+def _optional(estimate: Estimate | None) -> Json:
+    return None if estimate is None else _estimate_json(estimate)
 
 
 def _point_json(point: Point) -> Json:

@@ -2,8 +2,19 @@
 
 from collections.abc import Sequence
 
-from metarl.evaluation.results import COUNTS, FOREIGN, CheckpointRef, Evaluation, EvaluationConfig
+from metarl.evaluation.results import (
+    BLIND,
+    COUNTS,
+    FINE_TUNED,
+    FOREIGN,
+    INFORMED,
+    YARDSTICKS,
+    CheckpointRef,
+    Evaluation,
+    EvaluationConfig,
+)
 from metarl.maths.calibration import calibration_error
+from metarl.maths.statistics import Estimate
 
 _MEANING = {
     "return": "undiscounted return",
@@ -34,6 +45,8 @@ def table(evaluation: Evaluation) -> str:
         points = [[f"{config.unit}s", *(str(point.amount) for point in curve)]]
         points.append([f"mean {config.score}", *(f"{point.mean.value:.{places}f}" for point in curve)])
         lines += [*_aligned(points), ""]
+    if evaluation.yardsticks:
+        lines += [*_aligned(_yardsticks(evaluation, f".{places}f")), ""]
     if beside := _beside(evaluation):
         lines += [*_aligned(beside), ""]
     return "\n".join([*lines, *_footer(evaluation)])
@@ -60,6 +73,34 @@ def _headline(evaluation: Evaluation, number: str) -> list[list[str]]:
     )
     rows[-1] += [""] * (len(rows[0]) - len(rows[-1]))
     return rows
+
+
+def _yardsticks(evaluation: Evaluation, number: str) -> list[list[str]]:
+    """What other policies reach on the same tasks, by family, and where the score stands between them."""
+    parts = [evaluation]
+    if len(evaluation.families) > 1:
+        parts += [evaluation.only(family) for family in evaluation.families]
+    names = [part.tasks[0].family for part in parts[1:]]
+    rows = [["on the same tasks, mean", "all" if names else "", *names]]
+    rows += [
+        [name, *(_shown(part.yardstick(name), number) for part in parts)]
+        for name in YARDSTICKS
+        if name in evaluation.yardsticks
+    ]
+    agent = " and ".join(sorted({source.learner for source in evaluation.sources}))
+    rows.append([f"{agent}, adapted", *(f"{part.curve()[-1].mean:{number}}" for part in parts)])
+    rows += [
+        [f"above {name}", *(_shown(part.above(name), number) for part in parts)]
+        for name in (BLIND, FINE_TUNED)
+        if name in evaluation.yardsticks
+    ]
+    if INFORMED in evaluation.yardsticks and BLIND in evaluation.yardsticks:
+        rows.append(["0 is blind, 1 informed", *(_shown(part.normalised(), ".2f") for part in parts)])
+    return rows
+
+
+def _shown(estimate: Estimate | None, number: str) -> str:
+    return "–" if estimate is None else f"{estimate:{number}}"
 
 
 def _beside(evaluation: Evaluation) -> list[list[str]]:

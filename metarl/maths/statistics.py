@@ -133,6 +133,58 @@ def paired_difference(
     )
 
 
+def bootstrap_of_means(
+    samples: Sequence[Float[np.ndarray, "_ task"]],
+    combine: Callable[[Sequence[Float[np.ndarray, "*batch"]]], Float[np.ndarray, "*batch"]],
+    rng: np.random.Generator,
+    *,
+    tasks_vary: bool = True,
+    strata: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Estimate:
+    """The percentile interval of f(x̄¹, x̄², …): several learners' means on the same tasks, combined.
+
+    In a resample all learners have the same redrawn tasks, and each has seeds of its own redrawn: training seeds of
+    different learners have nothing to do with each other. With f = x̄² − x̄¹ and one seed each it is the paired
+    difference.
+
+    Args:
+        samples: the scores of each learner; their numbers of seeds may differ.
+        combine: f, of arrays of one shape.
+        rng: draws the resamples.
+        tasks_vary: whether tasks are redrawn; not where the list is all there are.
+        strata: the stratum of each task, within which tasks are redrawn.
+        resamples: how many.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: learners with other numbers of tasks, or scores that are not finite.
+    """
+    for scores in samples:
+        _check(scores, strata, resamples, confidence)
+    counts = {scores.shape[1] for scores in samples}
+    if len(counts) != 1:
+        raise ValueError(f"the learners need scores on the same tasks, got {sorted(counts)} of them")
+    num_tasks = counts.pop()
+    value = float(combine([np.asarray(scores.mean()) for scores in samples]))
+    groups = _groups(strata or [""] * num_tasks)
+    tasks_vary = tasks_vary and any(len(group) > 1 for group in groups)
+    if not tasks_vary and all(len(scores) == 1 for scores in samples):
+        return Estimate(value, float("nan"), float("nan"))
+    columns = np.arange(num_tasks)[None, None, :]
+    if tasks_vary:
+        drawn = [group[rng.integers(len(group), size=(resamples, len(group)))] for group in groups]
+        columns = np.concatenate(drawn, axis=1)[:, None, :]
+    means = []
+    for scores in samples:
+        rows = rng.integers(len(scores), size=(resamples, len(scores), 1))
+        means.append(scores[rows, columns].mean((1, 2)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(combine(means), [tail, 1 - tail])
+    return Estimate(value, float(low), float(high))
+
+
 def t_interval(samples: Float[np.ndarray, " sample"], confidence: float = 0.95) -> Estimate:
     """x̄ ± t₍n−1, 1−α/2₎ s / √n: the few-shot papers' "± 95 %", over tasks drawn independently."""
     count = samples.shape[0]

@@ -20,7 +20,7 @@ from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.trained import AdaptedLearner, Inputs, Labels, TrainedLearner
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent, State
-from metarl.runs import run_folder
+from metarl.runs import run_folder, zoo
 from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
 from metarl.runs.decoding import OpenKind, OpenKinds, options_to_json
 from metarl.runs.run_folder import Run, Which
@@ -116,7 +116,7 @@ def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> Trai
     """The trained learner of a run.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder, or the name of an agent that comes with the package: `zoo:cheetah-terrain/maml`.
         which: the last checkpoint, or the best on validation.
         device: where the learner computes.
 
@@ -124,7 +124,7 @@ def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> Trai
         UsageError: no run there, no checkpoint yet, or what it was trained on is not there any more.
         RunError: every checkpoint is damaged, or does not fit the learner; or the config is not one of this version.
     """
-    run = run_folder.read(Path(folder))
+    run = run_folder.read(zoo.resolve(folder))
     return (load_agent if run.config.experiment.kind == "agent" else load_fewshot)(run, which, device)
 
 

@@ -374,7 +374,7 @@ def test_damaged_json_is_refused_in_words() -> None:
     whole = evaluated().to_json()
     with pytest.raises(ValueError, match="missing required field `metrics`"):
         Evaluation.from_json({name: part for name, part in whole.items() if name != "metrics"})
-    with pytest.raises(ValueError, match="format 2, got 1: evaluate again"):
+    with pytest.raises(ValueError, match="format 3, got 1: evaluate again"):
         Evaluation.from_json(whole | {"format": 1})
     with pytest.raises(ValueError, match=r"must have the shape \(1, 2, 3, 12\)"):
         Evaluation.from_json(whole | {"metrics": evaluated(trials=1).to_json()["metrics"]})

@@ -1,12 +1,22 @@
 """The statistics against SciPy, against each other, and against data whose truth is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 from scipy import stats
 
 from metarl.maths import statistics
-from metarl.maths.statistics import Resampling, bootstrap, interquartile_mean, mean, paired_difference, t_interval
+from metarl.maths.statistics import (
+    Resampling,
+    bootstrap,
+    bootstrap_of_means,
+    interquartile_mean,
+    mean,
+    paired_difference,
+    t_interval,
+)
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
@@ -163,3 +173,30 @@ def test_wrong_input_is_refused_with_its_numbers() -> None:
         t_interval(np.ones(1))
     with pytest.raises(ValueError, match=r"got 95"):
         t_interval(np.ones(5), 95.0)
+
+
+def test_the_difference_of_two_means_is_the_paired_difference() -> None:
+    one, two = np.random.default_rng(1).normal(size=(2, 1, 30))
+    strata = ["a"] * 10 + ["b"] * 20
+    combined = bootstrap_of_means([two, one], lambda means: means[0] - means[1], _rng(), strata=strata)
+    paired = paired_difference(one, two, mean, _rng(), strata=strata)
+    np.testing.assert_allclose(dataclasses.astuple(combined), dataclasses.astuple(paired))
+
+
+def test_a_mean_of_one_learner_is_its_bootstrap() -> None:
+    scores = np.random.default_rng(2).normal(size=(1, 25))
+    combined = bootstrap_of_means([scores], lambda means: means[0], _rng())
+    np.testing.assert_allclose(dataclasses.astuple(combined), dataclasses.astuple(bootstrap(scores, mean, _rng())))
+
+
+def test_seeds_of_different_learners_are_redrawn_apart() -> None:
+    """With a seed's effect alone, the variance of a difference is the sum of the two learners' variances."""
+    one, two = (effects[:, None] * np.ones((1, 7)) for effects in np.random.default_rng(3).normal(size=(2, 400)))
+    difference = bootstrap_of_means([one, two], lambda means: means[0] - means[1], _rng(), tasks_vary=False)
+    expected = 2 * 1.96 * np.sqrt(one[:, 0].var() / 400 + two[:, 0].var() / 400)
+    assert difference.high - difference.low == pytest.approx(expected, rel=0.06)
+
+
+def test_learners_on_other_tasks_are_not_combined() -> None:
+    with pytest.raises(ValueError, match=r"the same tasks, got \[3, 4\]"):
+        bootstrap_of_means([np.zeros((1, 3)), np.zeros((1, 4))], lambda means: means[0], _rng())
