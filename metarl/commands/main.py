@@ -14,6 +14,7 @@ PROGRAMS = {
     "record_video": "a video of an agent before and after adaptation",
     "fewshot": "train and evaluate a few-shot learner",
     "benchmark": "speed ratios against peers, in one run",
+    "publish": "put a trained agent into the zoo, with its card",
 }
 """The programs by name, and what each does."""
 

@@ -43,7 +43,7 @@ def resolve(name: Path | str) -> Path:
         return FOLDER / entry
     near = difflib.get_close_matches(entry, names(), n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else f"there are {', '.join(names())}"
-    raise UsageError(f"the zoo has no {entry!r}; {hint}")
+    raise UsageError(f"the zoo has no {entry!r}; {hint if names() else 'it is empty'}")
 
 
 def _entries() -> Iterator[Path]:

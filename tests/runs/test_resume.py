@@ -23,7 +23,7 @@ from metarl.runs.interrupt import STOPPING
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 240.0  # seconds to wait for a process on a busy machine; it takes a fraction of one
 STEPS = 24
-KILLS = 40
+KILLS = 50
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 STARTS = itertools.count()
 PROGRAM = [sys.executable, "-m", "tests.runs.tiny_program"]

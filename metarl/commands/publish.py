@@ -1,0 +1,45 @@
+"""Puts a trained agent into the zoo, with a card: `publish.py runs/blind --as cheetah-terrain/blind`.
+
+For those who maintain a checkout: the zoo is part of it, and goes into the wheel.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl.commands.options import ComputeOptions, parse
+from metarl.errors import UsageError
+from metarl.evaluation.results import Evaluation
+from metarl.runs.publishing import publish
+from metarl.runs.trained import TrainedAgent, load
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishOptions:
+    """Which run, and what it is to be called."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder. It must have been evaluated on the whole test list, with the default settings."""
+    name: Annotated[str, tyro.conf.arg(name="as")]
+    """Its name in the zoo: the distribution's id, a slash, and a word, such as cheetah-terrain/blind."""
+    compute: ComputeOptions = ComputeOptions()
+
+
+def program(arguments: Sequence[str], name: str) -> None:
+    """Copies the run into the zoo."""
+    options = parse(PublishOptions, arguments, name, __doc__)
+    run = load(options.run, device=options.compute.device)
+    if not isinstance(run, TrainedAgent):
+        raise UsageError(f"{options.run} is a few-shot learner; the zoo is of agents")
+    path = run.run.evaluation_path("test")
+    if not path.exists():
+        raise UsageError(f"{options.run} has no {path.name} yet: metarl evaluate {options.run}")
+    try:
+        evaluation = Evaluation.from_json(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    print(f"published as {publish(run, options.name, evaluation)}")

@@ -1,0 +1,99 @@
+"""Putting a trained agent into the zoo: its folder with the last checkpoint, and a card that says what it is."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from metarl import agents
+from metarl.errors import UsageError
+from metarl.evaluation.results import Evaluation
+from metarl.evaluation.table import table
+from metarl.runs import zoo
+from metarl.runs.files import write_atomically
+from metarl.runs.trained import TrainedAgent
+
+_PARTS = ("params.safetensors", "optimizer.safetensors", "state.json")
+
+
+def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
+    """Copies a run's checkpoint and config into the zoo and writes its card; an entry of the name is replaced.
+
+    Args:
+        run: the trained agent.
+        name: `cheetah-terrain/maml`.
+        evaluation: on held-out tasks, of this very checkpoint.
+
+    Raises:
+        UsageError: the name is not two words, the run was trained with local changes or elsewhere than its name says,
+            or the evaluation is of something else.
+    """
+    dist, _, agent = name.partition("/")
+    base = run.dist.id.partition("+")[0]
+    if dist != base or not agent or "/" in agent:
+        raise UsageError(f"an agent on {run.dist.id} is called {base}/NAME in the zoo, not {name!r}")
+    if any(environment.dirty for environment in run.run.config.environments):
+        raise UsageError(f"{run.run.folder} was trained with local changes: nobody could repeat it")
+    if evaluation.sources != (run.ref,) or evaluation.config.distribution_hash != run.dist.hash:
+        raise UsageError(f"the evaluation is of {evaluation.sources}, not of {run.ref}: evaluate again")
+    folder = zoo.FOLDER / dist / agent
+    checkpoint = run.run.checkpoints / str(run.ref.step)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "checkpoints" / checkpoint.name).mkdir(parents=True)
+    shutil.copyfile(run.run.folder / "config.json", folder / "config.json")
+    for part in _PARTS:
+        shutil.copyfile(checkpoint / part, folder / "checkpoints" / checkpoint.name / part)
+    named = dataclasses.replace(run.ref, run=f"{zoo.PREFIX}{name}")
+    content = card(run, name, dataclasses.replace(evaluation, sources=(named,)))
+    write_atomically(folder / "card.md", content.encode())
+    return folder
+
+
+def card(run: TrainedAgent, name: str, evaluation: Evaluation) -> str:
+    """What an entry of the zoo is, how it was made, and what it reaches."""
+    last, experiment = run.run.config.environments[-1], run.run.config.experiment
+    versions = ", ".join(f"{package} {version}" for package, version in last.versions.items())
+    lines = [
+        f"# {zoo.PREFIX}{name}",
+        "",
+        f"`{experiment.learner}` on `{experiment.distribution}` ({experiment.distribution_hash}): {run.dist.about}",
+        "",
+        f"- seed {experiment.seed}, {run.ref.step} outer steps, {run.env_steps:,} environment steps",
+        f"- made by `{train_command(run)}`",
+        f"- revision {last.revision[:12]}; {versions}",
+        "",
+        "On held-out tasks, with the last checkpoint:",
+        "",
+        "```text",
+        table(evaluation),
+        "```",
+        "",
+        "One seed: other seeds may do better or worse. It knows the simulator, not a robot.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def train_command(run: TrainedAgent) -> str:
+    """The command that trains the run again: every option of the agent that is not its default."""
+    experiment = run.run.config.experiment
+    config = run.run.options("learner", agents.config_class(experiment.learner))
+    words = ["metarl train", experiment.learner, f"--env {experiment.distribution}", f"--run runs/{run.ref.run}"]
+    words += [f"--seed {experiment.seed}", f"--steps {run.run.config.steps}"]
+    defaults = agents.config_class(experiment.learner)()
+    assert dataclasses.is_dataclass(config), "the registry checked it"
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != getattr(defaults, field.name):
+            words.append(_option(field.name.replace("_", "-"), value))
+    if (start := experiment.options.get("start")) is not None:
+        assert isinstance(start, dict)
+        words.append(f"--start-from {start['from']}")
+    return " ".join(words)
+
+
+def _option(name: str, value: object) -> str:
+    """An option as it is typed."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    values = value if isinstance(value, tuple | list) else (value,)
+    return " ".join((f"--{name}", *map(str, values)))

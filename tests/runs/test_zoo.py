@@ -1,0 +1,96 @@
+"""The zoo: published by name with a card, found by every program, refused where a figure could not be repeated."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import metarl
+from metarl.errors import UsageError
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.results import Evaluation
+from metarl.runs import zoo
+from metarl.runs.publishing import publish, train_command
+from metarl.runs.trained import TrainedAgent
+from metarl.runs.yardsticks import YardstickRuns, in_zoo
+from tests.commands.test_programs import call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedAgent:
+    """A blind policy, as if it had been trained without local changes."""
+    folder = tmp_path_factory.mktemp("runs") / "blind"
+    arguments = ["--steps", "1", "--meta-batch", "4", "--hidden", "8", "6", "--no-normalise-rewards", "--threads", "1"]
+    arguments += ["--validation-tasks", "2", "--env", "point-navigation", "--run", str(folder)]
+    assert call("train", "ppo", *arguments) == 0
+    trained = metarl.load(folder)
+    assert isinstance(trained, TrainedAgent)
+    return with_changes(trained, False)
+
+
+def with_changes(run: TrainedAgent, dirty: bool) -> TrainedAgent:
+    config = run.run.config
+    environments = tuple(dataclasses.replace(each, dirty=dirty) for each in config.environments)
+    return dataclasses.replace(
+        run, run=dataclasses.replace(run.run, config=dataclasses.replace(config, environments=environments))
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(run: TrainedAgent) -> Evaluation:
+    return evaluate(run)
+
+
+@pytest.fixture
+def empty_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_what_is_published_is_found_by_its_name(
+    run: TrainedAgent, evaluation: Evaluation, empty_zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert zoo.names() == () and in_zoo(run.dist) == ()
+    folder = publish(run, "point-navigation/blind", evaluation)
+    assert zoo.names() == ("point-navigation/blind",)
+    loaded = metarl.load("zoo:point-navigation/blind")
+    assert isinstance(loaded, TrainedAgent)
+    assert loaded.ref.content == run.ref.content
+    (found,) = in_zoo(run.dist)
+    assert YardstickRuns.of(run.dist, [found]).by_name["blind"][0].ref.content == run.ref.content
+    card = (folder / "card.md").read_text()
+    assert "metarl train ppo --env point-navigation --run runs/blind --seed 0 --steps 1" in card
+    assert "--hidden 8 6 --no-normalise-rewards" in card
+    assert "40 tasks" in card and str(run.run.folder.parent) not in card
+    assert call("evaluate", "zoo:point-navigation/blind", "--num-tasks", "3", "--threads", "1") == 0
+    assert "above blind" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {"card.md", "config.json", "checkpoints"}  # nothing is written
+    assert call("record_video", "zoo:point-navigation/blind") == 2
+    assert "the zoo is only read" in capsys.readouterr().err
+
+
+def test_an_unknown_name_says_what_is_near(run: TrainedAgent, evaluation: Evaluation, empty_zoo: Path) -> None:
+    with pytest.raises(UsageError, match="the zoo has no 'x/y'; it is empty"):
+        zoo.resolve("zoo:x/y")
+    publish(run, "point-navigation/blind", evaluation)
+    with pytest.raises(UsageError, match="did you mean zoo:point-navigation/blind"):
+        metarl.load("zoo:point-navigation/blnd")
+
+
+def test_what_nobody_could_repeat_is_not_published(run: TrainedAgent, evaluation: Evaluation, empty_zoo: Path) -> None:
+    with pytest.raises(UsageError, match="trained with local changes"):
+        publish(with_changes(run, True), "point-navigation/blind", evaluation)
+    other = dataclasses.replace(evaluation, sources=(dataclasses.replace(run.ref, content="other"),))
+    with pytest.raises(UsageError, match="evaluate again"):
+        publish(run, "point-navigation/blind", other)
+    for name in ("blind", "cheetah-terrain/blind", "point-navigation/a/b", "point-navigation/"):
+        with pytest.raises(UsageError, match="is called point-navigation/NAME"):
+            publish(run, name, evaluation)
+    assert zoo.names() == ()
+
+
+def test_the_command_names_every_option_that_is_not_its_default(run: TrainedAgent) -> None:
+    assert train_command(run) == (
+        "metarl train ppo --env point-navigation --run runs/blind --seed 0 --steps 1 "
+        "--meta-batch 4 --hidden 8 6 --no-normalise-rewards"
+    )
