@@ -29,7 +29,7 @@ from metarl.agents.batching import map_tensors
 from metarl.agents.policy_adaptation import GradientAdapted, PolicyAdaptation, PolicyAdaptationConfig
 from metarl.agents.policy_gradient import PolicyBatch, PolicyOutputs, mean_kl, surrogate_loss
 from metarl.learning.episodes import Trials
-from metarl.learning.protocols import AdaptationProtocol, Metrics, Parameters, State
+from metarl.learning.protocols import AdaptationProtocol, Agent, Metrics, Parameters, State
 from metarl.learning.spaces import Spaces
 from metarl.maths import trust_region
 from metarl.maths.parameters import ravel, unravel
@@ -94,6 +94,10 @@ class MamlTrpo:
     def init(self, seed: int) -> State:
         return State(self.adaptation.init(seed), {}).to(self.device)
 
+    def warm_start(self, fresh: State, other: Agent, learned: State) -> State:
+        """With the policy of task-blind PPO."""
+        return State(self.adaptation.warm_start(fresh.parameters, other, learned.parameters), {})
+
     def start(self, state: State, num_tasks: int) -> GradientAdapted:
         return self.adaptation.start(state, num_tasks)
 
@@ -147,7 +151,7 @@ class MamlTrpo:
     ) -> tuple[dict[str, Tensor], RunningMeanStd]:
         """Takes the trials into the statistics of observations, as far as half of the trust region allows."""
         config = self.config
-        merged = statistics.merge(torch.cat([episodes.observations[episodes.mask] for episodes in trials.episodes]))
+        merged = statistics.merge(self.adaptation.observations_of(trials))
         for k in range(config.line_search_tries):
             moved = statistics.toward(merged, config.line_search_shrink**k)
             folded = self.adaptation.restandardised(learned, statistics, moved)

@@ -124,6 +124,8 @@ class MlpPolicy(nn.Module):
 
     first_layer = ("body.0.weight", "body.0.bias")
     """The names of the layer that sees the observations."""
+    log_std = "head.log_std"
+    """The name of log σ, where actions are continuous."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ outer step needs. ANIL (Raghu et al. 2020) adapts the last layer alone; learned 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -23,8 +24,9 @@ from metarl.agents import policies, policy_gradient
 from metarl.agents.batching import map_tensors, pad_tasks
 from metarl.agents.policies import MlpPolicy
 from metarl.agents.policy_gradient import InnerSurrogate, PolicyBatch, PolicyOutputs
+from metarl.agents.ppo import Ppo, PpoConfig
 from metarl.learning.episodes import Episodes, Trials
-from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Parameters, State
+from metarl.learning.protocols import AdaptationProtocol, Agent, Carry, Memoryless, Parameters, State
 from metarl.learning.random_streams import TaskRandom
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Distribution
@@ -122,6 +124,42 @@ class PolicyAdaptation:
             parameters |= RunningMeanStd.initial(self.spaces.observation_size).named()
         return parameters
 
+    def warm_start(self, fresh: Parameters, blind: Agent, learned: Parameters) -> dict[str, Tensor]:
+        """`fresh` with the policy of task-blind PPO: before it adapts it acts as that does. PPO's critic is left out.
+
+        Raises:
+            ValueError: it is no PPO, or of another architecture.
+        """
+        if not isinstance(blind, Ppo):
+            raise ValueError(f"it can begin with its own kind or with ppo, not with {type(blind).__name__}")
+        policy = blind.policy_parameters(learned)
+        if differences := self._differences(blind.config, policy):
+            raise ValueError("; ".join(differences))
+        parameters = {**fresh, **policy}
+        if self.config.normalise_observations:
+            parameters |= blind.observation_statistics(learned).named()
+        return {name: value.clone() for name, value in parameters.items()}
+
+    def _differences(self, blind: PpoConfig, policy: Parameters) -> list[str]:
+        """Why a policy of task-blind PPO would not act here as it does there."""
+        own, found = self.config, list[str]()
+        if blind.hidden != own.hidden:
+            there, here = (" ".join(map(str, widths)) for widths in (blind.hidden, own.hidden))
+            found.append(f"its layers are {there} wide, here {here}: give --hidden {there}")
+        if blind.normalise_observations != own.normalise_observations:
+            there, here, option = (
+                ("standardised", "not", "--normalise-observations")
+                if blind.normalise_observations
+                else ("not standardised", "they are", "--no-normalise-observations")
+            )
+            found.append(f"its observations are {there}, here {here}: give {option}")
+        if own.squash_mean and not self.spaces.discrete:
+            found.append("its mean actions are not squashed, here they are: give --no-squash-mean")
+        least = math.exp(float(policy[MlpPolicy.log_std].min())) if MlpPolicy.log_std in policy else math.inf
+        if least < own.minimum_std:
+            found.append(f"its least σ is {least:.3g}, here {own.minimum_std:g}: give a smaller --minimum-std")
+        return found
+
     def learned(self, parameters: Parameters) -> dict[str, Tensor]:
         """θ and α, in the network's order whatever the state's: the order of a sum decides its last bit."""
         names = [name for name, _ in self.policy.named_parameters()]
@@ -192,6 +230,11 @@ class PolicyAdaptation:
             ridge=config.baseline_ridge,
             standardised=config.standardise_advantages,
         )
+
+    @staticmethod
+    def observations_of(trials: Trials) -> Float[Tensor, "sample observation"]:
+        """Those of all steps that were taken."""
+        return torch.cat([episodes.observations[episodes.mask] for episodes in trials.episodes])
 
     def restandardised(self, learned: Parameters, old: RunningMeanStd, new: RunningMeanStd) -> dict[str, Tensor]:
         """The parameters with a first layer that makes up for new statistics of observations.

@@ -10,16 +10,18 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
 
 from metarl import envs
-from metarl.agents import MamlTrpoConfig
+from metarl.agents import MamlTrpoConfig, PpoConfig
 from metarl.agents.maml import MamlTrpo
 from metarl.agents.policy_gradient import PolicyBatch
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import AdaptationProtocol, State
 from metarl.maths import linear_baseline, returns
+from metarl.maths.distributions import Gaussian
 from metarl.maths.masked import masked_mean
 from metarl.maths.parameters import ravel, unravel
+from tests.agents.explicit import adapted, at, distribution, in_double, replayed
 from tests.agents.toys import Toy, box, discrete
-from tests.agents.worlds import collect, double, held_out_returns, lively, trained
+from tests.agents.worlds import collect, held_out_returns, lively, trained
 
 SMALL = MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(4,))
 BOX, DISCRETE = Toy(box(2), ragged=True, observation_size=2), Toy(discrete(3), ragged=True, observation_size=2)
@@ -32,55 +34,7 @@ def agent(world: Toy = BOX, **options: Any) -> MamlTrpo:
     return made
 
 
-def in_double(maml: MamlTrpo, world: Toy) -> tuple[State, Trials]:
-    """A state and the trials of its policies, both in float64, so that comparisons can be sharp."""
-    state = lively(maml.init(0))
-    trials = collect(maml, state, world)
-    trials = Trials(trials.tasks, tuple(double(episodes) for episodes in trials.episodes))
-    return State({name: value.double() for name, value in state.parameters.items()}, {}), trials
-
-
 # The outer step, written out: loops over tasks, `torch.autograd` and `torch.distributions`.
-
-
-def distribution(maml: MamlTrpo, parameters: dict[str, Tensor], observations: Tensor) -> Distribution:
-    x = observations
-    for layer in range(len(maml.config.hidden)):
-        x = torch.tanh(x @ parameters[f"body.{2 * layer}.weight"].T + parameters[f"body.{2 * layer}.bias"])
-    outputs = x @ parameters["head.linear.weight"].T + parameters["head.linear.bias"]
-    if maml.spaces.discrete:
-        return Categorical(logits=outputs)
-    deviation = parameters["head.log_std"].exp().clamp_min(maml.config.minimum_std)
-    return Independent(Normal(torch.tanh(outputs) if maml.config.squash_mean else outputs, deviation), 1)
-
-
-def replayed(maml: MamlTrpo, state: State, trials: Trials) -> list[PolicyBatch]:
-    """The trials' batches, observations as they were."""
-    batches, _ = maml.adaptation.replay(state.parameters, trials)
-    return batches
-
-
-def at(batch: PolicyBatch, task: int) -> PolicyBatch:
-    return PolicyBatch(*(part[task][batch.mask[task]] for part in batch))
-
-
-def adapted(maml: MamlTrpo, parameters: dict[str, Tensor], supports: list[PolicyBatch], task: int) -> dict[str, Tensor]:
-    """θ_𝓣 = θ − α ∘ ∇ L_𝓣(θ), once for each support."""
-    policy = {name: value for name, value in parameters.items() if not name.startswith("inner_lr.")}
-    names = [name for name in policy if not maml.config.anil or name.startswith("head.")]
-    for support in supports:
-        batch = at(support, task)
-        log_probs = distribution(maml, policy, batch.observations).log_prob(batch.actions)
-        likelihood = (
-            log_probs if maml.config.inner_surrogate == "log-likelihood" else (log_probs - batch.log_probs).exp()
-        )
-        loss = -(likelihood * batch.advantages).mean()
-        keep = not maml.config.first_order
-        gradients = torch.autograd.grad(loss, [policy[name] for name in names], create_graph=keep)
-        for name, gradient in zip(names, gradients, strict=True):
-            rate = parameters.get(f"inner_lr.{name}", torch.tensor(maml.config.inner_lr, dtype=torch.float64))
-            policy[name] = policy[name] - rate * gradient
-    return policy
 
 
 def surrogate_and_kl(
@@ -91,7 +45,8 @@ def surrogate_and_kl(
     for task in range(len(query.mask)):
         batch = at(query, task)
         ours, theirs = (
-            distribution(maml, adapted(maml, each, supports, task), batch.observations) for each in (new, old)
+            distribution(maml.adaptation, adapted(maml.adaptation, each, supports, task), batch.observations)
+            for each in (new, old)
         )
         ratio = torch.exp(ours.log_prob(batch.actions) - theirs.log_prob(batch.actions).detach())
         losses.append(-(ratio * batch.advantages).mean())
@@ -254,7 +209,7 @@ def test_the_policy_adapts_by_the_same_step_as_the_objective(options: dict[str, 
         policy = policy.adapt(support)
     for task in range(3):
         leaves = {name: value.clone().requires_grad_() for name, value in state.parameters.items()}
-        for name, expected in adapted(maml, leaves, supports, task).items():
+        for name, expected in adapted(maml.adaptation, leaves, supports, task).items():
             torch.testing.assert_close(policy.parameters[name][task], expected.detach(), rtol=1e-9, atol=1e-12)
             changed = not torch.equal(policy.parameters[name][task], state.parameters[name])
             assert changed == (not maml.config.anil or name.startswith("head."))
@@ -287,7 +242,9 @@ def test_batches_hold_the_log_probabilities_of_the_policies_that_played() -> Non
     for task in range(3):
         for stage, batch in enumerate(batches):
             leaves = {name: value.clone().requires_grad_() for name, value in state.parameters.items()}
-            played = distribution(maml, adapted(maml, leaves, batches[:stage], task), batch.observations[task])
+            played = distribution(
+                maml.adaptation, adapted(maml.adaptation, leaves, batches[:stage], task), batch.observations[task]
+            )
             log_probs = played.log_prob(batch.actions[task])
             torch.testing.assert_close(batch.log_probs[task], log_probs.detach(), rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(outputs[stage].log_probs[task], batch.log_probs[task], rtol=0, atol=0)
@@ -333,6 +290,52 @@ def test_steps_past_an_episodes_end_change_nothing() -> None:
         for each in (episodes, dataclasses.replace(episodes, actions=beyond))
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+# Beginning with the task-blind policy.
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@worlds
+def test_before_it_adapts_it_acts_as_the_task_blind_policy_that_it_began_with(world: Toy, normalise: bool) -> None:
+    ppo = PpoConfig(hidden=(5, 4), normalise_observations=normalise).build(world.spaces)
+    blind = lively(ppo.init(3))
+    maml = agent(world, hidden=(5, 4), squash_mean=False, normalise_observations=normalise)
+    warm = maml.warm_start(maml.init(0), ppo, blind)
+    assert {name: value.shape for name, value in warm.parameters.items()} == {
+        name: value.shape for name, value in maml.init(0).parameters.items()
+    }
+    assert all(bool((value == 0.1).all()) for name, value in warm.parameters.items() if name.startswith("inner_lr."))
+    observations = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0))
+    before, policy = maml.start(warm, 3).distribution(observations), ppo.start(blind, 3)
+    mean, _ = policy.act(observations, (), None)
+    torch.testing.assert_close(before.mode(), mean)
+    if isinstance(before, Gaussian):
+        deviation = blind.parameters["heads.policy.log_std"].expand_as(before.log_std)
+        torch.testing.assert_close(before.log_std, deviation)
+    trials = collect(maml, warm, world)
+    after, _ = maml.meta_step(warm, trials, np.random.default_rng(0))
+    assert after.parameters.keys() == maml.init(0).parameters.keys()
+    if normalise:
+        assert float(after.parameters["input_total"]) > float(blind.parameters["input_total"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": (6, 4)}, "its layers are 5 4 wide, here 6 4: give --hidden 5 4"),
+        ({"normalise_observations": True}, "its observations are not standardised, here they are"),
+        ({"squash_mean": True}, "its mean actions are not squashed, here they are: give --no-squash-mean"),
+        ({"minimum_std": 0.9}, r"its least σ is 0\.607, here 0\.9: give a smaller --minimum-std"),
+    ],
+)
+def test_a_policy_that_would_act_otherwise_is_refused_with_both_sides(options: dict[str, Any], message: str) -> None:
+    ppo = PpoConfig(hidden=(5, 4), normalise_observations=False).build(BOX.spaces)
+    maml = agent(**({"hidden": (5, 4), "squash_mean": False} | options))
+    with pytest.raises(ValueError, match=message):
+        maml.warm_start(maml.init(0), ppo, ppo.init(0))
+    with pytest.raises(ValueError, match="its own kind or with ppo, not with MamlTrpo"):
+        maml.warm_start(maml.init(0), maml, maml.init(0))
 
 
 # States, options, learning.
