@@ -2,7 +2,7 @@
 
 >>> from metarl import agents
 >>> agents.list()
-('maml', 'ppo', 'rl2')
+('maml', 'ppo', 'promp', 'rl2')
 >>> agents.config_class("rl2")().episodes_per_trial
 2
 
@@ -18,6 +18,7 @@ import torch
 
 from metarl.agents.maml import MamlTrpo, MamlTrpoConfig
 from metarl.agents.ppo import Ppo, PpoConfig
+from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2Ppo, Rl2PpoConfig
 from metarl.learning.protocols import Agent
 from metarl.learning.spaces import Spaces
@@ -74,6 +75,7 @@ def list() -> tuple[str, ...]:
 register("maml", MamlTrpoConfig)
 register("rl2", Rl2PpoConfig)
 register("ppo", PpoConfig)
+register("promp", PrompConfig)
 
 __all__ = [
     "REGISTRY",
@@ -82,6 +84,8 @@ __all__ = [
     "MamlTrpoConfig",
     "Ppo",
     "PpoConfig",
+    "Promp",
+    "PrompConfig",
     "Rl2Ppo",
     "Rl2PpoConfig",
     "config_class",

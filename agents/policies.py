@@ -120,10 +120,12 @@ class ActionHead(nn.Module):
 
 @final
 class MlpPolicy(nn.Module):
-    """π(a | o): a tanh MLP with an `ActionHead`; the mean of Gaussian actions is squashed by tanh."""
+    """π(a | o): a tanh MLP with an `ActionHead`."""
 
     first_layer = ("body.0.weight", "body.0.bias")
     """The names of the layer that sees the observations."""
+    log_std = "head.log_std"
+    """The name of log σ, where actions are continuous."""
 
     def __init__(
         self,
@@ -132,11 +134,15 @@ class MlpPolicy(nn.Module):
         initial_log_std: float,
         minimum_std: float,
         generator: torch.Generator,
+        *,
+        squashed: bool = True,
     ) -> None:
         super().__init__()
         initialise = xavier(generator)
         self.body = mlp([spaces.observation_size, *hidden], initialise)
-        self.head = ActionHead(hidden[-1], spaces, initialise, initial_log_std, squashed=True, minimum_std=minimum_std)
+        self.head = ActionHead(
+            hidden[-1], spaces, initialise, initial_log_std, squashed=squashed, minimum_std=minimum_std
+        )
 
     def forward(self, observations: Float[Tensor, "*batch observation"]) -> Distribution:
         return self.head(self.body(observations))

@@ -27,6 +27,8 @@ from metarl.maths import adam, ppo, returns
 from metarl.maths.masked import standardise
 from metarl.maths.running_mean_std import RunningMeanStd
 
+_POLICY_HEAD = "heads.policy."
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +121,23 @@ class Ppo:
         return State({**learned, **statistics.named()}, adam.start(learned)).to(self.device)
 
     def start(self, state: State, num_tasks: int) -> "BlindPolicy":
-        return BlindPolicy(self, self.learned(state.parameters), _of_observations(state.parameters))
+        return BlindPolicy(self, self.learned(state.parameters), self.observation_statistics(state.parameters))
 
     def learned(self, parameters: Parameters) -> dict[str, Tensor]:
         """The network's parameters, in its order, without the statistics."""
         return {name: parameters[name] for name, _ in self.network.named_parameters()}
+
+    def policy_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Those of the policy without the critic, by the names that an `MlpPolicy` has for them."""
+        learned = self.learned(parameters)
+        head = {name: value for name, value in learned.items() if name.startswith(_POLICY_HEAD)}
+        body = {name: value for name, value in learned.items() if name.startswith("body.")}
+        return body | {f"head.{name.removeprefix(_POLICY_HEAD)}": value for name, value in head.items()}
+
+    def observation_statistics(self, parameters: Parameters) -> RunningMeanStd:
+        """What observations are standardised by, the identity where they are not."""
+        mean, variance, total = RunningMeanStd.among(parameters)
+        return RunningMeanStd(mean[:-1], variance[:-1], total)
 
     def apply(self, parameters: Parameters, observations: Float[Tensor, "*batch observation"]) -> ActorCriticOutputs:
         """The network under the given parameters, of standardised observations."""
@@ -173,7 +187,7 @@ class Ppo:
         )
         rows = torch.arange(len(seen), device=seen.device)
         seen = seen.index_put((rows, lengths), episodes.final_observations.flatten(0, 1))
-        observations = _of_observations(parameters).standardise(seen)
+        observations = self.observation_statistics(parameters).standardise(seen)
         with torch.no_grad():
             distribution, values = self.apply(self.learned(parameters), observations)
         rewards = nn.functional.pad(episodes.rewards.flatten(0, 1) / reward_scale, (0, 1))
@@ -208,8 +222,3 @@ class BlindPolicy(Memoryless):
 
     def adapt(self, support: Episodes) -> "BlindPolicy":
         return self
-
-
-def _of_observations(parameters: Parameters) -> RunningMeanStd:
-    mean, variance, total = RunningMeanStd.among(parameters)
-    return RunningMeanStd(mean[:-1], variance[:-1], total)

@@ -32,7 +32,7 @@ from metarl.registry import canonical
 from metarl.runs.decoding import options_to_json
 from metarl.runs.interrupt import interruption_point
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
-from metarl.runs.warm_start import warm_state
+from metarl.runs.warm_start import warm_agent
 
 Config = TypeVar("Config", bound=AgentConfig)
 
@@ -49,8 +49,9 @@ class TrainOptions(Generic[Config]):
     validation_tasks: int = 20
     """Validation tasks that the score is the mean over; all where there are fewer."""
     start_from: Path | None = None
-    """Begin with what another run had learned: one of its checkpoints, runs/other/checkpoints/500. Options may differ,
-    the sizes of networks may not. Steps count from 0 again."""
+    """Begin with what another run had learned: its last checkpoint (runs/other) or any (runs/other/checkpoints/500).
+    Options may differ, networks may not. maml and promp also begin with the policy of ppo: before adaptation they are
+    then the task-blind policy. Steps count from 0 again."""
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
@@ -97,7 +98,9 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
 
     def first_state(seed: int) -> State:
         fresh = agent.init(seed)
-        return fresh if options.start_from is None else warm_state(options.start_from, fresh)
+        if options.start_from is None:
+            return fresh
+        return warm_agent(options.start_from, learner, agent, dist.spaces, fresh)
 
     with contextlib.closing(Collector(dist, compute.threads, compute.device, interruption_point)) as collector:
         judge = TrialJudge(dist, collector)

@@ -159,6 +159,19 @@ class Agent(Learner[Trials, AdaptedPolicy], Protocol):
 
 
 @runtime_checkable
+class WarmStarting(Protocol):
+    """An agent that can begin with what one of another kind has learned."""
+
+    def warm_start(self, fresh: State, other: Agent, learned: State) -> State:
+        """`fresh` with what the other has learned in its place.
+
+        Raises:
+            ValueError: it cannot begin with this one; the message names both sides.
+        """
+        ...
+
+
+@runtime_checkable
 class Experience(Protocol):
     """What a learner learns from in an outer step: trials, or the supports and queries of few-shot tasks."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 _OBSERVATION_CLIP = 10.0
 _TIME_SCALE = 100.0  # environment steps
-_RIDGES = tuple(1e-5 * 10.0**attempt for attempt in range(8))
+_ATTEMPTS = 8
 
 
 def features(observations: Float[Tensor, "*batch step observation"]) -> Float[Tensor, "*batch step feature"]:
@@ -27,10 +27,11 @@ def fit(
     observations: Float[Tensor, "task episode step observation"],
     returns: Float[Tensor, "task episode step"],
     mask: Bool[Tensor, "task episode step"],
+    ridge: float = 1e-5,
 ) -> Float[Tensor, "task episode step"]:
     """Fits each task's baseline to its own returns and gives its values.
 
-    Solved in float64, w = (XᵀX + ρI)⁻¹ Xᵀy; ρ grows tenfold while the solution is not finite.
+    Solved in float64, w = (XᵀX + ρI)⁻¹ Xᵀy; ρ begins at `ridge` and grows tenfold while the solution is not finite.
 
     Raises:
         ValueError: observations or returns are not finite, so that no ridge can help.
@@ -39,8 +40,9 @@ def fit(
     y = (returns.double() * mask).flatten(1)[..., None]  # [task, sample, 1]
     gram, moment = x.mT @ x, x.mT @ y
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    for ridge in _RIDGES:
+    ridges = [ridge * 10.0**attempt for attempt in range(_ATTEMPTS)]
+    for ridge in ridges:
         weights, info = torch.linalg.solve_ex(gram + ridge * identity, moment)
         if not info.any() and bool(weights.isfinite().all()):
             return (x @ weights).squeeze(-1).view_as(returns).to(returns.dtype)
-    raise ValueError(f"the baseline could not be fitted with ridges up to {_RIDGES[-1]:g}")
+    raise ValueError(f"the baseline could not be fitted with ridges up to {ridges[-1]:g}")

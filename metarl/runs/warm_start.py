@@ -1,9 +1,11 @@
-"""Beginning with what another run had learned: one of its checkpoints, `runs/other/checkpoints/500`."""
+"""Beginning with what another run had learned: `runs/other`, or one checkpoint of it, `runs/other/checkpoints/500`."""
 
 from pathlib import Path
 
+from metarl import agents
 from metarl.errors import UsageError
-from metarl.learning.protocols import Parameters, State
+from metarl.learning.protocols import Agent, Parameters, State, WarmStarting
+from metarl.learning.spaces import Spaces
 from metarl.runs import run_folder
 from metarl.runs.checkpoints import CheckpointFolder
 from metarl.runs.run_folder import Run
@@ -11,36 +13,77 @@ from metarl.runs.tensors import BrokenCheckpointError, check_structure
 
 
 def warm_state(path: Path, fresh: State) -> State:
-    """The parameters and the optimiser's state of a checkpoint, for a learner that would begin with `fresh`.
+    """The parameters and the optimiser's state of a run, for a learner of the same kind that would begin with `fresh`.
 
     The store begins anew.
 
     Raises:
-        UsageError: it is not a checkpoint's folder, or of a learner of another kind or size.
+        UsageError: it is no run and no checkpoint's folder, or of a learner of another kind or size.
         RunError: it is damaged.
     """
-    run, step = _run_of(path)
-    saved = CheckpointFolder(run).load(step, None).state
-    try:
-        check_structure(saved, fresh, path)
-    except BrokenCheckpointError as error:
-        raise UsageError(f"it is of another learner: {error}") from error
+    _, saved = _load(path)
+    _need_fitting(saved, fresh, path, "another learner")
     return State(saved.parameters, saved.optimizer, fresh.store).to(fresh.device)
 
 
-def warm_parameters(path: Path) -> tuple[Run, Parameters]:
-    """The run of a checkpoint and its parameters, of whatever learner: the caller takes those that fit.
+def warm_agent(path: Path, id: str, agent: Agent, spaces: Spaces, fresh: State) -> State:
+    """`warm_state` for an agent, which may also be able to begin with what one of another kind has learned.
+
+    Args:
+        path: a run's folder, whose last checkpoint is taken, or that of one of its checkpoints.
+        id: the agent's.
+        agent: the agent.
+        spaces: of its environment.
+        fresh: what it would begin with otherwise.
 
     Raises:
-        UsageError: it is not a checkpoint's folder.
+        UsageError: it is no run and no checkpoint's folder, or of an agent that this one cannot begin with.
         RunError: it is damaged.
     """
-    run, step = _run_of(path)
-    return run, CheckpointFolder(run).load(step, None).state.parameters
+    run, saved = _load(path)
+    experiment = run.config.experiment
+    if experiment.learner == id:
+        return warm_state(path, fresh)
+    if experiment.kind != "agent" or not isinstance(agent, WarmStarting):
+        raise UsageError(f"--start-from {path} is of {experiment.learner}, and {id} can only begin with its own kind")
+    try:
+        other = run.options("learner", agents.config_class(experiment.learner)).build(spaces, fresh.device)
+        _need_fitting(saved, other.init(0), path, f"{experiment.learner} for other spaces")
+        return agent.warm_start(fresh, other, saved.to(fresh.device))
+    except ValueError as error:
+        raise UsageError(f"--start-from {path}, of {experiment.learner}, does not fit {id}: {error}") from error
 
 
-def _run_of(path: Path) -> tuple[Run, int]:
+def warm_parameters(path: Path) -> tuple[Run, Parameters]:
+    """The run and its parameters, of whatever learner: the caller takes those that fit.
+
+    Raises:
+        UsageError: it is no run and no checkpoint's folder.
+        RunError: it is damaged.
+    """
+    run, saved = _load(path)
+    return run, saved.parameters
+
+
+def _need_fitting(saved: State, expected: State, path: Path, what: str) -> None:
+    try:
+        check_structure(saved, expected, path)
+    except BrokenCheckpointError as error:
+        raise UsageError(f"it is of {what}: {error}") from error
+
+
+def _load(path: Path) -> tuple[Run, State]:
+    """The run that a path names, and the state of its last checkpoint or of the one that is named."""
     path = path.absolute()
+    if run_folder.begun(path):
+        run = run_folder.read(path)
+        last = CheckpointFolder(run).latest(None)
+        if last is None:
+            raise UsageError(f"{path} has no checkpoint yet; train it first")
+        return run, last.state
     if not (path.name.isascii() and path.name.isdigit()) or path.parent.name != "checkpoints":
-        raise UsageError(f"a checkpoint's folder is named runs/other/checkpoints/500, got {path}")
-    return run_folder.read(path.parent.parent), int(path.name)
+        raise UsageError(
+            f"name a run's folder or that of one of its checkpoints, runs/other/checkpoints/500; {path} is neither"
+        )
+    run = run_folder.read(path.parent.parent)
+    return run, CheckpointFolder(run).load(int(path.name), None).state

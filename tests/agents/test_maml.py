@@ -1,7 +1,6 @@
 """MAML-TRPO: its outer step against one written out with autograd, its trust region, and that it learns to adapt."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,18 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
 
 from metarl import envs
-from metarl.agents import MamlTrpoConfig
+from metarl.agents import MamlTrpoConfig, PpoConfig
 from metarl.agents.maml import MamlTrpo
-from metarl.agents.policy_gradient import PolicyBatch, policy_gradient_loss
+from metarl.agents.policy_gradient import PolicyBatch
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import AdaptationProtocol, State
 from metarl.maths import linear_baseline, returns
+from metarl.maths.distributions import Gaussian
 from metarl.maths.masked import masked_mean
 from metarl.maths.parameters import ravel, unravel
+from tests.agents.explicit import adapted, at, distribution, in_double, replayed
 from tests.agents.toys import Toy, box, discrete
-from tests.agents.worlds import collect, double, held_out_returns, lively, trained
+from tests.agents.worlds import collect, held_out_returns, lively, trained
 
 SMALL = MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(4,))
 BOX, DISCRETE = Toy(box(2), ragged=True, observation_size=2), Toy(discrete(3), ragged=True, observation_size=2)
@@ -33,46 +34,7 @@ def agent(world: Toy = BOX, **options: Any) -> MamlTrpo:
     return made
 
 
-def in_double(maml: MamlTrpo, world: Toy) -> tuple[State, Trials]:
-    """A state and the trials of its policies, both in float64, so that comparisons can be sharp."""
-    state = lively(maml.init(0))
-    trials = collect(maml, state, world)
-    trials = Trials(trials.tasks, tuple(double(episodes) for episodes in trials.episodes))
-    return State({name: value.double() for name, value in state.parameters.items()}, {}), trials
-
-
 # The outer step, written out: loops over tasks, `torch.autograd` and `torch.distributions`.
-
-
-def distribution(maml: MamlTrpo, parameters: dict[str, Tensor], observations: Tensor) -> Distribution:
-    x = observations
-    for layer in range(len(maml.config.hidden)):
-        x = torch.tanh(x @ parameters[f"body.{2 * layer}.weight"].T + parameters[f"body.{2 * layer}.bias"])
-    outputs = x @ parameters["head.linear.weight"].T + parameters["head.linear.bias"]
-    if maml.spaces.discrete:
-        return Categorical(logits=outputs)
-    deviation = parameters["head.log_std"].exp().clamp_min(maml.config.minimum_std)
-    return Independent(Normal(torch.tanh(outputs), deviation), 1)
-
-
-def at(batch: PolicyBatch, task: int) -> PolicyBatch:
-    return PolicyBatch(*(part[task][batch.mask[task]] for part in batch))
-
-
-def adapted(maml: MamlTrpo, parameters: dict[str, Tensor], supports: list[PolicyBatch], task: int) -> dict[str, Tensor]:
-    """θ_𝓣 = θ − α ∘ ∇ L_𝓣(θ), once for each support."""
-    policy = {name: value for name, value in parameters.items() if not name.startswith("inner_lr.")}
-    names = [name for name in policy if not maml.config.anil or name.startswith("head.")]
-    for support in supports:
-        batch = at(support, task)
-        log_probs = distribution(maml, policy, batch.observations).log_prob(batch.actions)
-        loss = -(log_probs * batch.advantages).mean()
-        keep = not maml.config.first_order
-        gradients = torch.autograd.grad(loss, [policy[name] for name in names], create_graph=keep)
-        for name, gradient in zip(names, gradients, strict=True):
-            rate = parameters.get(f"inner_lr.{name}", torch.tensor(maml.config.inner_lr, dtype=torch.float64))
-            policy[name] = policy[name] - rate * gradient
-    return policy
 
 
 def surrogate_and_kl(
@@ -83,7 +45,8 @@ def surrogate_and_kl(
     for task in range(len(query.mask)):
         batch = at(query, task)
         ours, theirs = (
-            distribution(maml, adapted(maml, each, supports, task), batch.observations) for each in (new, old)
+            distribution(maml.adaptation, adapted(maml.adaptation, each, supports, task), batch.observations)
+            for each in (new, old)
         )
         ratio = torch.exp(ours.log_prob(batch.actions) - theirs.log_prob(batch.actions).detach())
         losses.append(-(ratio * batch.advantages).mean())
@@ -105,10 +68,23 @@ def like(of: Distribution, parameters: list[Tensor]) -> Distribution:
     return Independent(Normal(parameters[0], parameters[1]), 1)
 
 
-OPTIONS = [{}, {"learn_inner_lr": False}, {"inner_steps": 2}, {"first_order": True}, {"anil": True}]
+OPTIONS = [
+    {},
+    {"learn_inner_lr": False},
+    {"inner_steps": 3},
+    {"inner_steps": 2, "inner_surrogate": "likelihood-ratio"},
+    {"inner_surrogate": "likelihood-ratio"},
+    {"first_order": True},
+    {"anil": True},
+    {"squash_mean": False},
+]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options), "plain"))
+def named(options: dict[str, Any]) -> str:
+    return "-".join(options) or "plain"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 @worlds
 def test_the_outer_step_is_the_trust_regions(world: Toy, options: dict[str, Any]) -> None:
     """x − λ √(2δ / dᵀFd) F⁻¹ g, with g and the Hessian F of the mean KL by autograd through explicit loops."""
@@ -118,7 +94,7 @@ def test_the_outer_step_is_the_trust_regions(world: Toy, options: dict[str, Any]
     )
     state, trials = in_double(maml, world)
     after, metrics = maml.meta_step(state, trials, np.random.default_rng(0))
-    batches = [maml.build_batch(episodes) for episodes in trials.episodes]
+    batches = replayed(maml, state, trials)
     parameters = dict(state.parameters)
     x = ravel(parameters)
 
@@ -154,7 +130,7 @@ def test_the_outer_step_is_the_trust_regions(world: Toy, options: dict[str, Any]
 def test_products_with_the_fisher_matrix_are_of_a_share_of_the_episodes(world: Toy) -> None:
     maml = agent(world, curvature_fraction=0.5, cg_damping=0.0)
     state, trials = in_double(maml, world)
-    batches, rng = [maml.build_batch(episodes) for episodes in trials.episodes], np.random.default_rng(3)
+    batches, rng = replayed(maml, state, trials), np.random.default_rng(3)
     x = ravel(state.parameters)
     product = maml.fisher_vector_product(x, state.parameters, batches, np.random.default_rng(3))
     shares = []
@@ -174,12 +150,12 @@ def test_products_with_the_fisher_matrix_are_of_a_share_of_the_episodes(world: T
 
 def mean_kl(maml: MamlTrpo, old: State, new: State, trials: Trials) -> float:
     """E KL of the adapted policies before and after, in what the query episodes saw: by what they do."""
-    supports, query = trials.supports, trials.query
+    *supports, query = replayed(maml, old, trials)
     policies = [maml.start(each, len(trials.tasks)) for each in (old, new)]
     for support in supports:
-        policies = [policy.adapt(support) for policy in policies]
-    before, after = (policy.distribution(query.observations.flatten(1, 2)) for policy in policies)
-    return float(masked_mean(before.kl(after), query.mask.flatten(1), axes=-1).mean())
+        policies = [policy.step(support) for policy in policies]
+    before, after = (policy.distribution(query.observations) for policy in policies)
+    return float(masked_mean(before.kl(after), query.mask, axes=-1).mean())
 
 
 @pytest.mark.parametrize("world", [BOX, dataclasses.replace(BOX, noise=0.01, offset=0.5), DISCRETE])
@@ -223,18 +199,17 @@ def test_new_statistics_do_not_change_what_a_policy_does_before_it_adapts() -> N
 # The inner step.
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options), "plain"))
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_the_policy_adapts_by_the_same_step_as_the_objective(options: dict[str, Any]) -> None:
     """What collects the query episodes is the policy that the outer step differentiates through."""
     maml = agent(**options)
     state, trials = in_double(maml, BOX)
-    policy = maml.start(state, 3)
+    policy, supports = maml.start(state, 3), replayed(maml, state, trials)[:-1]
     for support in trials.supports:
         policy = policy.adapt(support)
     for task in range(3):
         leaves = {name: value.clone().requires_grad_() for name, value in state.parameters.items()}
-        supports = [maml.build_batch(episodes) for episodes in trials.supports]
-        for name, expected in adapted(maml, leaves, supports, task).items():
+        for name, expected in adapted(maml.adaptation, leaves, supports, task).items():
             torch.testing.assert_close(policy.parameters[name][task], expected.detach(), rtol=1e-9, atol=1e-12)
             changed = not torch.equal(policy.parameters[name][task], state.parameters[name])
             assert changed == (not maml.config.anil or name.startswith("head."))
@@ -243,35 +218,36 @@ def test_the_policy_adapts_by_the_same_step_as_the_objective(options: dict[str, 
 def test_observations_are_standardised_where_it_acts_and_where_it_adapts() -> None:
     maml = agent(normalise_observations=True)
     state = lively(maml.init(0))
-    statistics = maml.statistics(state)
+    statistics = maml.adaptation.statistics(state.parameters)
     assert statistics is not None
-    support = collect(maml, state, BOX).episodes[0]
+    trials = collect(maml, state, BOX)
+    support, batch = trials.episodes[0], replayed(maml, state, trials)[0]
     policy = maml.start(state, 3)
     plain = dataclasses.replace(policy, statistics=None)
     observations = support.observations[:, :, 0]
     torch.testing.assert_close(
         policy.distribution(observations).mode(), plain.distribution(statistics.standardise(observations)).mode()
     )
-    batch = maml.build_batch(support)
     shown = batch._replace(observations=statistics.standardise(batch.observations))
-    policy_parameters, rates = maml.split(state.parameters)
-    expected = maml.inner_step(policy_parameters, [shown], rates, shared=True)
+    policy_parameters, rates = maml.adaptation.split(state.parameters)
+    expected = maml.adaptation.inner_step(policy_parameters, shown, rates, shared=True)
     torch.testing.assert_close(dict(policy.adapt(support).parameters), expected)
 
 
-@worlds
-def test_the_loss_has_the_policy_gradient(world: Toy) -> None:
-    """−E[log π · A]: raising an action's probability in proportion to its advantage."""
-    maml = agent(world)
-    parameters = dict(lively(maml.init(0)).parameters)
-    actions = torch.tensor([2, 0]) if world.spaces.discrete else torch.tensor([[0.5, 0.0], [-0.5, 0.0]])
-    mask = torch.tensor([True, True])
-    batch = PolicyBatch(torch.randn(2, 2), actions, torch.tensor([2.0, 1.0]), mask)
-    log_probs = distribution(maml, parameters, batch.observations).log_prob(actions)
-    policy, _ = maml.split(parameters)
-    loss = functools.partial(policy_gradient_loss, maml.policy, policy)
-    torch.testing.assert_close(loss(batch), -(log_probs * batch.advantages).mean())
-    torch.testing.assert_close(loss(batch._replace(mask=torch.tensor([True, False]))), -2 * log_probs[0])
+def test_batches_hold_the_log_probabilities_of_the_policies_that_played() -> None:
+    """Of every stage its own: θ, then the policy after one inner step, then after two."""
+    maml = agent(inner_steps=2)
+    state, trials = in_double(maml, BOX)
+    batches, outputs = maml.adaptation.replay(state.parameters, trials)
+    for task in range(3):
+        for stage, batch in enumerate(batches):
+            leaves = {name: value.clone().requires_grad_() for name, value in state.parameters.items()}
+            played = distribution(
+                maml.adaptation, adapted(maml.adaptation, leaves, batches[:stage], task), batch.observations[task]
+            )
+            log_probs = played.log_prob(batch.actions[task])
+            torch.testing.assert_close(batch.log_probs[task], log_probs.detach(), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(outputs[stage].log_probs[task], batch.log_probs[task], rtol=0, atol=0)
 
 
 # Advantages.
@@ -279,9 +255,9 @@ def test_the_loss_has_the_policy_gradient(world: Toy) -> None:
 
 def test_advantages_are_gaes_of_the_linear_baseline_standardised_within_each_task() -> None:
     maml = agent()
-    _, trials = in_double(maml, BOX)
+    state, trials = in_double(maml, BOX)
     episodes = trials.query
-    batch = maml.build_batch(episodes)
+    batch = replayed(maml, state, trials)[-1]
     discount = maml.config.discount * episodes.mask.double()
     discounted = returns.discounted_returns(episodes.rewards, discount)
     values = linear_baseline.fit(episodes.observations, discounted, episodes.mask)
@@ -314,6 +290,52 @@ def test_steps_past_an_episodes_end_change_nothing() -> None:
         for each in (episodes, dataclasses.replace(episodes, actions=beyond))
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+# Beginning with the task-blind policy.
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@worlds
+def test_before_it_adapts_it_acts_as_the_task_blind_policy_that_it_began_with(world: Toy, normalise: bool) -> None:
+    ppo = PpoConfig(hidden=(5, 4), normalise_observations=normalise).build(world.spaces)
+    blind = lively(ppo.init(3))
+    maml = agent(world, hidden=(5, 4), squash_mean=False, normalise_observations=normalise)
+    warm = maml.warm_start(maml.init(0), ppo, blind)
+    assert {name: value.shape for name, value in warm.parameters.items()} == {
+        name: value.shape for name, value in maml.init(0).parameters.items()
+    }
+    assert all(bool((value == 0.1).all()) for name, value in warm.parameters.items() if name.startswith("inner_lr."))
+    observations = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0))
+    before, policy = maml.start(warm, 3).distribution(observations), ppo.start(blind, 3)
+    mean, _ = policy.act(observations, (), None)
+    torch.testing.assert_close(before.mode(), mean)
+    if isinstance(before, Gaussian):
+        deviation = blind.parameters["heads.policy.log_std"].expand_as(before.log_std)
+        torch.testing.assert_close(before.log_std, deviation)
+    trials = collect(maml, warm, world)
+    after, _ = maml.meta_step(warm, trials, np.random.default_rng(0))
+    assert after.parameters.keys() == maml.init(0).parameters.keys()
+    if normalise:
+        assert float(after.parameters["input_total"]) > float(blind.parameters["input_total"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": (6, 4)}, "its layers are 5 4 wide, here 6 4: give --hidden 5 4"),
+        ({"normalise_observations": True}, "its observations are not standardised, here they are"),
+        ({"squash_mean": True}, "its mean actions are not squashed, here they are: give --no-squash-mean"),
+        ({"minimum_std": 0.9}, r"its least σ is 0\.607, here 0\.9: give a smaller --minimum-std"),
+    ],
+)
+def test_a_policy_that_would_act_otherwise_is_refused_with_both_sides(options: dict[str, Any], message: str) -> None:
+    ppo = PpoConfig(hidden=(5, 4), normalise_observations=False).build(BOX.spaces)
+    maml = agent(**({"hidden": (5, 4), "squash_mean": False} | options))
+    with pytest.raises(ValueError, match=message):
+        maml.warm_start(maml.init(0), ppo, ppo.init(0))
+    with pytest.raises(ValueError, match="its own kind or with ppo, not with MamlTrpo"):
+        maml.warm_start(maml.init(0), maml, maml.init(0))
 
 
 # States, options, learning.

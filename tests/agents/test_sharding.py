@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl import envs
-from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, Rl2PpoConfig
+from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig
 from metarl.agents.batching import pad_rows, pad_tasks
 from metarl.agents.fixed import FixedPolicy, random_policy
 from metarl.agents.policies import Linear
@@ -28,6 +28,7 @@ from tests.agents.worlds import collect, lively
 CONFIGS: dict[str, AgentConfig | None] = {
     "maml": MamlTrpoConfig(hidden=(32, 32)),
     "maml-normalised": MamlTrpoConfig(hidden=(9,), normalise_observations=True, anil=True),
+    "promp": PrompConfig(hidden=(32,), squash_mean=False),
     "rl2-gru": Rl2PpoConfig(hidden=33),
     "rl2-lstm": Rl2PpoConfig(hidden=32, cell="lstm"),
     "ppo": PpoConfig(hidden=(32, 5)),
@@ -77,7 +78,7 @@ def tasks(dist: World) -> Sequence[Task]:
 
 
 def protocol(name: str) -> AdaptationProtocol:
-    return AdaptationProtocol(2, 3 if name.startswith("maml") else 1)
+    return AdaptationProtocol(2, 3 if name.startswith(("maml", "promp")) else 1)
 
 
 def acted(policy: AdaptedPolicy, observations: Tensor) -> Tensor:

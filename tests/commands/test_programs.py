@@ -14,7 +14,8 @@ from metarl.commands.main import PROGRAMS
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
-from metarl.learning.collect import Collector
+from metarl.learning.collect import Collector, point_seeds
+from metarl.learning.random_streams import task_seeds
 from metarl.learning.sources import TrialSource
 from metarl.runs import run_folder
 from metarl.runs.trained import TrainedAgent, TrainedFewShot
@@ -198,12 +199,38 @@ def test_a_run_can_begin_with_what_another_one_learned(
     assert str(origin) in capsys.readouterr().err
 
 
+def test_maml_and_promp_can_begin_with_the_task_blind_policy_and_nobody_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before they adapt they are then that policy; where the architectures differ, one line names both sides."""
+    blind = tmp_path / "blind"
+    assert call("train", "ppo", *TINY, "--hidden", "8", "--run", blind, "--steps", "1") == 0
+    same = ["--normalise-observations", "--no-squash-mean"]
+    for agent in ("maml", "promp"):
+        options = [agent, *TINY, "--episodes-per-adaptation", "2", "--run", tmp_path / agent, "--start-from", blind]
+        capsys.readouterr()
+        assert call("train", *options, "--hidden", "9", "--steps", "1") == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1 and not (tmp_path / agent).exists()
+        for part in (f"{blind}, of ppo, does not fit {agent}", "--hidden 8", *same):
+            assert part in told
+        assert call("train", *options, "--hidden", "8", *same, "--steps", "1") == 0
+        metrics = json.loads((tmp_path / agent / "metrics.jsonl").read_text().splitlines()[0])
+        trained, dist = loaded(blind), loaded(blind).dist
+        tasks, seeds = dist.sample("train", 2, np.random.default_rng([0, 0, 1])), task_seeds(0, 0, 2, num_tasks=2)
+        policy = trained.agent.start(trained.state, 2)
+        played = Collector(dist).collect_episodes(policy, tasks, 2, point_seeds(seeds, 0))
+        assert metrics["return_before"] == pytest.approx(float(played.returns.mean()), rel=1e-4)
+    assert call("train", *AGENTS["rl2"], "--run", tmp_path / "rl2", "--start-from", blind, "--steps", "1") == 2
+    assert "is of ppo, and rl2 can only begin with its own kind" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("place", "options", "message"),
     [
-        (".", [], "a checkpoint's folder is named"),
+        ("checkpoints", [], "name a run's folder or that of one of its checkpoints"),
         ("checkpoints/7", [], "no checkpoint of step 7; there are: 2"),
-        ("checkpoints/2", ["--hidden", "9"], "is of another learner"),
+        (".", ["--hidden", "9"], "is of another learner"),
     ],
 )
 def test_a_run_refuses_to_begin_with_what_does_not_fit(

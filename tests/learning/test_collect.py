@@ -10,7 +10,7 @@ from torch import Tensor
 from metarl import envs
 from metarl.learning.collect import Collector, point_seeds
 from metarl.learning.episodes import Episodes
-from metarl.learning.protocols import Carry, Memoryless
+from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless
 from metarl.learning.random_streams import TaskRandom, task_seeds
 from metarl.learning.spaces import Spaces
 from metarl.tasks import Task
@@ -78,6 +78,25 @@ def test_every_collection_task_and_episode_has_noise_of_its_own() -> None:
     assert len(starts.unique(dim=0)) == len(starts)
     assert len(noises.unique(dim=0)) == len(noises) == 2 * 2 * 2 * 3
     assert len({*point_seeds((7, 8), 0), *point_seeds((7, 8), 1), *point_seeds((7, 8), 2)}) == 6
+
+
+def test_each_adaptation_of_a_trial_is_to_episodes_of_the_policy_adapted_so_far() -> None:
+    """A policy that moves one step further with each adaptation is handed what it did itself, once each."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Counting(Fixed):
+        supports: tuple[Episodes, ...] = ()
+
+        def adapt(self, support: Episodes) -> "Counting":
+            assert torch.equal(support.actions, self.actions[:, None, None].expand_as(support.actions))
+            return Counting(self.actions + 0.1, 0.0, (*self.supports, support))
+
+    dist = dataclasses.replace(envs.make("point-navigation"), horizon=3)
+    tasks, seeds = dist.tasks("train")[:2], task_seeds(0, num_tasks=2)
+    trials = Collector(dist).collect_trials(Counting(torch.zeros(2, 2)), tasks, AdaptationProtocol(3, 2), seeds)
+    assert len(trials.supports) == 3
+    for point, episodes in enumerate(trials.episodes):
+        torch.testing.assert_close(episodes.actions, torch.full_like(episodes.actions, 0.1 * point))
 
 
 def test_a_nan_action_ends_its_own_episode_only() -> None:

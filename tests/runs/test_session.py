@@ -283,13 +283,13 @@ def test_a_run_can_begin_with_what_another_has_learned(tmp_path: Path) -> None:
     path = other.checkpoints / "4"
     fresh = Tiny().init(9)
     saved = CheckpointFolder(other).load(4, fresh).state
-    warm = warm_state(path, fresh)
-    check_equal(warm, State(saved.parameters, saved.optimizer))
+    for origin in (path, other.folder):  # the last one
+        check_equal(warm_state(origin, fresh), State(saved.parameters, saved.optimizer))
     source, parameters = warm_parameters(path)
     assert source.config.experiment.distribution_hash == "0123" and list(parameters) == list(saved.parameters)
     for wrong, told in (
         (lambda: warm_state(path, Tiny(width=5).init(0)), r"another learner: .*'w' has the shape \[3\]"),
-        (lambda: warm_state(other.folder, fresh), "a checkpoint's folder is named runs/other/checkpoints/500, got"),
+        (lambda: warm_state(other.checkpoints, fresh), "name a run's folder or that of one of its checkpoints"),
         (lambda: warm_state(other.checkpoints / "5", fresh), "no checkpoint of step 5; there are: 4"),
         (lambda: warm_state(tmp_path / "checkpoints" / "4", fresh), "is not a run"),
     ):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl import agents, envs
-from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, Rl2PpoConfig
+from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig
 from metarl.agents.fixed import random_policy
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, Carry, Memoryless, Metrics, State
@@ -23,6 +23,7 @@ from tests.agents.toys import Toy, box, discrete
 SMALL: dict[str, AgentConfig] = {
     "maml": MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(8,)),
     "rl2": Rl2PpoConfig(meta_batch=3, hidden=8, epochs=1, minibatches=2),
+    "promp": PrompConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(8,), epochs=2),
     "ppo": PpoConfig(meta_batch=4, hidden=(8,), epochs=1, minibatches=2),
 }
 VARIANTS: tuple[AgentConfig, ...] = (
