@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from metarl.learning.protocols import Parameters
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Categorical, Distribution, Gaussian
+from metarl.maths.limits import Limits, limit, unlimit
 
 Initialise = Callable[[Tensor], object]
 """Fills a weight in place."""
@@ -89,7 +90,8 @@ class ActionHead(nn.Module):
 
     log σ does not depend on the features. f is tanh for a `squashed` mean, else the identity. Actions are clipped to
     ±1: a mean far outside would be clipped whatever the noise, and the gradient, which comes from comparing actions,
-    would be gone for good. Nor does σ fall below a minimum, if there is one, so that exploration goes on.
+    would be gone for good. Nor does σ fall below a minimum, if there is one, so that exploration goes on: it is clamped
+    there, or kept within limits smoothly, by log σ = `limit`(θ) with a learned θ.
     """
 
     def __init__(
@@ -101,20 +103,24 @@ class ActionHead(nn.Module):
         *,
         squashed: bool = False,
         minimum_std: float | None = None,
+        log_std_limits: Limits = (None, None),
     ) -> None:
         super().__init__()
-        self._discrete, self._squashed = spaces.discrete, squashed
+        self._discrete, self._squashed, self._log_std_limits = spaces.discrete, squashed, log_std_limits
         self._minimum_log_std = None if minimum_std is None else math.log(minimum_std)
         self.linear = linear(features, spaces.action_size, initialise)
         if not spaces.discrete:
-            self.log_std = nn.Parameter(torch.full((spaces.action_size,), initial_log_std))
+            initial = unlimit(initial_log_std, log_std_limits)
+            self.log_std = nn.Parameter(torch.full((spaces.action_size,), initial))
 
     def forward(self, features: Float[Tensor, "*batch feature"]) -> Distribution:
         outputs = self.linear(features)
         if self._discrete:
             return Categorical(outputs)
         mean = torch.tanh(outputs) if self._squashed else outputs
-        log_std = self.log_std if self._minimum_log_std is None else self.log_std.clamp_min(self._minimum_log_std)
+        log_std = limit(self.log_std, self._log_std_limits)
+        if self._minimum_log_std is not None:
+            log_std = log_std.clamp_min(self._minimum_log_std)
         return Gaussian(mean, log_std.expand_as(mean))
 
 
@@ -162,6 +168,14 @@ class ActorCriticOutputs(NamedTuple):
     """v(input)."""
 
 
+def value_layer(features: int, generator: torch.Generator) -> nn.Linear:
+    """Features ↦ v, [1]; orthogonal weights."""
+    layer = uninitialised(lambda: nn.Linear(features, 1))  # quicker than `Linear`, and nothing acts on a value
+    nn.init.orthogonal_(layer.weight, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 @final
 class ActorCriticHeads(nn.Module):
     """Features ↦ the policy and the value; the mean actions are nearly zero before training."""
@@ -169,10 +183,7 @@ class ActorCriticHeads(nn.Module):
     def __init__(self, features: int, spaces: Spaces, initial_log_std: float, generator: torch.Generator) -> None:
         super().__init__()
         self.policy = ActionHead(features, spaces, orthogonal(generator, gain=0.01), initial_log_std)
-        # PyTorch's own layer is quicker than `Linear` for one output, and nothing acts on a value.
-        self.value = uninitialised(lambda: nn.Linear(features, 1))
-        nn.init.orthogonal_(self.value.weight, generator=generator)
-        nn.init.zeros_(self.value.bias)
+        self.value = value_layer(features, generator)
 
     def forward(self, features: Float[Tensor, "*batch feature"]) -> ActorCriticOutputs:
         return ActorCriticOutputs(self.policy(features), self.value(features).squeeze(-1))

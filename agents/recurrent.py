@@ -3,6 +3,7 @@
 m_t, f_t = model(x_t, m_{t−1}),     π(· | f_t),     v(f_t)
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, final, runtime_checkable
 
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 
 from metarl.agents import policies
 from metarl.agents.batching import map_tensors
-from metarl.agents.policies import ActorCriticHeads
+from metarl.agents.hypernetwork import HyperLayers
+from metarl.agents.policies import ActionHead
 from metarl.learning.protocols import Carry, Parameters
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Distribution
+from metarl.maths.limits import Limits
 
 Cell = Literal["gru", "lstm"]
+Critic = Literal["shared", "separate", "linear"]
+"""Whether the critic shares the policy's memory, has one of its own, or is not part of the network."""
 
 
 @runtime_checkable
@@ -117,12 +122,59 @@ class Outputs(NamedTuple):
     distribution: Distribution
     """π, [sequence, time]."""
     values: Float[Tensor, "sequence time"]
+    """Zeros where the network has no critic."""
     carry: Carry
 
 
 @final
+class SideBySide(nn.Module):
+    """Two sequence models of one kind that share nothing, the policy's and the critic's, as one.
+
+    Features are the policy's and then the critic's; so are the last axes of the carry's tensors.
+    """
+
+    def __init__(self, policy: SequenceModel, critic: SequenceModel) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+        self.num_features = policy.num_features + critic.num_features
+
+    def initial_carry(self, num_sequences: int, device: torch.device | str) -> Carry:
+        parts = (model.initial_carry(num_sequences, device) for model in (self.policy, self.critic))
+        return _joined(*parts)
+
+    def forward(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        halves = (map_tensors(lambda x, half=half: x.chunk(2, dim=-1)[half], carry) for half in range(2))
+        (features, after), (of_critic, critic_after) = (
+            model(inputs, half) for model, half in zip((self.policy, self.critic), halves, strict=True)
+        )
+        return torch.cat([features, of_critic], dim=-1), _joined(after, critic_after)
+
+
+def _joined(one: Carry, other: Carry) -> Carry:
+    return type(one)(*(torch.cat(parts, dim=-1) for parts in zip(one, other, strict=True)))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a recurrent actor-critic has between its memory and its outputs. The default is two linear layers."""
+
+    initial_log_std: float = -0.5
+    bounded_mean: bool = False
+    """Whether tanh keeps the mean actions within ±1."""
+    log_std_limits: Limits = (None, None)
+    layers: tuple[int, ...] = ()
+    """Widths of tanh layers; policy and critic have their own."""
+    sees_state: bool = False
+    """Whether these layers are also given the observation itself, beside the memory (Beck et al. 2023, RNN+S)."""
+    hypernetwork: bool = False
+    """Whether the policy's layers see the observation alone and get their weights from the memory."""
+    critic: Critic = "shared"
+
+
+@final
 class RecurrentActorCritic(nn.Module):
-    """A sequence model with heads for the policy and the value."""
+    """A sequence model with heads for the policy and the value. The inputs begin with the observation."""
 
     def __init__(
         self,
@@ -130,17 +182,54 @@ class RecurrentActorCritic(nn.Module):
         units: int,
         spaces: Spaces,
         make: MakeModel,
-        initial_log_std: float,
+        architecture: Architecture,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.model = make(inputs, units, generator)
-        self.heads = ActorCriticHeads(self.model.num_features, spaces, initial_log_std, generator)
+        self._architecture, self._observation_size = architecture, spaces.observation_size
+        model = make(inputs, units, generator)
+        self._num_features = model.num_features
+        two = architecture.critic == "separate"
+        self.model = SideBySide(model, make(inputs, units, generator)) if two else model
+        width = model.num_features + architecture.sees_state * spaces.observation_size
+        widths, initialise = [width, *architecture.layers], policies.orthogonal(generator)
+        self.bodies = nn.ModuleDict()
+        if architecture.hypernetwork:
+            layers = [spaces.observation_size, *architecture.layers]
+            self.bodies["policy"] = HyperLayers(model.num_features, layers, initialise)
+        elif architecture.layers:
+            self.bodies["policy"] = policies.mlp(widths, initialise)
+        if architecture.layers and architecture.critic != "linear":
+            self.bodies["value"] = policies.mlp(widths, initialise)
+        self.heads = nn.ModuleDict()
+        self.heads["policy"] = ActionHead(
+            widths[-1],
+            spaces,
+            policies.orthogonal(generator, gain=0.01),
+            architecture.initial_log_std,
+            squashed=architecture.bounded_mean,
+            log_std_limits=architecture.log_std_limits,
+        )
+        if architecture.critic != "linear":
+            self.heads["value"] = policies.value_layer(widths[-1], generator)
 
     def forward(self, inputs: Float[Tensor, "sequence time input"], carry: Carry) -> Outputs:
         features, carry = self.model(inputs, carry)
-        outputs = self.heads(features)
-        return Outputs(outputs.distribution, outputs.values, carry)
+        observations = inputs[..., : self._observation_size]
+        of_policy, of_critic = features[..., : self._num_features], features[..., -self._num_features :]
+        if self._architecture.hypernetwork:
+            hidden = self.bodies["policy"](of_policy, observations)
+        else:
+            hidden = self._hidden("policy", of_policy, observations)
+        distribution = self.heads["policy"](hidden)
+        if "value" not in self.heads:
+            return Outputs(distribution, features.new_zeros(features.shape[:2]), carry)
+        values = self.heads["value"](self._hidden("value", of_critic, observations)).squeeze(-1)
+        return Outputs(distribution, values, carry)
+
+    def _hidden(self, name: str, features: Tensor, observations: Tensor) -> Tensor:
+        seen = torch.cat([features, observations], dim=-1) if self._architecture.sees_state else features
+        return self.bodies[name](seen) if name in self.bodies else seen
 
 
 def unroll(
@@ -170,18 +259,20 @@ def unroll_pieces(
 
 
 def carry_after(
-    network: RecurrentActorCritic,
-    parameters: Parameters,
+    advance: Callable[[Tensor, Carry], Carry],
     inputs: Float[Tensor, "sequence time input"],
     carry: Carry,
     lengths: Int[Tensor, " sequence"],
 ) -> Carry:
-    """The carry after each sequence's own last step; a sequence of no steps keeps what it has."""
+    """The carry after each sequence's own last step; a sequence of no steps keeps what it has.
+
+    `advance` gives the carry after all steps of what it is given.
+    """
     reached = map_tensors(torch.clone, carry)
     start = 0
     for end in lengths.unique().tolist():  # ascending
         if end > start:
-            carry = unroll(network, parameters, inputs[:, start:end], carry).carry
+            carry = advance(inputs[:, start:end], carry)
         for result, now in zip(reached, carry, strict=True):
             result[lengths == end] = now[lengths == end]
         start = end

@@ -21,25 +21,45 @@ Sequence models and `unroll` are in `recurrent.py`, trials as sequences in `sequ
 import dataclasses
 import functools
 import math
-from typing import NamedTuple, final, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, final, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from metarl import checks
 from metarl.agents import policies
 from metarl.agents.batching import map_tensors, pad_rows
-from metarl.agents.recurrent import MODELS, Cell, MakeModel, RecurrentActorCritic, carry_after, unroll, unroll_pieces
+from metarl.agents.recurrent import (
+    MODELS,
+    Architecture,
+    Cell,
+    Critic,
+    MakeModel,
+    RecurrentActorCritic,
+    carry_after,
+    unroll,
+    unroll_pieces,
+)
 from metarl.agents.sequences import PreviousStep, TrialSequences, concatenate, told
+from metarl.errors import UsageError
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, Parameters, State, Transition
 from metarl.learning.random_streams import TaskRandom
 from metarl.learning.spaces import Spaces
-from metarl.maths import adam, ppo, returns
+from metarl.maths import adam, linear_baseline, ppo, returns
+from metarl.maths.group_variance import GroupVariance
+from metarl.maths.limits import Limits, unlimit
 from metarl.maths.masked import standardise
 from metarl.maths.running_mean_std import RunningMeanStd
+from metarl.tasks import Task
+from metarl.tasks.task import content_hash
+
+RewardScale = Literal["global", "family"]
+Mean = Literal["unbounded", "bounded"]
+_LEAST_SCALE = 0.01
 
 
 @final
@@ -89,6 +109,27 @@ class Rl2PpoConfig:
     normalise_rewards: bool = True
     """Standardise the reward that the policy sees, and divide the reward that it learns from by the running standard
     deviation of the trial's discounted returns. Off, rewards of another scale than 1 break the training."""
+    reward_scale: RewardScale = "global"
+    """Which returns that deviation is of: all trials', or those of the task's own family (its class, in Meta-World), so
+    that none outweighs another. What the policy sees is the same for all: in a test it is not told the family."""
+    mean: Mean = "unbounded"
+    """Whether tanh keeps the mean actions within the action space (as in garage's RL² for Meta-World)."""
+    min_std: float | None = None
+    """σ stays above this, which keeps up exploration; ±1 being the action space's bounds (garage: 0.5)."""
+    max_std: float | None = None
+    """σ stays below this (garage: 1.5)."""
+    head_layers: tuple[int, ...] = ()
+    """Widths of tanh layers between the memory and the outputs; policy and critic have their own."""
+    state_to_head: bool = False
+    """Give those layers the observation too, beside the memory ("RNN+S", Beck et al. 2023)."""
+    hypernetwork: bool = False
+    """Take the weights of the policy's layers from the memory; they see the observation alone (Beck et al. 2022; here
+    the linear layer to the actions is common to all, there it comes from the memory too)."""
+    critic: Critic = "shared"
+    """The critic reads the policy's memory, or has a memory of its own, whose gradients stay apart (Ni et al. 2022); or
+    it is a linear function of inputs and time, fitted to each trial anew, to which no scale of rewards matters (Duan et
+    al. 2016). Then a trial's objective ends with its last step: nothing is bootstrapped; and it must have many more
+    steps than there are weights, which are 2 × inputs + 4, or nothing is left to learn from."""
 
     def __post_init__(self) -> None:
         checks.at_least(
@@ -102,15 +143,56 @@ class Rl2PpoConfig:
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
-        if self.cell not in get_args(Cell):
-            raise ValueError(f"cell must be 'gru' or 'lstm', got {self.cell!r}")
+        for name, kind in (("cell", Cell), ("reward_scale", RewardScale), ("mean", Mean), ("critic", Critic)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
         if self.chunk_length is not None and self.chunk_length < 1:
             raise ValueError(f"chunk_length must be at least 1, or None for whole trials; got {self.chunk_length}")
         if self.chunk_length is None and self.minibatches > self.meta_batch:
             raise ValueError(f"{self.meta_batch} whole trials cannot make {self.minibatches} minibatches")
+        self._check_head()
+        if self.reward_scale == "family" and not self.normalise_rewards:
+            raise ValueError("reward_scale is about normalised rewards, and normalise_rewards is off")
+
+    def _check_head(self) -> None:
+        limits = {name: value for name in ("min_std", "max_std") if (value := getattr(self, name)) is not None}
+        checks.positive(**limits)
+        try:
+            unlimit(self.initial_log_std, self.log_std_limits)
+        except ValueError as error:
+            raise ValueError(f"initial_log_std must be within log min_std and log max_std: {error}") from error
+        if self.head_layers:
+            checks.at_least(1, head_layers=min(self.head_layers))
+        if self.hypernetwork and (not self.head_layers or self.state_to_head):
+            raise ValueError("a hypernetwork needs head_layers, and gives them the state without state_to_head")
+
+    @property
+    def log_std_limits(self) -> Limits:
+        """log σ stays between these."""
+        low, high = (None if std is None else math.log(std) for std in (self.min_std, self.max_std))
+        return low, high
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the network has beside its memory."""
+        return Architecture(
+            self.initial_log_std,
+            self.mean == "bounded",
+            self.log_std_limits,
+            self.head_layers,
+            self.state_to_head,
+            self.hypernetwork,
+            self.critic,
+        )
 
     def build(self, spaces: Spaces, device: torch.device | str = "cpu") -> "Rl2Ppo":
-        """The agent with these options."""
+        """The agent with these options.
+
+        Raises:
+            ValueError: an option is about continuous actions, and the actions are discrete.
+        """
+        if spaces.discrete and (self.mean == "bounded" or self.log_std_limits != (None, None)):
+            raise ValueError("mean, min_std and max_std are about continuous actions; these are discrete")
         return Rl2Ppo(self, spaces, device, MODELS[self.cell])
 
 
@@ -156,21 +238,27 @@ class Rl2Ppo:
 
     def _build_network(self, generator: torch.Generator) -> RecurrentActorCritic:
         config, inputs = self.config, self.spaces.observation_size + self.spaces.action_size + 2
-        return RecurrentActorCritic(
-            inputs, config.hidden, self.spaces, self.make_model, config.initial_log_std, generator
-        )
+        return RecurrentActorCritic(inputs, config.hidden, self.spaces, self.make_model, config.architecture, generator)
 
     def init(self, seed: int) -> State:
         learned = policies.parameters_of(self._build_network(torch.Generator().manual_seed(seed)))
         statistics = RunningMeanStd.initial(
             self.spaces.observation_size + 2
         )  # [observation, reward, discounted return]
-        return State({**learned, **statistics.named()}, adam.start(learned)).to(self.device)
+        families = _named(GroupVariance.initial()) if self.config.reward_scale == "family" else {}
+        return State({**learned, **statistics.named(), **families}, adam.start(learned)).to(self.device)
 
     def start(self, state: State, num_tasks: int) -> "AdaptedRl2":
         carry = self.network.model.initial_carry(num_tasks, state.device)
         before = PreviousStep.none(num_tasks, self.spaces.action_size, state.device)
         return AdaptedRl2(self, state.parameters, carry, before)
+
+    def learned(self, parameters: Parameters) -> dict[str, Tensor]:
+        """The network's parameters, without the statistics.
+
+        In the network's order, not the state's: the order of the sum in the gradient's norm changes its last bit.
+        """
+        return {name: parameters[name] for name, _ in self.network.named_parameters()}
 
     def inputs(
         self, parameters: Parameters, observations: Float[Tensor, "*batch observation"], previous: PreviousStep
@@ -184,28 +272,52 @@ class Rl2Ppo:
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
         trials = concatenate(experience.episodes)
         statistics = self.merge_statistics(state.parameters, trials)
-        reward_scale = float(statistics.variance[-1].sqrt())
+        reward_scale, families = float(statistics.variance[-1].sqrt()), dict[str, Tensor]()
+        scales: float | Tensor = reward_scale
+        if self.config.reward_scale == "family":
+            scales, families = self.scale_by_family(state.parameters, trials, experience.tasks, reward_scale)
         # As when it acted: by the statistics from before these trials.
-        batch, explained = self.build_batch(state.parameters, trials, reward_scale)
+        batch, explained = self.build_batch(state.parameters, trials, scales)
 
         def loss(parameters: Parameters, index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, carry, rollout = batch.pick(index)
             outputs = unroll(self.network, parameters, inputs, carry)
-            return ppo.loss(outputs.distribution, outputs.values, rollout, self.config)
+            values = rollout.targets if self.config.critic == "linear" else outputs.values  # fitted already
+            return ppo.loss(outputs.distribution, values, rollout, self.config)
 
-        # In the network's order, not the state's: the order of the sum in the gradient's norm changes its last bit.
-        learned = {name: state.parameters[name] for name, _ in self.network.named_parameters()}
+        learned = self.learned(state.parameters)
         learned, moments, losses = ppo.minimise(loss, learned, state.optimizer, len(batch.inputs), self.config, rng)
-        return State({**learned, **statistics.named()}, moments, state.store), {
+        return State({**learned, **statistics.named(), **families}, moments, state.store), {
             **losses,
             "explained_variance": explained,
             "reward_scale": reward_scale,
         }
 
+    def discounted_returns(self, trials: TrialSequences) -> Float[Tensor, "trial time"]:
+        """Of each step, to the end of the trial."""
+        return returns.discounted_returns(trials.rewards, self.config.discount * trials.mask.to(trials.rewards.dtype))
+
+    def scale_by_family(
+        self, parameters: Parameters, trials: TrialSequences, tasks: Sequence[Task], overall: float
+    ) -> tuple[Float[Tensor, "trial 1"], dict[str, Tensor]]:
+        """What each trial's rewards are divided by, and the families' statistics with these trials taken in.
+
+        At least a hundredth of the `overall` scale: returns that hardly vary would be blown up to noise.
+        """
+        groups = torch.tensor(
+            [int(content_hash(task.family)[:15], 16) + 1 for task in tasks], device=trials.mask.device
+        )
+        try:
+            merged = _families(parameters).merge(groups, self.discounted_returns(trials), trials.mask)
+        except ValueError as error:
+            raise UsageError(f"--reward-scale family: {error}") from error
+        scales = merged.of(groups).sqrt().clamp(min=_LEAST_SCALE * overall)
+        return scales[:, None].to(trials.rewards.dtype), _named(merged)
+
     def merge_statistics(self, parameters: Parameters, trials: TrialSequences) -> RunningMeanStd:
         """The statistics of [observation, reward, discounted return] with these trials taken in."""
         config, mask = self.config, trials.mask
-        discounted = returns.discounted_returns(trials.rewards, config.discount * mask.to(trials.rewards.dtype))
+        discounted = self.discounted_returns(trials)
         x = torch.cat([trials.observations, trials.rewards[..., None], discounted[..., None]], dim=-1)[mask]
         mean, variance, total = RunningMeanStd.among(parameters).merge(x)
         fixed = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
@@ -214,7 +326,9 @@ class Rl2Ppo:
         fixed[-1] |= not bool(variance[-1] > 0)  # nothing to scale by: every return was the same
         return RunningMeanStd(torch.where(fixed, 0.0, mean), torch.where(fixed, 1.0, variance), total)
 
-    def build_batch(self, parameters: Parameters, trials: TrialSequences, reward_scale: float) -> tuple[Batch, float]:
+    def build_batch(
+        self, parameters: Parameters, trials: TrialSequences, reward_scale: float | Float[Tensor, "trial 1"]
+    ) -> tuple[Batch, float]:
         """Log-probs, values and advantages under the parameters that acted, in one pass, cut into segments.
 
         Also gives the share of the returns' variance that the critic explained. The sequences get one step more, the
@@ -230,11 +344,12 @@ class Rl2Ppo:
         inputs = self.inputs(parameters, trials.observations, previous)
         with torch.no_grad():
             start = self.network.model.initial_carry(len(mask), device)
-            learned = {name: parameters[name] for name, _ in self.network.named_parameters()}
-            outputs, carries = unroll_pieces(self.network, learned, inputs, start, length)
-        values, rewards = outputs.values, trials.rewards / reward_scale
+            outputs, carries = unroll_pieces(self.network, self.learned(parameters), inputs, start, length)
+        values, rewards, terminated = outputs.values, trials.rewards / reward_scale, trials.terminated
+        if config.critic == "linear":
+            values, terminated = self.fitted_values(inputs, rewards, mask), torch.ones_like(terminated)
         advantages = returns.sequence_gae(
-            rewards, values, trials.lengths, trials.terminated, config.discount, config.gae_lambda
+            rewards, values, trials.lengths, terminated, config.discount, config.gae_lambda
         )
         targets = advantages + values
 
@@ -248,6 +363,28 @@ class Rl2Ppo:
         batch = Batch(cut(inputs), carry, map_tensors(cut, whole))
         explained = float(ppo.explained_variance(values, targets, mask))
         return batch.pick(batch.rollout.mask.any(1).nonzero().squeeze(1)), explained
+
+    def fitted_values(
+        self,
+        inputs: Float[Tensor, "trial time input"],
+        rewards: Float[Tensor, "trial time"],
+        mask: Bool[Tensor, "trial time"],
+    ) -> Float[Tensor, "trial time"]:
+        """The linear baseline, fitted to each trial's own returns; time runs through the whole trial."""
+        discounted = returns.discounted_returns(rewards, self.config.discount * mask.to(rewards.dtype))
+        return linear_baseline.fit(inputs[:, None], discounted[:, None], mask[:, None]).squeeze(1)
+
+
+_FAMILY = "input_family_"
+
+
+def _named(families: GroupVariance) -> dict[str, Tensor]:
+    """By their names among the agent's parameters."""
+    return {_FAMILY + name: value for name, value in families._asdict().items()}
+
+
+def _families(parameters: Parameters) -> GroupVariance:
+    return GroupVariance(*(parameters[_FAMILY + name] for name in GroupVariance._fields))
 
 
 @final
@@ -290,12 +427,16 @@ class AdaptedRl2:
         trials, spaces = concatenate([support]), self.agent.spaces
         inputs = self.agent.inputs(self.parameters, trials.observations, trials.previous(self.previous, spaces))
         memory, lengths = map_tensors(pad_rows, self.memory), pad_rows(trials.lengths)
+
+        def advance(inputs: Tensor, carry: Carry) -> Carry:
+            return unroll(self.agent.network, self._learned, inputs, carry).carry
+
         with torch.no_grad():
-            after = carry_after(self.agent.network, self._learned, pad_rows(inputs), memory, lengths)
+            after = carry_after(advance, pad_rows(inputs), memory, lengths)
         memory = map_tensors(lambda x: x[: len(trials.lengths)], after)
         return dataclasses.replace(self, memory=memory, previous=trials.last(spaces))
 
     @functools.cached_property
     def _learned(self) -> Parameters:
         """The network's parameters, without the statistics."""
-        return {name: self.parameters[name] for name, _ in self.agent.network.named_parameters()}
+        return self.agent.learned(self.parameters)

@@ -31,6 +31,7 @@ CONFIGS: dict[str, AgentConfig | None] = {
     "promp": PrompConfig(hidden=(32,), squash_mean=False),
     "rl2-gru": Rl2PpoConfig(hidden=33),
     "rl2-lstm": Rl2PpoConfig(hidden=32, cell="lstm"),
+    "rl2-heads": Rl2PpoConfig(hidden=32, head_layers=(9, 1), hypernetwork=True, critic="separate"),
     "ppo": PpoConfig(hidden=(32, 5)),
     "random": None,
 }
