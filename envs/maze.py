@@ -7,8 +7,7 @@ first one is for searching, the later ones for the shortest way (the task of Dua
 
     r = max(0.1, 1 − 0.9 t / T)        after t steps, T being the horizon
 
-Training and validation have mazes of 5 × 5 cells, the test also has larger ones; no layout is in two splits
-(`maze_layouts.py`).
+Training has mazes of 3 × 3 and 5 × 5 cells, the test of 5 × 5 and 7 × 7; no layout is in two splits (`maze_layouts.py`).
 """
 
 from typing import final
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl.envs.distribution import EnvDistribution
-from metarl.envs.maze_layouts import MAX_SIZE, LayoutOfSplit, PathLength, goal_of, maze_of
+from metarl.envs.maze_layouts import LAYOUTS, MAX_SIZE, LayoutOfSplit, PathLength, goal_of, maze_of
 from metarl.envs.pictures import Canvas
 from metarl.envs.seeded_tasks import MAX_SEED
 from metarl.envs.simulator import Outcome
@@ -32,7 +31,7 @@ ACTION_LIMIT = 1.0  # m along each axis in a step
 PARTS = 5  # of a step's motion: within a part the robot moves along x, then along y
 RADIUS = 0.125  # m along each axis that the robot keeps away from walls; its sums with whole numbers are exact
 SENSOR_RANGE = 3.0  # m
-TRAINING_SIZE, LARGER_SIZE = 5, 7  # cells along a side
+SIZES: dict[Split, tuple[int, ...]] = {"train": (3, 5), "validation": (5,), "test": (5, 7)}  # cells along a side
 SHORTEST, LONGEST = 2, 30  # cells from the start to the goal, one a step: half the horizon is left for searching
 SPLIT_SIZES = (100, 40, 200)  # tasks in the frozen lists
 
@@ -150,8 +149,12 @@ class MazeSimulator:
         """Holds nothing."""
 
 
+def _families(split: Split) -> tuple[Family, ...]:
+    """The tasks of a split, a family for each size of maze."""
+    return tuple(_family(split, size) for size in SIZES[split])
+
+
 def _family(split: Split, size: int) -> Family:
-    """The tasks of a split in mazes of a size."""
     cell = Choice(tuple(range(size)), "cell")
     parameters = {
         "seed": Uniform(0.0, float(MAX_SEED), 1.0, "seed"),
@@ -168,6 +171,7 @@ def maze_navigation() -> EnvDistribution:
         "body": "point",
         "cell": 1.0,
         "walls": "depth-first search",
+        "layouts": list(LAYOUTS),
         "start": "middle",
         "radius": RADIUS,
         "action_limit": ACTION_LIMIT,
@@ -179,9 +183,9 @@ def maze_navigation() -> EnvDistribution:
     }
     space = TaskSpace(
         ID,
-        train=(_family("train", TRAINING_SIZE),),
-        validation=(_family("validation", TRAINING_SIZE),),
-        test=(_family("test", TRAINING_SIZE), _family("test", LARGER_SIZE)),
+        train=_families("train"),
+        validation=_families("validation"),
+        test=_families("test"),
         split_sizes=SPLIT_SIZES,
     )
     return EnvDistribution(
