@@ -25,6 +25,7 @@ from metarl.envs.distribution import EnvDistribution
 from metarl.envs.dynamics import hopper_dynamics, humanoid_dynamics, walker_dynamics
 from metarl.envs.faults import cheetah_faults
 from metarl.envs.gymnasium_ids import check_gymnasium_id, register_in_gymnasium
+from metarl.envs.maze import maze_navigation
 from metarl.envs.metaworld import CUSTOM, IDS, PREFIX, metaworld
 from metarl.envs.point import point_navigation, point_navigation_sparse
 from metarl.envs.tabular_mdp import tabular_mdp
@@ -196,6 +197,7 @@ for _name, _make in {
     "cheetah-terrain": cheetah_terrain,
     "cheetah-velocity": cheetah_velocity,
     "cheetah-velocity-2": cheetah_velocity_2,
+    "maze-navigation": maze_navigation,
     "point-navigation": point_navigation,
     "point-navigation-sparse": point_navigation_sparse,
     "tabular-mdp": tabular_mdp,

@@ -13,8 +13,7 @@ from torch import Tensor
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.metaworld import metaworld_api
 from metarl.envs.metaworld.distribution import PREFIX, metaworld
-from metarl.learning.episodes import Episodes, Trials
-from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Metrics, State
+from metarl.learning.fixed import FixedPolicy
 from metarl.learning.random_streams import TaskRandom
 from metarl.tasks import Split, Task
 
@@ -48,37 +47,7 @@ def expert_actions(tasks: Sequence[Task]) -> ExpertActions:
     return ExpertActions(tuple(task.family for task in tasks))
 
 
-@final
-@dataclasses.dataclass(frozen=True)
-class ExpertAgent(Memoryless):
-    """The scripts of a list of tasks as an agent that never adapts, and as its own adapted policy."""
-
-    actions: ExpertActions
-
-    meta_batch = 1
-    progress_keys = ()
-    adaptation_name = "episode"
-    protocol = AdaptationProtocol(num_adaptations=0, episodes_per_adaptation=1)
-
-    def init(self, seed: int) -> State:
-        return State({}, {})
-
-    def start(self, state: State, num_tasks: int) -> "ExpertAgent":
-        return self
-
-    def act(
-        self, observations: Float[Tensor, "task episode observation"], carry: Carry, random: TaskRandom | None
-    ) -> tuple[Float[Tensor, "task episode 4"], Carry]:
-        return self.actions(observations, random), carry
-
-    def adapt(self, support: Episodes) -> "ExpertAgent":
-        return self
-
-    def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
-        raise ValueError("a scripted policy cannot be trained")
-
-
-def expert_reference(dist: EnvDistribution, split: Split, num_tasks: int | None) -> tuple[EnvDistribution, ExpertAgent]:
+def expert_reference(dist: EnvDistribution, split: Split, num_tasks: int | None) -> tuple[EnvDistribution, FixedPolicy]:
     """The reference policy `expert`: the scripts of a split's first tasks, where the goal is shown to them.
 
     Raises:
@@ -87,4 +56,4 @@ def expert_reference(dist: EnvDistribution, split: Split, num_tasks: int | None)
     if not dist.id.startswith(PREFIX):
         raise ValueError(f"there are scripted policies for Meta-World only, not for {dist.id}")
     shown = dist if SHOWN in dist.id else metaworld(dist.id + SHOWN)
-    return shown, ExpertAgent(expert_actions(shown.tasks(split)[:num_tasks]))
+    return shown, FixedPolicy(expert_actions(shown.tasks(split)[:num_tasks]))

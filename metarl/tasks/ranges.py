@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import final
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -103,5 +103,17 @@ class LinearInequality:
 
 Range = Uniform | Choice
 """Where one parameter is drawn from."""
-Constraint = MinDistance | MaxDistance | LinearInequality
-"""What a task's parameters must fulfil together; tasks that do not are drawn again."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What a task's parameters must fulfil together; tasks that do not are drawn again.
+
+    A frozen dataclass whose fields, scalars and tuples of JSON, say what is asked for: they are part of the spec.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def holds(self, task: Task) -> bool:
+        """Whether the task fulfils it."""
+        ...
