@@ -2,7 +2,7 @@
 
 >>> from metarl import agents
 >>> agents.list()
-('maml', 'ppo', 'rl2')
+('maml', 'ppo', 'rl2', 'sb3-ppo', 'sb3-sac')
 >>> agents.config_class("rl2")().episodes_per_trial
 2
 
@@ -19,6 +19,7 @@ import torch
 from metarl.agents.maml import MamlTrpo, MamlTrpoConfig
 from metarl.agents.ppo import Ppo, PpoConfig
 from metarl.agents.rl2 import Rl2Ppo, Rl2PpoConfig
+from metarl.agents.sb3 import Sb3PpoConfig, Sb3SacConfig
 from metarl.learning.protocols import Agent
 from metarl.learning.spaces import Spaces
 from metarl.registry import Registry
@@ -74,6 +75,8 @@ def list() -> tuple[str, ...]:
 register("maml", MamlTrpoConfig)
 register("rl2", Rl2PpoConfig)
 register("ppo", PpoConfig)
+register("sb3-ppo", Sb3PpoConfig)
+register("sb3-sac", Sb3SacConfig)
 
 __all__ = [
     "REGISTRY",
@@ -84,6 +87,8 @@ __all__ = [
     "PpoConfig",
     "Rl2Ppo",
     "Rl2PpoConfig",
+    "Sb3PpoConfig",
+    "Sb3SacConfig",
     "config_class",
     "list",
     "name_of",
