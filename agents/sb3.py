@@ -5,7 +5,7 @@ Stable-Baselines3's model, puts the state into it, hands it the trials, calls it
 (`sb3_learning.py`). So runs resume bit for bit, and checkpoints hold tensors, no pickle. Observations reach it flat,
 actions are in units of the action space (±1), as its documentation asks for; it standardises neither.
 
-On a distribution of one task or family, `--env cheetah-terrain@ice`, they are that task's specialists.
+On one family alone, `--env cheetah-terrain+only-ice`, they are that family's specialists.
 """
 
 import dataclasses
@@ -22,7 +22,10 @@ from metarl.learning.spaces import Spaces
 @final
 @dataclasses.dataclass(frozen=True)
 class Sb3PpoConfig:
-    """Stable-Baselines3's PPO, task-blind: a baseline that others know. Needs stable-baselines3."""
+    """Stable-Baselines3's PPO, task-blind: the baseline that others know.
+
+    Needs the package stable-baselines3.
+    """
 
     meta_batch: int = 16
     """Tasks an outer step, with one episode each: what `n_steps` × environments is there."""
@@ -70,7 +73,10 @@ class Sb3PpoConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class Sb3SacConfig:
-    """Stable-Baselines3's SAC, task-blind: off-policy, with a replay buffer. Needs stable-baselines3."""
+    """Stable-Baselines3's SAC, task-blind: off-policy, with a replay buffer.
+
+    Needs the package stable-baselines3.
+    """
 
     meta_batch: int = 4
     """Tasks an outer step, with one episode each (there: `train_freq`, in episodes)."""
