@@ -2,7 +2,7 @@
 
 >>> from metarl import agents
 >>> agents.list()
-('maml', 'ppo', 'promp', 'rl2')
+('maml', 'ppo', 'promp', 'rl2', 'sb3-ppo', 'sb3-sac')
 >>> agents.config_class("rl2")().episodes_per_trial
 2
 
@@ -20,6 +20,7 @@ from metarl.agents.maml import MamlTrpo, MamlTrpoConfig
 from metarl.agents.ppo import Ppo, PpoConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2Ppo, Rl2PpoConfig
+from metarl.agents.sb3 import Sb3PpoConfig, Sb3SacConfig
 from metarl.learning.protocols import Agent
 from metarl.learning.spaces import Spaces
 from metarl.registry import Registry
@@ -76,6 +77,8 @@ register("maml", MamlTrpoConfig)
 register("rl2", Rl2PpoConfig)
 register("ppo", PpoConfig)
 register("promp", PrompConfig)
+register("sb3-ppo", Sb3PpoConfig)
+register("sb3-sac", Sb3SacConfig)
 
 __all__ = [
     "REGISTRY",
@@ -88,6 +91,8 @@ __all__ = [
     "PrompConfig",
     "Rl2Ppo",
     "Rl2PpoConfig",
+    "Sb3PpoConfig",
+    "Sb3SacConfig",
     "config_class",
     "list",
     "name_of",

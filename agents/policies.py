@@ -36,14 +36,21 @@ def architecture(module: AnyModule) -> AnyModule:
     return module.to("meta")
 
 
+def affine(
+    x: Float[Tensor, "*batch in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"]
+) -> Float[Tensor, "*batch out"]:
+    """W x + b. With one output the product is summed row by row: BLAS's own depends on the number of rows."""
+    if len(weight) > 1:
+        return nn.functional.linear(x, weight, bias)
+    return (x * weight[0]).sum(-1, keepdim=True) + bias
+
+
 @final
 class Linear(nn.Linear):
-    """x ↦ W x + b. With one output the product is summed row by row: BLAS's own depends on the number of rows."""
+    """x ↦ W x + b, by `affine`."""
 
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        if self.out_features > 1:
-            return nn.functional.linear(input, self.weight, self.bias)
-        return (input * self.weight[0]).sum(-1, keepdim=True) + self.bias
+        return affine(input, self.weight, self.bias)
 
 
 def linear(width_in: int, width_out: int, initialise: Initialise) -> Linear:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast, final
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +15,9 @@ from metarl.envs.single import TaskEnv
 from metarl.envs.vector import CONTROL_PERIOD, TaskVectorEnv
 from metarl.learning.spaces import Spaces
 from metarl.tasks import SPLITS, Json, Score, Split, Task, TaskSpace, content_hash
+
+if TYPE_CHECKING:  # it is an optional dependency, and slow to import
+    from metarl.envs.sb3_env import Sb3Env
 
 
 @final
@@ -109,6 +112,34 @@ class EnvDistribution:
     def unlimited_vector_env(self, num_envs: int, threads: int = 1) -> TaskVectorEnv:
         """The same without a time limit."""
         return self._vector_env(num_envs, threads, None)
+
+    def sb3_env(
+        self, tasks: Split | Sequence[Task] = "train", num_envs: int = 8, seed: int = 0, threads: int = 1
+    ) -> "Sb3Env":
+        """The batched physics as a vector environment of Stable-Baselines3, which must be installed.
+
+        Args:
+            tasks: a split, of which every episode of every sub-environment gets a task drawn anew; or the tasks
+                themselves, which the sub-environments play in turn and keep.
+            num_envs: how many sub-environments.
+            seed: of the tasks and the resets; sub-environment i depends on `seed + i` alone.
+            threads: threads or processes that step them; no result depends on it.
+
+        Raises:
+            ValueError: more tasks than sub-environments to play them, or spaces that Stable-Baselines3 does not take.
+        """
+        from metarl.envs.sb3_env import Sb3Env
+
+        if isinstance(tasks, str):
+            split = tasks
+            self.tasks(split)  # rejects an unknown one
+            venv = self.vector_env(num_envs, threads)
+            return Sb3Env(venv, lambda rng: self.sample(split, 1, rng)[0], seed, self.renders)
+        if not 1 <= len(tasks) <= num_envs:
+            raise ValueError(f"{num_envs} sub-environments can keep 1 to {num_envs} tasks, got {len(tasks)}")
+        venv = self.vector_env(num_envs, threads)
+        venv.set_tasks(tuple(itertools.islice(itertools.cycle(tasks), num_envs)))
+        return Sb3Env(venv, None, seed, self.renders)
 
     def _vector_env(self, num_envs: int, threads: int, horizon: int | None) -> TaskVectorEnv:
         for name, count in (("num_envs", num_envs), ("threads", threads)):

@@ -84,7 +84,7 @@ class TaskVectorEnv(VectorEnv[Observations, ndarray, ndarray]):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The task that each sub-environment has from its next reset on."""
-        return self._tasks
+        return tuple(self._tasks)
 
     @property
     def horizon(self) -> int | None:
@@ -95,16 +95,14 @@ class TaskVectorEnv(VectorEnv[Observations, ndarray, ndarray]):
         """Assigns one task to each sub-environment; each takes it up at its next reset."""
         if len(tasks) != self.num_envs:
             raise ValueError(f"set_tasks needs {self.num_envs} tasks, one for each sub-environment, got {len(tasks)}")
-        distinct = set(tasks)
-        foreign = sorted({task.family for task in distinct} - self._families.keys())
-        if foreign:
-            known = ", ".join(sorted(self._families))
-            raise ValueError(f"tasks of unknown families {', '.join(foreign)}; this distribution has {known}")
-        for task in distinct:
-            given, wanted = [name for name, _ in task.parameters], sorted(self._families[task.family])
-            if given != wanted:
-                raise ValueError(f"a task of family {task.family!r} has the parameters {wanted}, got {given}")
-        self._tasks = tuple(tasks)
+        for task in set(tasks):
+            self._check_task(task)
+        self._tasks = list(tasks)
+
+    def set_task(self, index: int, task: Task) -> None:
+        """Assigns a task to one sub-environment, which takes it up at its next reset."""
+        self._check_task(task)
+        self._tasks[index] = task
 
     def reset(self, *, seed: Seeds = None, options: Mapping[str, ndarray] | None = None) -> tuple[Observations, Infos]:
         """Starts new episodes, in all sub-environments or in those of `options["reset_mask"]`.
@@ -182,6 +180,15 @@ class TaskVectorEnv(VectorEnv[Observations, ndarray, ndarray]):
 
     def close_extras(self, **_: object) -> None:
         self._simulator.close()
+
+    def _check_task(self, task: Task) -> None:
+        """Raises ValueError for a task that is none of this distribution's."""
+        if task.family not in self._families:
+            known = ", ".join(sorted(self._families))
+            raise ValueError(f"tasks of unknown families {task.family}; this distribution has {known}")
+        given, wanted = [name for name, _ in task.parameters], sorted(self._families[task.family])
+        if given != wanted:
+            raise ValueError(f"a task of family {task.family!r} has the parameters {wanted}, got {given}")
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metarl import agents
-from metarl.agents import MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig
+from metarl.agents import MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig, Sb3PpoConfig, Sb3SacConfig
 from metarl.registry import Registry
 from metarl.testing.agents import check_agent
 from tests.agents.toys import Toy, box
@@ -41,8 +41,15 @@ def mine(tmp_path: Path) -> str:
 
 
 def test_the_built_in_agents_are_known_by_name() -> None:
-    assert agents.list() == ("maml", "ppo", "promp", "rl2")
-    kinds = {"maml": MamlTrpoConfig, "rl2": Rl2PpoConfig, "ppo": PpoConfig, "promp": PrompConfig}
+    kinds = {
+        "maml": MamlTrpoConfig,
+        "ppo": PpoConfig,
+        "promp": PrompConfig,
+        "rl2": Rl2PpoConfig,
+        "sb3-ppo": Sb3PpoConfig,
+        "sb3-sac": Sb3SacConfig,
+    }
+    assert agents.list() == tuple(kinds)
     for name, kind in kinds.items():
         assert agents.config_class(name) is kind
         assert agents.name_of(kind()) == name
