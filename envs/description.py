@@ -78,6 +78,16 @@ def describe(dist: EnvDistribution) -> Description:
     )
 
 
+def table_rows(description: Description) -> list[list[str]]:
+    """The families of tasks as a table, its header first: a row for each family of each split."""
+    rows = [["family", "split", "tasks in the list", "what varies"]]
+    for split, part in description.splits.items():
+        for name, parameters in part.families.items():
+            varies = "; ".join(f"{parameter} {values}" for parameter, values in parameters.items())
+            rows.append([name, split, str(part.num_tasks), varies])
+    return rows
+
+
 def _parameters(family: Family) -> dict[str, str]:
     words: dict[str, str] = {}
     for name, source in family.parameters.items():

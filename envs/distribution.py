@@ -13,6 +13,7 @@ from metarl.envs.gymnasium_ids import gymnasium_id
 from metarl.envs.simulator import Simulator
 from metarl.envs.single import TaskEnv
 from metarl.envs.vector import CONTROL_PERIOD, TaskVectorEnv
+from metarl.evaluation.html import table_html
 from metarl.learning.spaces import Spaces
 from metarl.tasks import SPLITS, Json, Score, Split, Task, TaskSpace, content_hash
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # it is an optional dependency, and slow to import
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class EnvDistribution:
     """Tasks in three splits, and environments that play them."""
 
@@ -55,6 +56,18 @@ class EnvDistribution:
             raise ValueError(
                 f"{self.id}: control_period must be a positive number of seconds, got {self.control_period}"
             )
+
+    def __repr__(self) -> str:
+        """One line; `metarl.envs.describe` says more."""
+        kind = "held out" if self.held_out else "nothing held out"
+        return f"<EnvDistribution {self.id}: {self.body}, horizon {self.horizon}, score {self.score}, {kind}>"
+
+    def _repr_html_(self) -> str:
+        """The families of tasks as a table, in notebooks."""
+        from metarl.envs.description import describe, table_rows  # it describes distributions
+
+        header, *rows = table_rows(describe(self))
+        return table_html(f"{self!r}"[1:-1], header, rows)
 
     @property
     def id(self) -> str:

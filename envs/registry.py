@@ -34,6 +34,7 @@ from metarl.envs.variants import split_variant, variant
 from metarl.registry import Registry, canonical
 
 MakeDistribution = Callable[[], EnvDistribution]
+_ALIKE = (f"{PREFIX}ml1-",)  # parts of families whose ids are too many for a list
 _LONGEST_LIST = 20  # ids of a family that a message names one by one
 
 
@@ -112,6 +113,16 @@ def register_family(
 def ids() -> tuple[str, ...]:
     """The ids of all distributions, but for those that can be made up (`metaworld-custom:TRAIN/TEST`)."""
     return tuple(sorted({*_NAMES, *(id for family in _FAMILIES.values() for id in family.ids)}))
+
+
+def family_of(id: str) -> str:
+    """What an id has in common with the others of its family, for lists that name a family once; empty for its own.
+
+    >>> family_of("metaworld-ml1-reach-v3"), family_of("metaworld-ml10"), family_of("cheetah-terrain")
+    ('metaworld-ml1-', '', '')
+    """
+    prefix = next((prefix for prefix in (*_ALIKE, *_FAMILIES) if id.startswith(prefix)), "")
+    return "" if prefix == PREFIX else prefix
 
 
 def make(id: str) -> EnvDistribution:

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metarl.evaluation.evaluate import evaluate
+    from metarl.runs.curves import learning_curves
     from metarl.runs.trained import load
 
 __version__: str
 
-__all__ = ["__version__", "evaluate", "load"]
+__all__ = ["__version__", "evaluate", "learning_curves", "load"]
 
-_HOMES = {"evaluate": "metarl.evaluation.evaluate", "load": "metarl.runs.trained"}
+_HOMES = {
+    "evaluate": "metarl.evaluation.evaluate",
+    "learning_curves": "metarl.runs.curves",
+    "load": "metarl.runs.trained",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -149,6 +149,7 @@ def test_the_wheel_holds_every_source_once_and_nothing_else(tmp_path: Path) -> N
     assert len(names) == len(set(names))
     code = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     data = {f"metarl/envs/{path.name}" for path in (ROOT / "envs").glob("*.xml")}
+    data |= {"metarl/commands/catalogue.json"}
     assert code == {name for _, name in sources()} | data | {"metarl/py.typed"}
 
 

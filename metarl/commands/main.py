@@ -14,6 +14,9 @@ PROGRAMS = {
     "record_video": "a video of an agent before and after adaptation",
     "fewshot": "train and evaluate a few-shot learner",
     "benchmark": "speed ratios against peers, in one run",
+    "list": "task distributions, agents, learners, data sets",
+    "describe": "one of those: what varies, splits, options",
+    "doctor": "what works on this machine, and what to do",
     "publish": "put a trained agent into the zoo, with its card",
 }
 """The programs by name, and what each does."""

@@ -1,10 +1,9 @@
 """What the options that several programs share mean, and how they are made into things."""
 
-import contextlib
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,23 +11,25 @@ import torch
 import tyro
 
 from metarl import checks, envs
+from metarl.commands.parsing import first_line, parse, usage
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.registry import Registry, canonical
 
-Options = TypeVar("Options")
+__all__ = [
+    "MOST_THREADS",
+    "ComputeOptions",
+    "RunOptions",
+    "available_cores",
+    "distribution",
+    "first_line",
+    "learner_id",
+    "parse",
+    "subcommands",
+    "usage",
+]
+
 Config = TypeVar("Config")
-
-
-def parse(options: Callable[..., Options], arguments: Sequence[str], name: str, about: str | None) -> Options:
-    """A program's options from its arguments; wrong ones end the process with one message and exit status 2."""
-    return tyro.cli(
-        options,
-        prog=name,
-        description=about,
-        args=list(arguments),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.CascadeSubcommandArgs),
-    )
 
 
 def subcommands(registry: Registry[type[Config]], arguments: Sequence[str]) -> object:
@@ -60,12 +61,7 @@ def learner_id(registry: Registry[type[Config]], config: Config, arguments: Sequ
     return canonical(next(argument for argument in arguments if argument in registry or ":" in argument))
 
 
-def first_line(thing: object) -> str:
-    """The first line of a docstring."""
-    return (thing.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
-
-
-def _cores() -> int:
+def available_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -77,7 +73,7 @@ MOST_THREADS = 1024
 class ComputeOptions:
     """What a program runs on."""
 
-    threads: int = dataclasses.field(default_factory=_cores)
+    threads: int = dataclasses.field(default_factory=available_cores)
     """Threads that step the simulators (no result depends on them), or, where there are none, of linear algebra."""
     device: str = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1."""
@@ -114,15 +110,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         checks.seed(self.seed)
-
-
-@contextlib.contextmanager
-def usage() -> Iterator[None]:
-    """Makes the `ValueError` of a wrong option the user's error: one line, exit status 2."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def distribution(id: str) -> EnvDistribution:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -111,5 +112,9 @@ def find_task(run: TrainedAgent, split: Split, name: str | None) -> Task:
     for task in tasks:
         if name in (None, task.id, task.family):
             return task
-    families = ", ".join(dict.fromkeys(task.family for task in tasks))
-    raise UsageError(f"no {split} task {name!r} in {run.dist.id}: name a family ({families}) or a task's id")
+    families = list(dict.fromkeys(task.family for task in tasks))
+    near = difflib.get_close_matches(str(name), [*families, *(task.id for task in tasks)], n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UsageError(
+        f"no {split} task {name!r} in {run.dist.id}: name a family ({', '.join(families)}) or a task's id{hint}"
+    )

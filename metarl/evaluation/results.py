@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, cast, final
+from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import msgspec
 import numpy as np
@@ -14,6 +14,11 @@ from metarl.evaluation.judge import Actions
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate, Resampling, Statistic
 from metarl.tasks import Json, Split, Task
+
+if TYPE_CHECKING:
+    import pandas
+
+    from metarl.evaluation.charts import Chart
 
 FORMAT = 3
 FOREIGN = "foreign_"
@@ -168,6 +173,43 @@ class Evaluation:
             f"{self.config.split}: {self.config.score} {first.value:.3g} before, {last.value:.3g} after adaptation>"
         )
 
+    def _repr_html_(self) -> str:
+        """The headline as a table, in notebooks."""
+        from metarl.evaluation.table import html_table  # it reads evaluations
+
+        return html_table(self)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The scores as a data frame, a row for each seed, trial, point and task; see `metarl.evaluation.frames`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from metarl.evaluation import frames
+
+        return frames.to_frame(frames.columns(self))
+
+    def to_csv(self) -> str:
+        """The same rows as comma-separated text, without pandas."""
+        from metarl.evaluation import frames
+
+        return frames.to_csv(frames.columns(self))
+
+    def plot(self) -> "Chart":
+        """The adaptation curves, of all tasks and of each family, with intervals; a notebook shows the chart.
+
+        Its `figure` is matplotlib's; `save(path)` writes it as .svg, .png or .pdf.
+        """
+        from metarl.evaluation.charts import adaptation_chart
+
+        return adaptation_chart({self.label: self})
+
+    @property
+    def label(self) -> str:
+        """What it is of, in a few words: `rl2 (ice)`, `maml (3 seeds)`."""
+        learner, count = self.sources[0].learner, len(self.sources)
+        return f"{learner} ({self.sources[0].run if count == 1 else f'{count} seeds'})"
+
     @property
     def scores(self) -> Float[np.ndarray, "seed trial point task"]:
         """The metric that learners are judged by."""
@@ -205,6 +247,19 @@ class Evaluation:
             ValueError: it was not measured.
         """
         return dataclasses.replace(self, config=dataclasses.replace(self.config, score=metric), yardsticks={})
+
+    @property
+    def references(self) -> dict[str, "Evaluation"]:
+        """What was measured in the score's place on the same tasks, by name: metrics called `<name>_<score>`.
+
+        `foreign` is the swap control. Whatever else an evaluation holds under such a name is there too.
+        """
+        ending = f"_{self.config.score}"
+        return {
+            name.removesuffix(ending).replace("_", " "): self.judged_by(name)
+            for name in self.metrics
+            if name.endswith(ending)
+        }
 
     @property
     def resampled(self) -> str:

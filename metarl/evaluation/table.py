@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from metarl.evaluation.html import table_html
 from metarl.evaluation.results import (
     BLIND,
     COUNTS,
@@ -50,6 +51,15 @@ def table(evaluation: Evaluation) -> str:
     if beside := _beside(evaluation):
         lines += [*_aligned(beside), ""]
     return "\n".join([*lines, *_footer(evaluation)])
+
+
+def html_table(evaluation: Evaluation) -> str:
+    """The headline as HTML: before, after and gain with their intervals."""
+    places = _decimals(max(abs(point.mean.value) for point in evaluation.curve()))
+    header, *rows = _headline(evaluation, f".{places}f")
+    config = evaluation.config
+    caption = f"{evaluation.label} on {config.distribution}, {_label(config)}: {config.score}, 95 % intervals"
+    return table_html(caption, header, rows)
 
 
 def _headline(evaluation: Evaluation, number: str) -> list[list[str]]:

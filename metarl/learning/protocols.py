@@ -32,7 +32,7 @@ Adapted_co = TypeVar("Adapted_co", covariant=True)
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class State:
     """What a learner has learned so far."""
 
@@ -41,6 +41,11 @@ class State:
     """The optimiser's tensors by name; empty for an optimiser without state."""
     store: Store = EMPTY_STORE
     """Large data that only grows, such as a replay buffer; a checkpoint appends what is new."""
+
+    def __repr__(self) -> str:
+        """One line, without the numbers."""
+        count = sum(value.numel() for value in self.parameters.values())
+        return f"<State of {count:,} parameters in {len(self.parameters)} tensors, on {self.device}>"
 
     def to(self, device: torch.device | str) -> "State":
         """The same on another device; the store stays in the computer's memory."""

@@ -9,6 +9,7 @@ could in the last bit: a change of them is allowed, said in one line, and writte
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import fcntl
 import json
@@ -212,7 +213,9 @@ def read(folder: Path) -> Run:
     try:
         os.lstat(folder / _CONFIG)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{folder} is not a run: it has no {_CONFIG}; train one with --run {folder}") from None
+        raise UsageError(
+            f"{folder} is not a run: it has no {_CONFIG}; {_hint(folder)}train one with --run {folder}"
+        ) from None
     except OSError as error:
         raise UsageError(f"{folder} cannot be opened ({error.strerror})") from error
     try:
@@ -224,6 +227,17 @@ def read(folder: Path) -> Run:
         if (file := _file_of(id)) is not None and file.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{folder / _CONFIG} names code inside the run's own folder: {id}; put the file elsewhere")
     return Run(folder, Config(content.experiment, content.steps, content.environments))
+
+
+def _hint(folder: Path) -> str:
+    """The runs in a folder, or beside it, that may have been meant."""
+    for place, about in ((folder, "it holds runs, did you mean"), (folder.parent, "did you mean")):
+        with contextlib.suppress(OSError):
+            runs = sorted(name for name in os.listdir(place) if begun(place / name))
+            near = runs[:3] if place == folder else difflib.get_close_matches(folder.name, runs, n=3)
+            if near:
+                return f"{about} {' or '.join(str(place / name) for name in near)}? Or "
+    return ""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`metarl.load`: the trained learner of a run's folder, of whichever kind."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -8,6 +9,7 @@ from metarl import agents, envs
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate
+from metarl.evaluation.html import table_html
 from metarl.evaluation.results import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.fewshot import encoders
@@ -53,6 +55,10 @@ class TrainedAgent:
         """One line, without the parameters."""
         return f"<{_described(self.ref, self.run)} on {self.dist.id}, {self.env_steps:,} environment steps>"
 
+    def _repr_html_(self) -> str:
+        """What it is, as a table, in notebooks."""
+        return _html(self.ref, self.run, {"environment steps": f"{self.env_steps:,}", "parameters": repr(self.state)})
+
     @property
     def candidate(self) -> Candidate[Agent]:
         """What an evaluation asks for."""
@@ -91,6 +97,10 @@ class TrainedFewShot:
     def __repr__(self) -> str:
         """One line, without the parameters."""
         return f"<{_described(self.ref, self.run)} on {self.data.data}: {self.trained!r}>"
+
+    def _repr_html_(self) -> str:
+        """What it is, as a table, in notebooks."""
+        return _html(self.ref, self.run, {"learner": repr(self.trained)})
 
     @property
     def candidate(self) -> Candidate[FewShotLearner]:
@@ -206,6 +216,16 @@ def _need_kind(run: Run, kind: run_folder.Kind) -> Run:
     if found != kind:
         raise UsageError(f"{run.folder} is a run of kind {found}, not {kind}")
     return run
+
+
+def _html(ref: CheckpointRef, run: Run, more: Mapping[str, str]) -> str:
+    experiment = run.config.experiment
+    about = {
+        "trained on": f"{experiment.distribution} ({experiment.distribution_hash})",
+        "seed": str(experiment.seed),
+        "checkpoint": f"{ref.checkpoint}, outer step {ref.step} of {run.config.steps}",
+    }
+    return table_html(f"{ref.learner} of {run.folder}", ["", ""], [list(row) for row in (about | dict(more)).items()])
 
 
 def _described(ref: CheckpointRef, run: Run) -> str:

@@ -72,7 +72,7 @@ class TaskDistribution(Protocol):
 
 
 @final
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TaskSpace:
     """Which tasks there are, in three splits that share none (unless `held_out` is false).
 
@@ -93,6 +93,11 @@ class TaskSpace:
     list_seed_id: str | None = None
     """Seeds the frozen lists in place of the id: variants of a distribution (another reward, another observation)
     that share it and their families have the same tasks."""
+
+    def __repr__(self) -> str:
+        """One line: the families of each split."""
+        splits = (f"{split} {', '.join(family.name for family in self.families(split))}" for split in SPLITS)
+        return f"<TaskSpace {self.id}: {'; '.join(splits)}>"
 
     def families(self, split: Split) -> tuple[Family, ...]:
         table = {"train": self.train, "validation": self.validation, "test": self.test}

@@ -1,0 +1,5 @@
+"""Describes one thing that there is; --help explains the options."""
+
+from metarl.commands.main import script
+
+script("describe")
