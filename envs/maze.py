@@ -7,7 +7,8 @@ first one is for searching, the later ones for the shortest way (the task of Dua
 
     r = max(0.1, 1 − 0.9 t / T)        after t steps, T being the horizon
 
-Training has mazes of 3 × 3 and 5 × 5 cells, the test of 5 × 5 and 7 × 7; no layout is in two splits (`maze_layouts.py`).
+Training has mazes of 3 × 3 and 5 × 5 cells, the test of 5 × 5 and 7 × 7; no layout is in two splits
+(`maze_layouts.py`).
 """
 
 from typing import final
