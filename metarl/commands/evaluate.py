@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from metarl.commands.options import ComputeOptions, distribution, parse, usage
+from metarl.envs.variants import split_variant
 from metarl.errors import UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
 from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
@@ -149,10 +150,15 @@ def evaluate_runs(options: EvaluateOptions) -> None:
 
 
 def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions) -> Evaluation:
-    """The evaluation with what other policies reach on its tasks; a line for each that is missing."""
+    """The evaluation with what other policies reach on its tasks; a line for each that is missing.
+
+    A variant of a distribution has its test list, and so its yardsticks.
+    """
+    base, _ = split_variant(run.run.config.experiment.distribution)
+    dist = distribution(base)
     runs = [load(folder, device=options.compute.device) for folder in options.beside]
-    known = YardstickRuns.of(run.dist, [*in_zoo(run.dist, options.compute.device), *map(_agent, runs)])
-    with _told(f"yardsticks of {run.dist.id}") as on_progress:
+    known = YardstickRuns.of(dist, [*in_zoo(dist, options.compute.device), *map(_agent, runs)])
+    with _told(f"yardsticks of {dist.id}") as on_progress:
         measured = known.measure(evaluation, options.compute.threads, on_progress)
     for line in known.missing():
         warn(line)

@@ -337,6 +337,17 @@ class Evaluation:
         scores = self._rows(self.scores)[:, point]
         return self._combined([scores, blind, informed], lambda means: (means[0] - means[1]) / (means[2] - means[1]))
 
+    def need(self) -> Estimate | None:
+        """(informed − blind) / (informed − random): the share of what can be learned that needs knowing the task.
+
+        None where one of the yardsticks is missing.
+        """
+        levels = [self._known(name) for name in (INFORMED, BLIND, RANDOM)]
+        known = [level for level in levels if level is not None]
+        if len(known) < len(levels):
+            return None
+        return self._combined(known, lambda means: (means[0] - means[1]) / (means[0] - means[2]))
+
     def room(self) -> Estimate | None:
         """informed − blind: how much there is to win by knowing the task; None where one of them is missing."""
         blind, informed = self._known(BLIND), self._known(INFORMED)

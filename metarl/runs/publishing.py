@@ -1,4 +1,4 @@
-"""Putting a trained agent into the zoo: its folder with the last checkpoint, and a card that says what it is."""
+"""Putting a trained agent into the zoo: config, last checkpoint, evaluation, and a card for people."""
 
 import dataclasses
 import shutil
@@ -9,7 +9,7 @@ from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.runs import zoo
-from metarl.runs.files import write_atomically
+from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.trained import TrainedAgent
 
 _PARTS = ("params.safetensors", "optimizer.safetensors", "state.json")
@@ -43,8 +43,9 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
     for part in _PARTS:
         shutil.copyfile(checkpoint / part, folder / "checkpoints" / checkpoint.name / part)
     named = dataclasses.replace(run.ref, run=f"{zoo.PREFIX}{name}")
-    content = card(run, name, dataclasses.replace(evaluation, sources=(named,)))
-    write_atomically(folder / "card.md", content.encode())
+    evaluation = dataclasses.replace(evaluation, sources=(named,))
+    write_atomically(folder / "card.md", card(run, name, evaluation).encode())
+    write_atomically(folder / zoo.EVALUATION, encode_json(evaluation.to_json()))
     return folder
 
 

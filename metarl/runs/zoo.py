@@ -1,17 +1,25 @@
 """The zoo: trained agents that come with the package, by names such as `zoo:cheetah-terrain/maml`.
 
-An entry is the folder of a run with its last checkpoint, and a card: `zoo/<distribution>/<agent>/card.md`.
+An entry is the folder of a run with its last checkpoint, its evaluation on the test tasks, and a card for people:
+
+    zoo/<distribution>/<agent>/config.json  checkpoints/<step>/  evaluation.json  card.md
+
+`metarl.runs.publishing` makes them.
 """
 
 import difflib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import metarl
 from metarl.errors import UsageError
+from metarl.evaluation.results import INFORMED, Evaluation
+from metarl.maths.statistics import Estimate
 
 PREFIX = "zoo:"
 FOLDER = Path(metarl.__file__).parent / "zoo"
+EVALUATION = "evaluation.json"
 
 
 def names() -> tuple[str, ...]:
@@ -22,6 +30,21 @@ def names() -> tuple[str, ...]:
 def of_distribution(id: str) -> tuple[Path, ...]:
     """The folders of all agents trained on a distribution or a variant of it."""
     return tuple(sorted(folder for folder in _entries() if folder.parent.name == id))
+
+
+def evaluation(name: str) -> Evaluation:
+    """What an entry reached on the test tasks when it was published."""
+    return Evaluation.from_json(json.loads((FOLDER / name / EVALUATION).read_bytes()))
+
+
+def need(id: str) -> Estimate | None:
+    """How much a distribution asks for adaptation, as measured with its informed entry; None where there is none.
+
+    (informed − blind) / (informed − random) on the test tasks: the share of what can be learned there that only those
+    reach who know the task. 0: a policy that never adapts does as well as one that is told.
+    """
+    entry = f"{id}/{INFORMED}"
+    return evaluation(entry).need() if entry in names() else None
 
 
 def contains(folder: Path) -> bool:

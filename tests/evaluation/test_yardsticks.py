@@ -79,6 +79,14 @@ def test_nothing_is_normalised_where_knowing_the_task_brings_nothing() -> None:
     assert evaluation(BLIND[0], blind=BLIND).normalised() is None
 
 
+def test_a_distribution_needs_what_only_those_reach_who_know_the_task() -> None:
+    need = evaluation(INFORMED[0], blind=BLIND, informed=INFORMED, random=2 * BLIND - INFORMED).need()
+    assert need is not None
+    assert need.value == pytest.approx(0.5)
+    assert need.low <= 0.5 <= need.high
+    assert evaluation(INFORMED[0], blind=BLIND, informed=INFORMED).need() is None
+
+
 def test_a_specialist_speaks_of_its_own_family_alone() -> None:
     scores = np.where([[task.family == "ice" for task in TASKS]], 50.0, np.nan)
     found = evaluation(BLIND[0], specialist=scores)

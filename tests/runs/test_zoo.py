@@ -64,7 +64,12 @@ def test_what_is_published_is_found_by_its_name(
     assert "40 tasks" in card and str(run.run.folder.parent) not in card
     assert call("evaluate", "zoo:point-navigation/blind", "--num-tasks", "3", "--threads", "1") == 0
     assert "above blind" in capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {"card.md", "config.json", "checkpoints"}  # nothing is written
+    assert {path.name for path in folder.iterdir()} == {
+        "card.md",
+        "config.json",
+        "checkpoints",
+        "evaluation.json",
+    }  # nothing is written
     assert call("record_video", "zoo:point-navigation/blind") == 2
     assert "the zoo is only read" in capsys.readouterr().err
 
