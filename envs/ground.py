@@ -30,7 +30,7 @@ CACHE_BYTES = 128 << 20  # of compiled grounds in a process
 SOFT_IMPEDANCE = (0.0, 0.8)  # of a contact at the surface, and as deep as `depth`: the floor of HalfCheetah-v5
 
 # Height field: as far as a robot gets in an episode of 10 s, forwards and backwards.
-FIELD_START, FIELD_END = -20.0, 160.0  # m
+FIELD_START, FIELD_END = -90.0, 90.0  # m
 FIELD_HALF_WIDTH = 12.0  # m, across the direction of running
 FIELD_SPACING = 0.1  # m between heights along the direction of running
 # Heights across; odd, so that one row lies under the robot. Half as many draw the shorter waves as saws.
@@ -67,8 +67,11 @@ MODELS: ModelCache[tuple[str, Task, Integration]] = ModelCache(CACHE_BYTES)
 
 
 def ground_parameters(body: Body, task: Task) -> dict[str, float]:
-    """A ground's parameters: the task's, and for friction, softness, damping and slope, those of the body's floor."""
-    given = {name: task.number(name) for name, _ in task.parameters}
+    """A ground's parameters: the task's, and for friction, softness, damping and slope, those of the body's floor.
+
+    What else a task says is not about the ground.
+    """
+    given = {name: task.number(name) for name, _ in task.parameters if name in PARAMETERS}
     for name, value in given.items():
         if not PARAMETERS[name].low <= value <= PARAMETERS[name].high:
             limits = f"{PARAMETERS[name].low:g} to {PARAMETERS[name].high:g}"

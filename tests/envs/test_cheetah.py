@@ -22,7 +22,7 @@ from metarl.tasks import Task
 TASKS = {
     "cheetah-direction": Task.of("direction", direction=1.0),
     "cheetah-velocity": Task.of("velocity", velocity=1.5),
-    "cheetah-terrain": Task.of("flat", friction=0.4),
+    "cheetah-terrain": Task.of("flat", direction=1.0, friction=0.4),
 }
 
 

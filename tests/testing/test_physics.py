@@ -43,7 +43,7 @@ from tests.envs.test_terrain import gait
 FOLDER = Path(__file__).parent / "exploiters"
 EULER, RK4 = (MlpPolicy.load(FOLDER / f"cheetah-{name}.safetensors") for name in ("euler", "rk4"))
 EXPLOITERS = {"trained against Euler": EULER, "trained against RK4": RK4}
-FLAT, ICE = Task.of("flat", friction=0.4), Task.of("ice", friction=0.04)
+FLAT, ICE = Task.of("flat", direction=1.0, friction=0.4), Task.of("ice", direction=1.0, friction=0.04)
 ANYTHING = PhysicsBounds(friction=1e9, energy=1e9)
 COMPARABLE = {"cheetah-direction", "cheetah-faults", "cheetah-velocity", "cheetah-velocity-2"}
 """Bit-equal to Gymnasium's body, its integrator's faults included: their docstring says so."""
@@ -76,7 +76,7 @@ def test_every_law_that_is_broken_is_named() -> None:
     with pytest.raises(PhysicsError) as caught:
         check_physics(cheetah_terrain(HALF_CHEETAH.integration), EXPLOITERS, tasks=[ICE])
     for words in (
-        "on frictionless level ground trained against Euler on ice(friction=0.04) gains",
+        "on frictionless level ground trained against Euler on ice(direction=1, friction=0.04) gains",
         "the horizontal impulse exceeds friction's bound μ ∫N dt",
         "energy grows by",
         "try another integrator or a smaller time step",
@@ -204,7 +204,11 @@ def test_nothing_pays_on_frictionless_ground_but_cheating() -> None:
     gains = []
     for dist in (cheetah_terrain(HALF_CHEETAH.integration), cheetah_terrain()):
         venv, rng, horizon = frictionless(dist).vector_env(3), np.random.default_rng(0), dist.horizon
-        tasks = [FLAT, Task.of("slope-up", slope=8.0), Task.of("rough", amplitude=0.2, seed=1.0, wavelength=1.5)]
+        tasks = [
+            FLAT,
+            Task.of("slope-up", direction=1.0, slope=8.0),
+            Task.of("rough", direction=1.0, amplitude=0.2, seed=1.0, wavelength=1.5),
+        ]
         venv.set_tasks(tasks)
         observations, _ = venv.reset(seed=0)
         total = np.zeros(3)
@@ -222,7 +226,7 @@ def test_the_reward_is_the_way_beyond_the_first_velocity() -> None:
     """Σ r Δt = x(T) − x(0) − v(0) T, on a slope along the slope."""
     venv = frictionless(cheetah_terrain()).vector_env(1)
     simulator = cheetah_terrain().make_simulator(1, 1)
-    task = Task.of("slope-up", slope=8.0)
+    task = Task.of("slope-up", direction=1.0, slope=8.0)
     venv.set_tasks([task])
     venv.reset(seed=3)
     total = sum(float(venv.step(np.zeros((1, 6)))[1][0]) for _ in range(20))
