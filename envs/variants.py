@@ -1,7 +1,8 @@
 """Variants of a distribution that say how much adapting to it could bring: `cheetah-terrain+informed`, `+only-ice`.
 
-    ID+informed        the agent is told the task; trained on all families, the test's too: the ceiling of knowing
-    ID+only-FAMILY     trained on one family, of whatever split: a specialist
+    ID+informed                 told the task, trained on all families, the test's too: the ceiling of knowing
+    ID+only-FAMILY              trained on one family, of whatever split: a specialist
+    ID+informed+only-FAMILY     a specialist that is told the task
 
 Their test lists are the distribution's own, so that scores on them can be held against each other, task by task.
 """
@@ -38,6 +39,16 @@ def split_variant(id: str) -> tuple[str, str]:
         return id.removesuffix(INFORMED), INFORMED
     base, found, family = id.rpartition(ONLY)
     return (base, f"{ONLY}{family}") if found else (id, "")
+
+
+def base_id(id: str) -> str:
+    """An id without any variants.
+
+    >>> base_id("cheetah-terrain+informed+only-ice")
+    'cheetah-terrain'
+    """
+    base, found = split_variant(id)
+    return base_id(base) if found else base
 
 
 def variant(dist: EnvDistribution, name: str) -> EnvDistribution:

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from metarl.commands.options import ComputeOptions, distribution, parse, usage
-from metarl.envs.variants import split_variant
+from metarl.envs.variants import base_id
 from metarl.errors import UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
 from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
@@ -154,8 +154,7 @@ def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options:
 
     A variant of a distribution has its test list, and so its yardsticks.
     """
-    base, _ = split_variant(run.run.config.experiment.distribution)
-    dist = distribution(base)
+    dist = distribution(base_id(run.run.config.experiment.distribution))
     runs = [load(folder, device=options.compute.device) for folder in options.beside]
     known = YardstickRuns.of(dist, [*in_zoo(dist, options.compute.device), *map(_agent, runs)])
     with _told(f"yardsticks of {dist.id}") as on_progress:

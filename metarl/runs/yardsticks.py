@@ -117,13 +117,15 @@ def _name_of(dist: EnvDistribution, run: TrainedAgent) -> str:
             return BLIND
         if _has(dist, INFORMED_VARIANT) and experiment.distribution_hash == variant(dist, INFORMED_VARIANT).hash:
             return INFORMED
-        for family in dist.families:
-            if _has(dist, ONLY + family) and experiment.distribution_hash == variant(dist, ONLY + family).hash:
-                return SPECIALIST
+        told = (variant(dist, INFORMED_VARIANT),) if _has(dist, INFORMED_VARIANT) else ()
+        for base in (dist, *told):
+            for family in dist.families:
+                if _has(base, ONLY + family) and experiment.distribution_hash == variant(base, ONLY + family).hash:
+                    return SPECIALIST
     raise UsageError(
         f"{run.run.folder} is no yardstick of {dist.id} ({dist.hash}): it is {experiment.learner} on "
         f"{experiment.distribution} ({experiment.distribution_hash}); yardsticks are ppo on {dist.id}, "
-        f"{dist.id}{INFORMED_VARIANT} or {dist.id}{ONLY}FAMILY"
+        f"{dist.id}{INFORMED_VARIANT}, {dist.id}{ONLY}FAMILY or {dist.id}{INFORMED_VARIANT}{ONLY}FAMILY"
     )
 
 

@@ -15,6 +15,7 @@ from metarl.tasks import Choice, Family, Task, Uniform
         ("cheetah-terrain+informed", "cheetah-terrain", "+informed"),
         ("cheetah-terrain+only-icy-slope", "cheetah-terrain", "+only-icy-slope"),
         ("metaworld-ml10+goal-shown", "metaworld-ml10+goal-shown", ""),
+        ("cheetah-terrain+informed+only-ice", "cheetah-terrain+informed", "+only-ice"),
         ("my_file.py:world+informed", "my_file.py:world", "+informed"),
     ],
 )
@@ -75,6 +76,13 @@ def test_a_specialist_is_trained_on_one_family_and_none_of_the_test_s_tasks() ->
     assert {task.family for task in drawn} == {"ice"}
     assert not set(drawn) & set(dist.tasks("test"))
     assert {task.family for task in ice.tasks("validation")} == {"ice"}
+
+
+def test_a_specialist_may_be_told_the_task() -> None:
+    told = envs.make("cheetah-terrain+informed+only-ice")
+    assert told.spaces == envs.make("cheetah-terrain+informed").spaces
+    assert told.tasks("test") == envs.make("cheetah-terrain").tasks("test")
+    assert {task.family for task in told.sample("train", 20, np.random.default_rng(0))} == {"ice"}
 
 
 def test_the_informed_variant_keeps_the_contract() -> None:

@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedAgent]:
     for name, agent, suffix in (
         ("blind", "ppo", ""),
         ("informed", "ppo", "+informed"),
-        ("specialist", "ppo", "+only-far"),
+        ("specialist", "ppo", "+informed+only-far"),
         ("rl2", "rl2", ""),
     ):
         assert call("train", agent, *TINY, "--env", ENV + suffix, "--run", folder / name) == 0
