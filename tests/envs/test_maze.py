@@ -78,6 +78,7 @@ def test_layouts_differ_and_stay_what_they_are() -> None:
 def test_no_layout_is_in_two_splits() -> None:
     listed = {split: [maze_of(task) for task in DIST.tasks(split)] for split in SPLITS}
     listed["train"] += [maze_of(task) for task in DIST.sample("train", 300, np.random.default_rng(0))]
+    assert all({maze.split for maze in listed[split]} == {split} for split in SPLITS)
     layouts = {split: {(maze.right.tobytes(), maze.up.tobytes()) for maze in listed[split]} for split in SPLITS}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert layouts[one].isdisjoint(layouts[other])
