@@ -67,7 +67,8 @@ class EvaluateOptions:
     official_protocol: bool = False
     """Also run the benchmark's own evaluation (Meta-World has one), and print what it says beside ours. Slow."""
     policy: str | None = None
-    """Instead of runs: `random` actions, or another policy that is known by name (Meta-World's scripted `expert`)."""
+    """Instead of runs: `random` actions, or another policy that is known by name (Meta-World's scripted `expert`, the
+    `planner` of mazes)."""
     env: tuple[str, ...] = ()
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None

@@ -21,6 +21,7 @@ _MEANING = {
     "return": "undiscounted return",
     "success": "share of episodes with success at any step",
     "success_at_end": "share of episodes with success at the last step",
+    "length": "environment steps in an episode",
     "accuracy": "share of queries answered right",
     "error": "mean squared error (less is better)",
     "negative_log_likelihood": "negative log-likelihood of a query's answer, nats (less is better)",

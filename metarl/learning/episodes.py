@@ -63,8 +63,12 @@ class Episodes:
         return measured[score]
 
     def measures(self) -> dict[str, Float[Tensor, "task episode"]]:
-        """All that an episode can be judged by: `return`, and `success` and `success_at_end` where they are told."""
-        told = {"success": self.success, "success_at_end": self.success_at_end}
+        """All that an episode can be judged by: `return`, `success` and `success_at_end` where they are told, `length`.
+
+        The length, in environment steps, is how long a task took that ends where it is solved, and how long a body
+        stood that ends where it falls.
+        """
+        told = {"success": self.success, "success_at_end": self.success_at_end, "length": self.lengths}
         measures = {name: value.to(self.rewards.dtype) for name, value in told.items() if value is not None}
         return {"return": self.returns, **measures}
 
