@@ -150,6 +150,7 @@ def test_the_wheel_holds_every_source_once_and_nothing_else(tmp_path: Path) -> N
     code = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     data = {f"metarl/envs/{path.name}" for path in (ROOT / "envs").glob("*.xml")}
     data |= {"metarl/commands/catalogue.json"}
+    data |= {f"metarl/evaluation/report/{name}" for name in ("page.html", "script.js", "style.css")}
     assert code == {name for _, name in sources()} | data | {"metarl/py.typed"}
 
 

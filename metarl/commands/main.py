@@ -12,6 +12,8 @@ PROGRAMS = {
     "train": "train an agent on a task distribution",
     "evaluate": "adaptation curves on held-out tasks",
     "record_video": "a video of an agent before and after adaptation",
+    "report": "one page about runs: headline, curves, tables, videos",
+    "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
     "benchmark": "speed ratios against peers, in one run",
     "list": "task distributions, agents, learners, data sets",

@@ -6,9 +6,9 @@ apart; markers and dashes say the same once more. In SVG each is a CSS variable 
 """
 
 import dataclasses
-import html
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -35,6 +35,9 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True, "legend.frameon": False, "legend.labelcolor": _INK, "axes.titlesize": 11,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
+_SVG = "{http://www.w3.org/2000/svg}"
+ElementTree.register_namespace("", _SVG[1:-1])
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 _PANEL = (3.9, 2.9)  # inches, width and height of one panel
 
 
@@ -74,6 +77,8 @@ class Chart:
 
     figure: Figure
     about: str
+    tips: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """By the id of a line, what each of its points stands for; a page shows it beside the pointer."""
 
     def svg(self, prefix: str = "chart") -> str:
         """The figure as an `<svg>` element, to be put into a page.
@@ -84,7 +89,7 @@ class Chart:
         text = io.StringIO()
         with mpl.rc_context(_STYLE):
             self.figure.savefig(text, format="svg", metadata={"Date": None})
-        return _embedded(text.getvalue(), html.escape(self.about), prefix)
+        return _embedded(text.getvalue(), self.about, self.tips, prefix)
 
     def save(self, path: Path) -> None:
         """Writes it into a file, in the format of the suffix: .svg, .png or .pdf.
@@ -104,8 +109,17 @@ class Chart:
         return self.svg()
 
 
-def line_chart(panels: Sequence[Panel], x: str, y: str, about: str, *, columns: int = 3, counts: bool = False) -> Chart:
-    """Panels side by side with the same vertical axis.
+def line_chart(
+    panels: Sequence[Panel],
+    x: str,
+    y: str,
+    about: str,
+    *,
+    columns: int = 3,
+    counts: bool = False,
+    share_y: bool = True,
+) -> Chart:
+    """Panels side by side.
 
     Args:
         panels: what is drawn, from left to right; at least one.
@@ -114,16 +128,19 @@ def line_chart(panels: Sequence[Panel], x: str, y: str, about: str, *, columns: 
         about: what the chart shows, in words.
         columns: panels in a row, at most.
         counts: whether x is counted, so that only whole numbers are labelled.
+        share_y: whether all panels have the same vertical range.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     with mpl.rc_context(_STYLE):
         size = _PANEL[0] * columns, _PANEL[1] * rows + 0.5
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).reshape(-1).tolist()
+        grid = figure.subplots(rows, columns, sharey=share_y, squeeze=False).reshape(-1).tolist()
+        tips: dict[str, Sequence[str]] = {}
         for axes, panel in zip(grid, panels, strict=False):
             for series in panel.series:
-                _draw(axes, series)
+                id = f"points{len(tips)}"
+                tips[id] = _draw(axes, series, id)
             axes.set(title=panel.title, xlabel=x)
             if counts:
                 axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
@@ -134,15 +151,16 @@ def line_chart(panels: Sequence[Panel], x: str, y: str, about: str, *, columns: 
         handles = {series.label: None for panel in panels for series in panel.series}
         if len(handles) > 1:
             _legend(figure, grid)
-    return Chart(figure, about)
+    return Chart(figure, about, tips)
 
 
-def _draw(axes: Axes, series: Series) -> None:
+def _draw(axes: Axes, series: Series, id: str) -> Sequence[str]:
+    """Draws a line under an id; what each of its points stands for, where points are marked."""
     colour = COLOURS[series.colour % len(COLOURS)]
     if series.low is not None and series.high is not None:
         step = "post" if series.steps else None
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0, step=step)
-    few = len(series.x) <= 30
+    marked = len(series.x) <= 30 and not series.steps
     axes.plot(
         series.x,
         series.y,
@@ -150,10 +168,19 @@ def _draw(axes: Axes, series: Series) -> None:
         color=colour,
         linestyle=_DASHES[1] if series.dashed else _DASHES[0],
         drawstyle="steps-post" if series.steps else "default",
-        marker=_MARKERS[series.colour % len(_MARKERS)] if few and not series.steps else "",
+        marker=_MARKERS[series.colour % len(_MARKERS)] if marked else "",
         markersize=4,
         linewidth=1.6,
+        gid=id,
     )
+    return [_tip(series, number) for number in range(len(series.x))] if marked else []
+
+
+def _tip(series: Series, number: int) -> str:
+    interval = ""
+    if series.low is not None and series.high is not None and np.isfinite(series.low[number]):
+        interval = f" [{series.low[number]:.4g}, {series.high[number]:.4g}]"
+    return f"{series.label}: {series.y[number]:.4g}{interval} at {series.x[number]:g}"
 
 
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
@@ -214,15 +241,27 @@ def _lines(evaluations: Mapping[str, Evaluation], references: bool) -> list[Seri
     return lines
 
 
-def _embedded(document: str, about: str, prefix: str) -> str:
-    """matplotlib's SVG document as an element of a page: ids of its own, CSS variables, and a description."""
-    text = document[document.index("<svg") :]
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable}, {colour})")
+def _embedded(document: str, about: str, tips: Mapping[str, Sequence[str]], prefix: str) -> str:
+    """matplotlib's SVG document as an element of a page: ids of its own, CSS variables, a description and tips."""
+    root = ElementTree.fromstring(document)
+    for metadata in root.findall(f"{_SVG}metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        for mark, tip in zip(element.iter(f"{_SVG}use"), tips.get(element.get("id", ""), ()), strict=False):
+            mark.set("data-tip", tip)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            element.set(name, f"{prefix}-{value}" if name == "id" else _adapted(value, prefix))
     # A fixed width would be kept on a narrow screen; the view box has the proportions.
-    width = re.search(r'<svg[^>]* width="([\d.]+pt)"', text)
-    assert width is not None, "matplotlib writes a width"
-    text = re.sub(r' (?:width|height)="[^"]*pt"', "", text, count=2)
-    label = f'<svg role="img" aria-label="{about}" style="width: {width[1]}; max-width: 100%; height: auto"'
-    return re.sub(r"<metadata>.*?</metadata>\s*", "", text.replace("<svg", label, 1), flags=re.DOTALL)
+    width = root.attrib.pop("width")
+    del root.attrib["height"]
+    root.attrib |= {"role": "img", "aria-label": about, "style": f"width: {width}; max-width: 100%; height: auto"}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _adapted(value: str, prefix: str) -> str:
+    """An attribute with the ids that it points to, and with variables for our colours."""
+    value = re.sub(r"^#|(?<=url\(#)", lambda match: f"{match[0]}{prefix}-", value)
+    for colour, variable in _VARIABLES.items():
+        value = value.replace(colour, f"var({variable}, {colour})")
+    return value

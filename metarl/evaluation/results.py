@@ -226,12 +226,26 @@ class Evaluation:
         Raises:
             ValueError: there is no task of it.
         """
-        chosen = [index for index, task in enumerate(self.tasks) if task.family == family]
+        chosen = [task for task in self.tasks if task.family == family]
         if not chosen:
             raise ValueError(f"no task of family {family!r} here; there are {', '.join(self.families)}")
+        return self.on(chosen)
+
+    def on(self, tasks: Sequence[Task]) -> "Evaluation":
+        """The part that is about these tasks, in their order; the calibration, which is of all, is left out.
+
+        Raises:
+            ValueError: one of them was not evaluated.
+        """
+        places = {task: index for index, task in enumerate(self.tasks)}
+        if missing := [task for task in tasks if task not in places]:
+            raise ValueError(f"{missing[0]} is not among the {len(self.tasks)} tasks of this evaluation")
+        chosen = [places[task] for task in tasks]
+        if tuple(tasks) == self.tasks:
+            return self
         return dataclasses.replace(
             self,
-            tasks=tuple(self.tasks[index] for index in chosen),
+            tasks=tuple(tasks),
             metrics={name: values[..., chosen] for name, values in self.metrics.items()},
             calibration=None,
             yardsticks={
@@ -248,18 +262,18 @@ class Evaluation:
         """
         return dataclasses.replace(self, config=dataclasses.replace(self.config, score=metric), yardsticks={})
 
+    def reference_metrics(self) -> dict[str, str]:
+        """The metrics that stand for what the score is held against, by a name for people: `{"foreign": ...}`."""
+        ending = f"_{self.config.score}"
+        return {name.removesuffix(ending).replace("_", " "): name for name in self.metrics if name.endswith(ending)}
+
     @property
     def references(self) -> dict[str, "Evaluation"]:
         """What was measured in the score's place on the same tasks, by name: metrics called `<name>_<score>`.
 
         `foreign` is the swap control. Whatever else an evaluation holds under such a name is there too.
         """
-        ending = f"_{self.config.score}"
-        return {
-            name.removesuffix(ending).replace("_", " "): self.judged_by(name)
-            for name in self.metrics
-            if name.endswith(ending)
-        }
+        return {name: self.judged_by(metric) for name, metric in self.reference_metrics().items()}
 
     @property
     def resampled(self) -> str:
@@ -308,10 +322,12 @@ class Evaluation:
 
         A gain that any support gives is a start that is switched on, no adaptation. None where it was not measured.
         """
-        foreign = self.metrics.get(FOREIGN + self.config.score)
-        if foreign is None:
-            return None
-        return self._last(self._rows(self.scores - foreign)[:, -1])
+        foreign = FOREIGN + self.config.score
+        return self.beyond(foreign) if foreign in self.metrics else None
+
+    def beyond(self, metric: str) -> Point:
+        """How far the score lies above another metric after all adaptations, paired by seed, trial and task."""
+        return self._last(self._rows(self.scores - self.metrics[metric])[:, -1])
 
     def yardstick(self, name: str) -> Estimate | None:
         """The mean score of a yardstick with its interval; None where it is missing on one of the tasks."""

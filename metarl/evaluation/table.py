@@ -32,31 +32,31 @@ _MEANING = {
 def table(evaluation: Evaluation) -> str:
     """Before, after and gain with their intervals, the curve, and what else was measured."""
     config, curve = evaluation.config, evaluation.curve()
-    places = _decimals(max(abs(point.mean.value) for point in curve))
-    spent = _count(curve[-1].amount, config.unit)
+    places = decimals(max(abs(point.mean.value) for point in curve))
+    spent = counted(curve[-1].amount, config.unit)
     lines = [
         f"{config.distribution} ({config.distribution_hash}) · {_label(config)}",
         _sources_line(evaluation.sources),
         f"{config.score} before adaptation and after {spent} of it: {_MEANING.get(config.score, config.score)}",
         "[95 % interval]",
         "",
-        *_aligned(_headline(evaluation, f".{places}f")),
+        *aligned(_headline(evaluation, f".{places}f")),
         "",
     ]
     if len(curve) > 2:
         points = [[f"{config.unit}s", *(str(point.amount) for point in curve)]]
         points.append([f"mean {config.score}", *(f"{point.mean.value:.{places}f}" for point in curve)])
-        lines += [*_aligned(points), ""]
+        lines += [*aligned(points), ""]
     if evaluation.yardsticks:
-        lines += [*_aligned(_yardsticks(evaluation, f".{places}f")), ""]
+        lines += [*aligned(_yardsticks(evaluation, f".{places}f")), ""]
     if beside := _beside(evaluation):
-        lines += [*_aligned(beside), ""]
+        lines += [*aligned(beside), ""]
     return "\n".join([*lines, *_footer(evaluation)])
 
 
 def html_table(evaluation: Evaluation) -> str:
     """The headline as HTML: before, after and gain with their intervals."""
-    places = _decimals(max(abs(point.mean.value) for point in evaluation.curve()))
+    places = decimals(max(abs(point.mean.value) for point in evaluation.curve()))
     header, *rows = _headline(evaluation, f".{places}f")
     config = evaluation.config
     caption = f"{evaluation.label} on {config.distribution}, {_label(config)}: {config.score}, 95 % intervals"
@@ -121,7 +121,7 @@ def _beside(evaluation: Evaluation) -> list[list[str]]:
         if name in (evaluation.config.score, *COUNTS) or name.startswith(FOREIGN):
             continue
         ends = [evaluation.estimate(name, point) for point in (0, -1)]
-        places = _decimals(max(abs(end.value) for end in ends))
+        places = decimals(max(abs(end.value) for end in ends))
         rows.append([name.replace("_", " "), *(f"{end:.{places}f}" for end in ends)])
     if evaluation.calibration is not None:
         ends = [calibration_error(evaluation.calibration[:, point].sum(0)) for point in (0, -1)]
@@ -131,9 +131,9 @@ def _beside(evaluation: Evaluation) -> list[list[str]]:
 
 def _footer(evaluation: Evaluation) -> list[str]:
     config = evaluation.config
-    parts = [_count(len(evaluation.sources), "seed"), _count(len(evaluation.tasks), "task")]
+    parts = [counted(len(evaluation.sources), "seed"), counted(len(evaluation.tasks), "task")]
     if config.episodes_per_adaptation is not None:
-        parts += [_count(config.trials, "trial"), _count(config.episodes_per_adaptation, "episode") + " a point"]
+        parts += [counted(config.trials, "trial"), counted(config.episodes_per_adaptation, "episode") + " a point"]
     lines = [" × ".join(parts)]
     settings = [f"intervals resample {evaluation.resampled}", f"evaluation seed {config.seed}"]
     settings += [f"actions: {config.actions}"] if config.actions else []
@@ -145,7 +145,7 @@ def _footer(evaluation: Evaluation) -> list[str]:
         steps, diverged = (int(evaluation.metrics[name].sum()) for name in COUNTS)
         warning = "WARNING: " if diverged else ""
         lines.append(
-            f"{warning}{_count(diverged, 'episode')} diverged and left out of the means; {steps:,} environment steps"
+            f"{warning}{counted(diverged, 'episode')} diverged and left out of the means; {steps:,} environment steps"
         )
     return lines
 
@@ -165,16 +165,17 @@ def _sources_line(sources: Sequence[CheckpointRef]) -> str:
     return f"{learners} · {runs} · checkpoint: {checkpoints} (outer step {shown})"
 
 
-def _decimals(largest: float) -> int:
+def decimals(largest: float) -> int:
     """Digits after the point that leave about three that count."""
     return 0 if largest >= 1000 else 1 if largest >= 10 else 2 if largest >= 1 else 3
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 episode`, `20 episodes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns padded to their widest entry: the first to the left, the others to the right."""
     widths = [max(len(entry) for entry in column) for column in zip(*rows, strict=True)]
     return [

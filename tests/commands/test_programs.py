@@ -1,6 +1,7 @@
 """The programs as people call them: what they print, write and refuse."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from metarl.learning.collect import Collector, point_seeds
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.sources import TrialSource
 from metarl.runs import run_folder
+from metarl.runs.command import command
 from metarl.runs.trained import TrainedAgent, TrainedFewShot
 
 TINY = ["--meta-batch", "2", "--threads", "1", "--validation-tasks", "2", "--env", "point-navigation"]
@@ -240,3 +242,18 @@ def test_a_run_refuses_to_begin_with_what_does_not_fit(
     capsys.readouterr()
     assert call("train", *arguments, "--start-from", run / place) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "next").exists()
+
+
+def test_the_command_of_a_run_repeats_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ["--hidden", "8", "4", "--no-learn-inner-lr", "--anil", "--inner-lr", "0.05", "--steps", "1"]
+    assert call("train", "maml", *TINY, "--episodes-per-adaptation", "2", *options, "--run", folder) == 0
+    typed = shlex.split(command(run_folder.read(folder)))
+    assert typed[:3] == ["metarl", "train", "maml"]
+    assert "--discount" not in typed  # its default
+    # Another option than it was trained with would be refused: "holds another experiment".
+    assert call("train", *typed[2:], "--threads", "1") == 0
+    other = [word.replace(str(folder), str(tmp_path / "again")) for word in typed]
+    assert call("train", *other[2:], "--threads", "1") == 0
+    first, second = (loaded(path).state.parameters for path in (folder, tmp_path / "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)

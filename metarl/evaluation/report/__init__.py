@@ -1,0 +1,1 @@
+"""Reports: one page that holds everything there is to see of one or several runs, readable without a network."""

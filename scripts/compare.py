@@ -1,0 +1,5 @@
+"""Compares agents; --help explains the options."""
+
+from metarl.commands.main import script
+
+script("compare")
