@@ -1,4 +1,4 @@
-"""Beginning with what another run had learned: `runs/other`, or one checkpoint of it, `runs/other/checkpoints/500`."""
+"""Beginning with what another run had learned: `runs/other`, one of its checkpoints, or an entry of the zoo."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from metarl import agents
 from metarl.errors import UsageError
 from metarl.learning.protocols import Agent, Parameters, State, WarmStarting
 from metarl.learning.spaces import Spaces
-from metarl.runs import run_folder
+from metarl.runs import run_folder, zoo
 from metarl.runs.checkpoints import CheckpointFolder
 from metarl.runs.run_folder import Run
 from metarl.runs.tensors import BrokenCheckpointError, check_structure
@@ -22,8 +22,7 @@ def warm_state(path: Path, fresh: State) -> State:
         RunError: it is damaged.
     """
     _, saved = _load(path)
-    _need_fitting(saved, fresh, path, "another learner")
-    return State(saved.parameters, saved.optimizer, fresh.store).to(fresh.device)
+    return _continued(saved, fresh, path)
 
 
 def warm_agent(path: Path, id: str, agent: Agent, spaces: Spaces, fresh: State) -> State:
@@ -43,7 +42,7 @@ def warm_agent(path: Path, id: str, agent: Agent, spaces: Spaces, fresh: State) 
     run, saved = _load(path)
     experiment = run.config.experiment
     if experiment.learner == id:
-        return warm_state(path, fresh)
+        return _continued(saved, fresh, path)
     if experiment.kind != "agent" or not isinstance(agent, WarmStarting):
         raise UsageError(f"--start-from {path} is of {experiment.learner}, and {id} can only begin with its own kind")
     try:
@@ -65,6 +64,11 @@ def warm_parameters(path: Path) -> tuple[Run, Parameters]:
     return run, saved.parameters
 
 
+def _continued(saved: State, fresh: State, path: Path) -> State:
+    _need_fitting(saved, fresh, path, "another learner")
+    return State(saved.parameters, saved.optimizer, fresh.store).to(fresh.device)
+
+
 def _need_fitting(saved: State, expected: State, path: Path, what: str) -> None:
     try:
         check_structure(saved, expected, path)
@@ -74,7 +78,7 @@ def _need_fitting(saved: State, expected: State, path: Path, what: str) -> None:
 
 def _load(path: Path) -> tuple[Run, State]:
     """The run that a path names, and the state of its last checkpoint or of the one that is named."""
-    path = path.absolute()
+    path = zoo.resolve(path).absolute()
     if run_folder.begun(path):
         run = run_folder.read(path)
         last = CheckpointFolder(run).latest(None)
