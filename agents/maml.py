@@ -89,9 +89,9 @@ class MamlTrpoConfig:
     """Factor between them."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, episodes_per_adaptation=self.episodes_per_adaptation)
-        checks.at_least(1, inner_steps=self.inner_steps, cg_iterations=self.cg_iterations)
-        checks.at_least(1, line_search_tries=self.line_search_tries)
+        checks.count(meta_batch=self.meta_batch, episodes_per_adaptation=self.episodes_per_adaptation)
+        checks.count(inner_steps=self.inner_steps, cg_iterations=self.cg_iterations)
+        checks.count(line_search_tries=self.line_search_tries)
         checks.at_least(0, cg_damping=self.cg_damping)
         checks.positive(inner_lr=self.inner_lr, max_kl=self.max_kl, minimum_std=self.minimum_std)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import tyro
 
-from metarl.commands.options import ComputeOptions, distribution, parse, usage
-from metarl.errors import UsageError, warn
+from metarl.commands.options import ComputeOptions, TrustOptions, check_output, distribution, parse, usage
+from metarl.errors import RunError, UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
 from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
-from metarl.evaluation.references import official, reference
+from metarl.evaluation.references import check_official, official, reference
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
@@ -64,6 +64,7 @@ class EvaluateOptions:
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None
     """Also write the raw numbers of everything together to this JSON file."""
+    trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
@@ -75,10 +76,8 @@ class EvaluateOptions:
             raise ValueError(
                 "--policy learns nothing: --adaptations, --checkpoint and --official-protocol are for runs"
             )
-        if self.output is not None and not self.output.parent.is_dir():
-            raise ValueError(f"--output {self.output}: there is no folder {self.output.parent}")
-        if self.output is not None and self.output.is_dir():
-            raise ValueError(f"--output {self.output} is a folder; name a file")
+        if self.output is not None:
+            check_output(self.output)
         _ = self.settings
 
     @property
@@ -111,25 +110,33 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     """Evaluates each run, writes `evaluations/<split>.json` into its folder and prints the table."""
     found: list[Evaluation] = []
     beside: list[str] = []
+    unwritten: RunError | None = None
     for folder in options.runs:
-        run = load(folder, options.checkpoint, options.compute.device)
-        with usage(), _told(f"evaluating {folder.name}") as on_progress:
-            evaluation = _evaluated(run, options, on_progress)
-        content = evaluation.to_json()
+        run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
         if options.official_protocol:
             if not isinstance(run, TrainedAgent):
                 raise UsageError("--official-protocol is about agents")
+            with usage():
+                check_official(run.dist, options.settings)
+        with usage(), _told(f"evaluating {folder.name}") as on_progress:
+            evaluation = _evaluated(run, options, on_progress)
+        content = evaluation.to_json()
+        if options.official_protocol and isinstance(run, TrainedAgent):
             with usage():
                 line, figures = official(run.dist, run.candidate, options.settings)
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
         name = evaluation_name(options.split, *unusual(options.settings), checkpoint=options.checkpoint)
-        path = run.run.write_evaluation(name, content)
-        print(f"written to {path}")
+        try:
+            print(f"written to {run.run.write_evaluation(name, content)}")
+        except RunError as error:  # the table is printed all the same
+            unwritten = unwritten or error
         found.append(evaluation)
     with usage():
         together = aggregate(found)
     print("\n".join((table(together), *beside)))
+    if unwritten is not None:
+        raise unwritten
     if options.output is not None:
         write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
@@ -148,6 +155,7 @@ def unusual(settings: EvaluationSettings) -> list[str]:
 def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     """Evaluates a policy that learns nothing on each distribution, and prints a line each, or the table of one."""
     found: dict[str, Evaluation] = {}
+    unwritten: RunError | None = None
     for id in options.env:
         with usage():
             dist, candidate = reference(policy, distribution(id), options.settings)
@@ -156,12 +164,17 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
         if options.output is not None:  # each time: what is done is not lost
             everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
-            write_atomically(options.output, encode_json({"policy": policy, "evaluations": everything}))
+            try:
+                write_atomically(options.output, encode_json({"policy": policy, "evaluations": everything}))
+            except RunError as error:  # the table is printed all the same
+                unwritten = unwritten or error
     if len(found) == 1:
         print(table(next(iter(found.values()))))
-        return
-    for id, evaluation in found.items():
-        print(f"{id:40} {evaluation.curve()[0].mean:.3f}   {len(evaluation.tasks)} {options.split} tasks")
+    else:
+        for id, evaluation in found.items():
+            print(f"{id:40} {evaluation.curve()[0].mean:.3f}   {len(evaluation.tasks)} {options.split} tasks")
+    if unwritten is not None:
+        raise unwritten
 
 
 def _evaluated(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, on_progress: OnProgress) -> Evaluation:
