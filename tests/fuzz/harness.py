@@ -141,7 +141,8 @@ def in_child(play: Callable[[], int], output: Path, patience: float) -> tuple[in
         if pid:
             return os.waitstatus_to_exitcode(status), False
         if time.monotonic() > until:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # its group is not there before it has run
+                os.kill(child, signal.SIGKILL)
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return -signal.SIGKILL, True

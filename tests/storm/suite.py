@@ -33,8 +33,10 @@ STEPS = 6
 PATIENCE = 1800.0  # s for a training, which takes a fraction of one
 ORPHAN_PATIENCE = 30.0  # s in which workers notice that their maker is gone
 PR_SET_CHILD_SUBREAPER = 36  # of Linux: orphans become this process's children
-BANDIT = ("--env", "bernoulli-bandit", "--validation-tasks", "1", "--threads", "1")
-WORKERS = ("--env", "metaworld-ml1-reach-v3", "--validation-tasks", "1", "--threads", "2")
+WORLDS = ("bernoulli-bandit", "point-navigation")
+"""Where agents train: in the first that is for them."""
+IN_PROCESS = ("--validation-tasks", "1", "--threads", "1")
+IN_WORKERS = ("--validation-tasks", "1", "--threads", "2", "--env", "metaworld-ml1-reach-v3")
 SMALL: Mapping[str, tuple[str, ...]] = {
     "maml": ("--meta-batch", "2", "--episodes-per-adaptation", "2", "--hidden", "4"),
     "rl2": ("--meta-batch", "2", "--episodes-per-trial", "2", "--hidden", "4", "--epochs", "1", "--minibatches", "1"),
@@ -49,6 +51,8 @@ class Training:
     name: str
     program: str
     arguments: tuple[str, ...]
+    worlds: tuple[str, ...] = ()
+    """Those of an agent that may train in one or another."""
 
     def start(self, run: Path, output: Path) -> int:
         """The process id of a process that trains."""
@@ -81,12 +85,14 @@ class Count:
 def trainings(photos: Path, *, workers: bool) -> tuple[Training, ...]:
     """One of each learner that has a name, and one in worker processes."""
     loop = ("--steps", str(STEPS), "--checkpoint-every", "2", "--validate-every", "3")
-    own = [Training(name, "train", (name, *BANDIT, *SMALL.get(name, ()), *loop)) for name in agents.REGISTRY]
+    own = [
+        Training(name, "train", (name, *IN_PROCESS, *SMALL.get(name, ()), *loop), WORLDS) for name in agents.REGISTRY
+    ]
     sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--train-ways", "2", "--train-queries", "2")
     few = ("--data", str(photos), *sizes, "--tasks", "2", "--validation-tasks", "2", "--threads", "1")
     own += [Training(f"few-shot {name}", "fewshot", (name, *few, *loop)) for name in LEARNERS]
     if workers:
-        own.append(Training("rl2 in workers", "train", ("rl2", *WORKERS, *SMALL["rl2"], *loop)))
+        own.append(Training("rl2 in workers", "train", ("rl2", *IN_WORKERS, *SMALL["rl2"], *loop)))
     return tuple(own)
 
 
@@ -190,15 +196,18 @@ def play(
         print(f"{training.name}: it ended otherwise than uninterrupted", flush=True)
 
 
-def uninterrupted(training: Training, folder: Path) -> tuple[tuple[object, ...], float]:
-    """What a training that nobody kills ends with, and how long it takes, s."""
-    began, output = time.monotonic(), folder / "output"
-    status = wait(training.start(folder / "whole", output), began + PATIENCE)
-    if status != 0:
-        raise RuntimeError(f"{training.name} does not even end undisturbed:\n{output.read_text(errors='replace')}")
-    end = last_state(folder / "whole")
-    shutil.rmtree(folder / "whole")
-    return end, time.monotonic() - began
+def uninterrupted(training: Training, folder: Path) -> tuple[Training, tuple[object, ...], float]:
+    """The training in a world that is for it, what it ends with if nobody kills it, and how long that takes, s."""
+    output = folder / "output"
+    for world in training.worlds or ("",):
+        own = dataclasses.replace(training, arguments=(*training.arguments, *(("--env", world) if world else ())))
+        began = time.monotonic()
+        status = wait(own.start(folder / "whole", output), began + PATIENCE)
+        if status == 0:
+            end = last_state(folder / "whole")
+            shutil.rmtree(folder / "whole")
+            return own, end, time.monotonic() - began
+    raise RuntimeError(f"{training.name} does not even end undisturbed:\n{output.read_text(errors='replace')}")
 
 
 @contextlib.contextmanager
@@ -229,7 +238,7 @@ def main(arguments: Sequence[str]) -> int:
         chosen = [training for training in everything if not options.only or training.name in options.only]
         if not chosen:
             parser.error(f"there are {', '.join(training.name for training in everything)}")
-        ends: dict[str, tuple[tuple[object, ...], float]] = {}
+        ends: dict[str, tuple[Training, tuple[object, ...], float]] = {}
         share = -(-options.kills // len(chosen))
         while count.kills < options.kills and time.monotonic() - began < options.seconds:
             training = chosen[count.trainings % len(chosen)]
@@ -237,7 +246,7 @@ def main(arguments: Sequence[str]) -> int:
                 ends[training.name] = uninterrupted(training, folder)
             before = count.kills
             most = min(share, options.kills - count.kills)
-            play(training, *ends[training.name], folder, rng, count, most)
+            play(*ends[training.name], folder, rng, count, most)
             print(f"{training.name}: {count.kills - before} kills", flush=True)
     signals = ", ".join(f"{number} {name}" for name, number in sorted(count.by_signal.items()))
     print(f"{count.kills} kills ({signals}) of {count.trainings} trainings in {time.monotonic() - began:.0f} s")

@@ -10,7 +10,6 @@ import re
 import secrets
 import stat
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,7 +142,7 @@ def fetch(
             with writing(path):
                 file.flush()
             verify(Path(file.name), accepted)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise RunError(
             f"could not download {url} ({reason}); is there a network? Otherwise put the file at {path}"
