@@ -3,6 +3,8 @@
 # make check    ruff and pyright
 # make readme   runs the README's snippets, with small budgets
 # make mutants  puts plausible bugs into a copy: the tests must catch each
+# make fuzz     ten minutes of what strangers' files and slips of the keyboard do: FUZZ_OPTIONS='--seconds 120'
+# make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'
 # make wheel    dist/metarl_suite-*.whl
 #
 # All it needs is Python 3.11, 3.12 or 3.13; PYTHON=/path/to/python3 names one. Everything is installed into .venv.
@@ -15,7 +17,7 @@ READY := .venv/ready
 # Several threads for the small tensors of one test cost more than they give; the cores are shared out among workers.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check readme mutants wheel setup clean
+.PHONY: demo test check readme mutants fuzz storm wheel setup clean
 
 demo: setup
 	@# Without OpenGL there is everything but the video; the one line says what to install.
@@ -36,6 +38,12 @@ readme: setup
 
 mutants: setup
 	$(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS)
+
+fuzz: setup
+	$(BIN)/python scripts/fuzz.py $(FUZZ_OPTIONS)
+
+storm: setup
+	$(BIN)/python scripts/storm.py $(STORM_OPTIONS)
 
 wheel: setup
 	@# build/ remembers files that are gone from the sources, and would put them in.

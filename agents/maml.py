@@ -56,7 +56,7 @@ class MamlTrpoConfig(PolicyAdaptationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.at_least(1, cg_iterations=self.cg_iterations, line_search_tries=self.line_search_tries)
+        checks.count(cg_iterations=self.cg_iterations, line_search_tries=self.line_search_tries)
         checks.at_least(0, cg_damping=self.cg_damping)
         checks.positive(max_kl=self.max_kl)
         checks.fraction(curvature_fraction=self.curvature_fraction, line_search_shrink=self.line_search_shrink)

@@ -65,7 +65,7 @@ class PpoConfig:
     """Divide rewards by the running standard deviation of the discounted returns (not in the paper)."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, epochs=self.epochs, minibatches=self.minibatches)
+        checks.count(meta_batch=self.meta_batch, epochs=self.epochs, minibatches=self.minibatches)
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)

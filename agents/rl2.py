@@ -132,14 +132,9 @@ class Rl2PpoConfig:
     steps than there are weights, which are 2 × inputs + 4, or nothing is left to learn from."""
 
     def __post_init__(self) -> None:
-        checks.at_least(
-            1,
-            meta_batch=self.meta_batch,
-            episodes_per_trial=self.episodes_per_trial,
-            hidden=self.hidden,
-            epochs=self.epochs,
-            minibatches=self.minibatches,
-        )
+        checks.count(meta_batch=self.meta_batch, episodes_per_trial=self.episodes_per_trial)
+        checks.count(epochs=self.epochs, minibatches=self.minibatches)
+        checks.layers((self.hidden,))
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)

@@ -25,6 +25,25 @@ def between(minimum: int, maximum: int, **options: float | int) -> None:
             raise ValueError(f"{name} must be between {minimum} and {maximum}, got {value}")
 
 
+MOST = 1_000_000
+"""The most of what memory and time grow with: tasks, episodes, steps of adaptation. More is a slip of the keyboard."""
+WIDEST = 8192
+"""The widest layer."""
+
+
+def at_most(maximum: int, **options: float | int) -> None:
+    """Raises ValueError for the first option above the maximum."""
+    for name, value in options.items():
+        if not value <= maximum:
+            raise ValueError(f"{name} must be at most {maximum}, got {value}")
+
+
+def count(**options: int) -> None:
+    """Raises ValueError for the first option below 1 or above `MOST`."""
+    at_least(1, **options)
+    at_most(MOST, **options)
+
+
 def positive(**options: float | int) -> None:
     """Raises ValueError for the first option that is not above 0."""
     for name, value in options.items():
@@ -47,6 +66,6 @@ def seed(value: int) -> None:
 
 
 def layers(hidden: tuple[int, ...]) -> None:
-    """Raises ValueError unless there is a hidden layer and each is at least 1 wide."""
-    if not hidden or min(hidden) < 1:
-        raise ValueError(f"hidden needs at least one layer, each at least 1 wide, got {hidden}")
+    """Raises ValueError unless there is a hidden layer, and each is at least 1 and at most `WIDEST` wide."""
+    if not hidden or min(hidden) < 1 or max(hidden) > WIDEST:
+        raise ValueError(f"hidden needs at least one layer, each at least 1 and at most {WIDEST} wide, got {hidden}")

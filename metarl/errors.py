@@ -85,9 +85,9 @@ def starting_up() -> Iterator[None]:
 def exit_status(program: Callable[[], object]) -> int:
     """Runs a program and returns its exit status: 0, 2 for wrong usage, 1 for a fault, 130 for Ctrl-C.
 
-    Errors meant for the user, and the operating system's that name a file, become one line on stderr; any other
-    exception passes, with its traceback. Where the reader of stdout has gone (`| head`) the program ends in silence
-    with 141, as the shell's own do.
+    Errors meant for the user, the operating system's that name a file, and a lack of memory become one line on stderr;
+    any other exception passes, with its traceback. Where the reader of stdout has gone (`| head`) the program ends in
+    silence with 141, as the shell's own do.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and names that are no text
@@ -102,6 +102,10 @@ def exit_status(program: Callable[[], object]) -> int:
         return _end(128 + error.signal_number, str(error))
     except KeyboardInterrupt:
         return _end(128 + signal.SIGINT, "error: interrupted")
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _end(1, f"error: there is not enough memory: {error}; ask for less at once")
     except BrokenPipeError:
         if not _reader_gone():  # it was another pipe
             raise
@@ -114,6 +118,11 @@ def exit_status(program: Callable[[], object]) -> int:
             raise
         return _unwritten(error)
     return _end(0)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or PyTorch (whose classes are not imported here) got no memory."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _end(status: int, line: str | None = None) -> int:

@@ -100,6 +100,17 @@ class Registry(Generic[Entry]):
         return f"{known} One of your own is named my_file.py:name or my_module:name"
 
 
+def names_code(text: str) -> bool:
+    """Whether a text is an id from outside: `load_object` imports what such an id names, and nothing else.
+
+    >>> names_code("my_file.py:mine"), names_code("os:abort"), names_code("cuda:1"), names_code("maml")
+    (True, True, False, False)
+    """
+    place, colon, attribute = text.rpartition(":")
+    module = all(part.isidentifier() for part in place.split("."))
+    return bool(colon) and attribute.isidentifier() and (module or place.endswith(".py")) and "\0" not in place
+
+
 def load_object(id: str) -> object:
     """What `my_module:name` or `path/to/file.py:name` names.
 
@@ -107,6 +118,8 @@ def load_object(id: str) -> object:
         ValueError: no such module, file or attribute; the message says which. An error that the module itself raises
             while it is imported passes as it is.
     """
+    if not names_code(id):
+        raise ValueError(f"{id!r} names nothing: what is one's own is named path/to/file.py:name or my_module:name")
     place, _, attribute = id.rpartition(":")
     module = _file_module(Path(place)) if place.endswith(".py") else _named_module(place, id)
     try:

@@ -79,13 +79,13 @@ def test_an_agent_and_a_world_are_killed_resumed_loaded_and_judged(
     last = Path("checkpoints") / "40" / "params.safetensors"
     assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
 
-    run = metarl.load(tmp_path / "killed")
+    run = metarl.load(tmp_path / "killed", trust_code=True)
     assert isinstance(run, TrainedAgent)
     assert run.ref.learner == f"{files}/my_agent.py:BestMoveConfig"
     evaluation = metarl.evaluate(run, num_tasks=10)
     assert evaluation.gain().mean.low > 0  # it does find out where it is wanted
     capsys.readouterr()
-    assert call("evaluate", tmp_path / "killed", "--num-tasks", "10", "--threads", "1") == 0
+    assert call("evaluate", tmp_path / "killed", "--trust-code", "--num-tasks", "10", "--threads", "1") == 0
     assert f"{evaluation.curve()[-1].mean:.2f}" in capsys.readouterr().out
 
 
@@ -93,9 +93,12 @@ def test_a_world_from_outside_is_filmed(tmp_path: Path, capsys: pytest.CaptureFi
     run = tmp_path / "grid"
     command = ("rl2", "--env", f"{GRID}:hidden_corner", *TRAIN, "--hidden", "8", "--epochs", "1", "--minibatches", "1")
     assert call("train", *command, "--steps", "1", "--run", run) == 0
-    assert call("evaluate", run, "--num-tasks", "2", "--threads", "1") == 0
+    assert call("evaluate", run, "--trust-code", "--num-tasks", "2", "--threads", "1") == 0
     assert "share of episodes with success" in capsys.readouterr().out
-    assert call("record_video", run, "--width", "64", "--height", "64", "--every", "5", "--threads", "1") == 0
+    assert (
+        call("record_video", run, "--trust-code", "--width", "64", "--height", "64", "--every", "5", "--threads", "1")
+        == 0
+    )
     (film,) = (run / "videos").glob("*.mp4")
     assert film.stat().st_size > 500
 
@@ -110,12 +113,12 @@ def test_a_learner_a_data_set_and_an_encoder_are_trained_loaded_and_judged(
     assert call("fewshot", "prototypical", "my_data.py:wide", *data, *small) == 0
     monkeypatch.chdir(tmp_path)
     for name in ("nearest", "wide"):
-        run = metarl.load(tmp_path / name)
+        run = metarl.load(tmp_path / name, trust_code=True)
         assert isinstance(run, TrainedFewShot)
         examples = np.eye(8, dtype=np.float32)[:3] * 3
         assert run.adapt(examples, ["a", "b", "c"]).predict(examples).argmax(1).tolist() == [0, 1, 2]
         assert metarl.evaluate(run, num_tasks=20).curve()[-1].mean.value > 0.8
-        assert call("evaluate", tmp_path / name, "--num-tasks", "20", "--threads", "1") == 0
+        assert call("evaluate", tmp_path / name, "--trust-code", "--num-tasks", "20", "--threads", "1") == 0
 
 
 def test_ids_that_name_nothing_are_one_line(files: Path) -> None:

@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl import envs
+from metarl import checks, envs
 from metarl.agents import MamlTrpoConfig
 from metarl.commands import benchmark_fewshot
-from metarl.commands.options import ComputeOptions, parse
+from metarl.commands.options import ComputeOptions, check_output, parse
 from metarl.commands.timing import Stepper, in_turns, line, random_steps
 from metarl.envs import Outcome, Simulator
 from metarl.learning.collect import Collector
@@ -62,10 +62,10 @@ class BenchmarkOptions:
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
-        if self.num_envs < 1 or self.rounds < 1 or not self.seconds > 0:
-            raise ValueError(
-                f"need num_envs >= 1, rounds >= 1 and seconds > 0, got {self.num_envs}, {self.rounds}, {self.seconds}"
-            )
+        checks.between(1, 100_000, num_envs=self.num_envs, rounds=self.rounds)
+        checks.positive(seconds=self.seconds)
+        if self.output is not None:
+            check_output(self.output)
 
 
 def program(arguments: Sequence[str], name: str) -> None:

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from metarl.commands.options import ComputeOptions, distribution, parse, usage
+from metarl.commands.options import ComputeOptions, TrustOptions, check_output, distribution, parse, usage
 from metarl.envs.variants import base_id
-from metarl.errors import UsageError, warn
+from metarl.errors import RunError, UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
 from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
-from metarl.evaluation.references import official, reference
+from metarl.evaluation.references import check_official, official, reference
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
@@ -73,6 +73,7 @@ class EvaluateOptions:
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None
     """Also write the raw numbers of everything together to this JSON file."""
+    trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
@@ -84,10 +85,8 @@ class EvaluateOptions:
             raise ValueError(
                 "--policy learns nothing: --adaptations, --checkpoint and --official-protocol are for runs"
             )
-        if self.output is not None and not self.output.parent.is_dir():
-            raise ValueError(f"--output {self.output}: there is no folder {self.output.parent}")
-        if self.output is not None and self.output.is_dir():
-            raise ValueError(f"--output {self.output} is a folder; name a file")
+        if self.output is not None:
+            check_output(self.output)
         if self.beside and not self.yardsticks:
             raise ValueError("--beside names yardsticks, which --no-yardsticks leaves out")
         _ = self.settings
@@ -122,8 +121,14 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     """Evaluates each run, writes `evaluations/<split>.json` into its folder and prints the table."""
     found: list[Evaluation] = []
     beside: list[str] = []
+    unwritten: RunError | None = None
     for folder in options.runs:
-        run = load(folder, options.checkpoint, options.compute.device)
+        run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
+        if options.official_protocol:
+            if not isinstance(run, TrainedAgent):
+                raise UsageError("--official-protocol is about agents")
+            with usage():
+                check_official(run.dist, options.settings)
         with usage(), _told(f"evaluating {folder.name}") as on_progress:
             evaluation = _evaluated(run, options, on_progress)
         if isinstance(run, TrainedAgent) and options.yardsticks:
@@ -131,20 +136,23 @@ def evaluate_runs(options: EvaluateOptions) -> None:
         elif options.beside:
             raise UsageError("--beside names yardsticks, which are for agents")
         content = evaluation.to_json()
-        if options.official_protocol:
-            if not isinstance(run, TrainedAgent):
-                raise UsageError("--official-protocol is about agents")
+        if options.official_protocol and isinstance(run, TrainedAgent):
             with usage():
                 line, figures = official(run.dist, run.candidate, options.settings)
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
         name = evaluation_name(options.split, *unusual(options.settings), checkpoint=options.checkpoint)
         if not zoo.contains(run.run.folder):
-            print(f"written to {run.run.write_evaluation(name, content)}")
+            try:
+                print(f"written to {run.run.write_evaluation(name, content)}")
+            except RunError as error:  # the table is printed all the same
+                unwritten = unwritten or error
         found.append(evaluation)
     with usage():
         together = aggregate(found)
     print("\n".join((table(together), *beside)))
+    if unwritten is not None:
+        raise unwritten
     if options.output is not None:
         write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
@@ -156,8 +164,9 @@ def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options:
     A variant of a distribution has its test list, and so its yardsticks.
     """
     dist = distribution(base_id(run.run.config.experiment.distribution))
-    runs = [load(folder, device=options.compute.device) for folder in options.beside]
-    known = YardstickRuns.of(dist, [*in_zoo(dist, options.compute.device), *map(_agent, runs)])
+    trust, device = options.trust.trust_code, options.compute.device
+    runs = [load(folder, device=device, trust_code=trust) for folder in options.beside]
+    known = YardstickRuns.of(dist, [*in_zoo(dist, device), *map(_agent, runs)])
     with _told(f"yardsticks of {dist.id}") as on_progress:
         measured = known.measure(evaluation, options.compute.threads, on_progress)
     for line in known.missing():
@@ -184,6 +193,7 @@ def unusual(settings: EvaluationSettings) -> list[str]:
 def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     """Evaluates a policy that learns nothing on each distribution, and prints a line each, or the table of one."""
     found: dict[str, Evaluation] = {}
+    unwritten: RunError | None = None
     for id in options.env:
         with usage():
             dist, candidate = reference(policy, distribution(id), options.settings)
@@ -192,12 +202,17 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
         if options.output is not None:  # each time: what is done is not lost
             everything: dict[str, Json] = {id: evaluation.to_json() for id, evaluation in found.items()}
-            write_atomically(options.output, encode_json({"policy": policy, "evaluations": everything}))
+            try:
+                write_atomically(options.output, encode_json({"policy": policy, "evaluations": everything}))
+            except RunError as error:  # the table is printed all the same
+                unwritten = unwritten or error
     if len(found) == 1:
         print(table(next(iter(found.values()))))
-        return
-    for id, evaluation in found.items():
-        print(f"{id:40} {evaluation.curve()[0].mean:.3f}   {len(evaluation.tasks)} {options.split} tasks")
+    else:
+        for id, evaluation in found.items():
+            print(f"{id:40} {evaluation.curve()[0].mean:.3f}   {len(evaluation.tasks)} {options.split} tasks")
+    if unwritten is not None:
+        raise unwritten
 
 
 def _evaluated(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, on_progress: OnProgress) -> Evaluation:

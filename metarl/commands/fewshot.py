@@ -14,6 +14,7 @@ from typing import Generic, TypeVar, cast, final
 
 import tyro
 
+from metarl import checks
 from metarl.commands.options import (
     ComputeOptions,
     RunOptions,
@@ -81,8 +82,9 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
 
     def __post_init__(self) -> None:
         for name, value in (("--validation-tasks", self.validation_tasks), ("--tasks", self.tasks)):
-            if value is not None and value < 2:
-                raise ValueError(f"{name} must be at least 2, got {value}")
+            if value is not None:
+                checks.at_least(2, **{name: value})
+                checks.at_most(checks.MOST, **{name: value})
 
 
 AnyOptions = FewshotOptions[LearnerConfig, EncoderConfig | PaperEncoder]
@@ -176,9 +178,9 @@ def with_features_of(checkpoint: Path, fresh: State, benchmark: Benchmark) -> St
     if not features:
         raise UsageError(f"--start-from {checkpoint}: this learner has no encoder that could begin with it")
     for name, value in features.items():
-        if name not in there or there[name].shape != value.shape:
-            shape = list(there[name].shape) if name in there else "missing"
-            raise UsageError(f"--start-from {checkpoint} is of another encoder: {name} is {shape} there")
+        if name not in there or (there[name].shape, there[name].dtype) != (value.shape, value.dtype):
+            what = f"{list(there[name].shape)} of {there[name].dtype}" if name in there else "missing"
+            raise UsageError(f"--start-from {checkpoint} is of another encoder: {name} is {what} there")
         features[name] = there[name].to(value.device)
     return dataclasses.replace(fresh, parameters={**fresh.parameters, **features})
 
@@ -214,8 +216,9 @@ def evaluate_run(
 
 
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:
+    print(f"\n{table(found)}")  # first: it was long work, and writing may fail
     path = run.write_evaluation(evaluation_name("test", *labels, checkpoint=checkpoint), found.to_json())
-    print(f"\nwritten to {path}\n{table(found)}")
+    print(f"written to {path}")
 
 
 def size_of(text: str) -> tuple[str, Size]:

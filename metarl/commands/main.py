@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import metarl
-from metarl.errors import UsageError, exit_status
+from metarl.errors import UsageError, exit_status, starting_up
 
 PROGRAMS = {
     "train": "train an agent on a task distribution",
@@ -55,4 +55,6 @@ def _run(name: str, arguments: Sequence[str], shown_as: str) -> None:
     if list(arguments) == ["--version"]:
         print(f"metarl {metarl.__version__}")
         return
-    importlib.import_module(f"metarl.commands.{name}").program(arguments, shown_as)
+    with starting_up():
+        module = importlib.import_module(f"metarl.commands.{name}")
+    module.program(arguments, shown_as)

@@ -15,6 +15,7 @@ from metarl.commands.parsing import first_line, parse, usage
 from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.registry import Registry, canonical
+from metarl.runs import files
 
 __all__ = [
     "MOST_THREADS",
@@ -74,7 +75,8 @@ class ComputeOptions:
     """What a program runs on."""
 
     threads: int = dataclasses.field(default_factory=available_cores)
-    """Threads that step the simulators (no result depends on them), or, where there are none, of linear algebra."""
+    """Threads that step the simulators, on which no result depends; or, in few-shot learning, of linear algebra, on
+    which the last bit of results may depend."""
     device: str = "cpu"
     """PyTorch's device: cpu, cuda, cuda:1."""
 
@@ -100,6 +102,15 @@ class ComputeOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrustOptions:
+    """What of a run's folder may be run."""
+
+    trust_code: bool = False
+    """Import the code from outside of metarl that the run's config.json names (my_file.py:name). A folder from somebody
+    else may name any code: look at it first."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Where a run is and what decides its chance."""
 
@@ -110,6 +121,23 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         checks.seed(self.seed)
+
+
+def check_output(path: Path) -> None:
+    """Checks, before any work is done, that a file could be written there.
+
+    Raises:
+        ValueError: its folder is missing, or it is a link, a folder or a device.
+    """
+    if not os.path.isdir(path.parent):  # noqa: PTH112  # it answers no to names that are none
+        raise ValueError(f"--output {path}: there is no folder {path.parent}")
+    try:
+        files.need_regular(path, missing_ok=True)
+    except (OSError, ValueError) as error:
+        what = files.reason(error) if isinstance(error, OSError) else str(error)
+        raise ValueError(f"--output {path} cannot be written: {what}") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {path} cannot be written: the folder does not permit it")
 
 
 def distribution(id: str) -> EnvDistribution:

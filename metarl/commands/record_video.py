@@ -9,19 +9,22 @@ from typing import Annotated
 
 import tyro
 
-from metarl.commands.options import ComputeOptions, parse, usage
+from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
 from metarl.envs import rendering
 from metarl.errors import UsageError
 from metarl.evaluation import video
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
-from metarl.runs import run_folder, zoo
+from metarl.runs import files, run_folder, zoo
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which
 from metarl.runs.trained import TrainedAgent, load_agent
 from metarl.tasks import Split, Task
+
+MOST_PIXELS, MOST_EVERY = 4096, 1000
+"""A side of a picture, pixels; environment steps between pictures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +53,20 @@ class VideoOptions:
     """Decides the resets and the actions' noise."""
     output: Path | None = None
     """The .mp4 file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
+    trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
-        for name in ("every", "width", "height"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("every", MOST_EVERY), ("width", MOST_PIXELS), ("height", MOST_PIXELS)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"--{name} must be between 1 and {most}, got {getattr(self, name)}")
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise ValueError(f"--{name} must be even, which the video's format asks for, got {getattr(self, name)}")
         if self.output is not None and self.output.suffix != ".mp4":
             raise ValueError(f"--output must end in .mp4, got {self.output}")
+        if self.output is not None:
+            check_output(self.output)
         _ = self.settings
 
     @property
@@ -76,13 +82,15 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(VideoOptions, arguments, name, __doc__)
     options.compute.use()
     rendering.use()
-    run = load_agent(run_folder.read(zoo.resolve(options.run)), options.checkpoint, options.compute.device)
+    trust, device = options.trust.trust_code, options.compute.device
+    run = load_agent(run_folder.read(zoo.resolve(options.run)), options.checkpoint, device, trust_code=trust)
     task = find_task(run, options.split, options.task)
     if options.output is None and zoo.contains(run.run.folder):
         raise UsageError("name the file by --output: the zoo is only read")
     path = options.output or run.run.videos / f"{options.split}-{task.id}.mp4"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if options.output is None:
+        with writing(path):
+            files.make_folder(run.run.videos)
     protocol = trial_protocol(run.agent, options.settings)
     collector = Collector(run.dist, options.compute.threads, options.compute.device)
     with usage(), contextlib.closing(collector), progress(f"recording {task}", 100) as shown:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeVar, final, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from metarl import checks
 from metarl.learning.protocols import State
 from metarl.tasks import Split, Task
 
@@ -45,10 +46,11 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("num_tasks", "episodes_per_adaptation", "trials"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.num_adaptations is not None and self.num_adaptations < 0:
-            raise ValueError(f"num_adaptations must be at least 0, got {self.num_adaptations}")
+            if value is not None:
+                checks.count(**{name: value})
+        if self.num_adaptations is not None:
+            checks.at_least(0, num_adaptations=self.num_adaptations)
+            checks.at_most(checks.MOST, num_adaptations=self.num_adaptations)
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"the evaluation's seed must be between 0 and 2**63 - 1, got {self.seed}")
 

@@ -62,6 +62,13 @@ def reference(name: str, dist: PlayableTasks, settings: EvaluationSettings) -> t
     return dist, Candidate(agent, agent.init(0), CheckpointRef(name, name, None, "none", 0))
 
 
+def check_official(dist: PlayableTasks, settings: EvaluationSettings) -> None:
+    """Raises ValueError where `official` would, before any work is done."""
+    if settings.split != "test":
+        raise ValueError(f"an official evaluation is about the test split, not {settings.split}")
+    _ = OFFICIAL[dist.id.partition("-")[0]]
+
+
 def official(
     dist: PlayableTasks, candidate: Candidate[Agent], settings: EvaluationSettings
 ) -> tuple[str, dict[str, Json]]:
@@ -70,6 +77,5 @@ def official(
     Raises:
         ValueError: it has none.
     """
-    if settings.split != "test":
-        raise ValueError(f"an official evaluation is about the test split, not {settings.split}")
+    check_official(dist, settings)
     return OFFICIAL[dist.id.partition("-")[0]](dist, candidate, settings)

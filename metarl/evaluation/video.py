@@ -27,7 +27,7 @@ from metarl.learning.collect import Collector, VectorEnv, point_seeds
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.spaces import BatchedObservations, Spaces
-from metarl.runs.files import TEMPORARY, remove, writing
+from metarl.runs.files import replacing, writing
 from metarl.tasks import Task
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -320,35 +320,31 @@ def _writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[
     ffmpeg is run here rather than by imageio: that does not look at its exit status, and a full disk is often met only
     when the index is written at the end.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:g}", "-i", "-"]
-    target = ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(temporary)]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *target]
-    pipe = subprocess.PIPE
-    with writing(path):
-        try:
-            # A session of its own, so that Ctrl-C reaches this program only.
-            with subprocess.Popen(command, stdin=pipe, stderr=pipe, start_new_session=True) as ffmpeg:
-                assert ffmpeg.stdin is not None
-                try:
-                    # Where ffmpeg is gone, its own words say more than a broken pipe.
-                    with contextlib.suppress(BrokenPipeError):
-                        yield functools.partial(_append, ffmpeg.stdin)
-                except BaseException:
-                    # On Ctrl-C, Popen itself waits no more than a moment; ffmpeg could yet write its file.
-                    ffmpeg.kill()
-                    ffmpeg.wait()
-                    with contextlib.suppress(BrokenPipeError):
-                        ffmpeg.stdin.close()
-                    raise
-                complaint = ffmpeg.communicate()[1].decode(errors="replace").strip()
-            if ffmpeg.returncode != 0:
-                code = errno.ENOSPC if os.strerror(errno.ENOSPC) in complaint else errno.EIO
-                raise OSError(code, complaint.rpartition("\n")[2] or f"ffmpeg failed ({ffmpeg.returncode})")
-            os.replace(temporary, path)
-        except BaseException:
-            remove(temporary)
-            raise
+    with replacing(path) as temporary, writing(path):
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:g}", "-i", "-"]
+        # Of a name with a colon, ffmpeg would take what stands before it for a protocol.
+        target = ["-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"]
+        coding = ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *coding, *target]
+        pipe = subprocess.PIPE
+        # A session of its own, so that Ctrl-C reaches this program only.
+        with subprocess.Popen(command, stdin=pipe, stderr=pipe, start_new_session=True) as ffmpeg:
+            assert ffmpeg.stdin is not None
+            try:
+                # Where ffmpeg is gone, its own words say more than a broken pipe.
+                with contextlib.suppress(BrokenPipeError):
+                    yield functools.partial(_append, ffmpeg.stdin)
+            except BaseException:
+                # On Ctrl-C, Popen itself waits no more than a moment; ffmpeg could yet write its file.
+                ffmpeg.kill()
+                ffmpeg.wait()
+                with contextlib.suppress(BrokenPipeError):
+                    ffmpeg.stdin.close()
+                raise
+            complaint = ffmpeg.communicate()[1].decode(errors="replace").strip()
+        if ffmpeg.returncode != 0:
+            code = errno.ENOSPC if os.strerror(errno.ENOSPC) in complaint else errno.EIO
+            raise OSError(code, complaint.rpartition("\n")[2] or f"ffmpeg failed ({ffmpeg.returncode})")
 
 
 def _append(stream: IO[bytes], picture: Picture) -> None:

@@ -222,7 +222,7 @@ class RegressionBenchmark:
     def __post_init__(self) -> None:
         if self.options.ways is not None or self.options.train_ways:
             raise ValueError(f"{self.id} has no classes: leave --ways and --train-ways out")
-        checks.at_least(1, shots=self.shots)
+        checks.count(shots=self.shots)
         self.source(TrainingTasks())
 
     @property

@@ -27,7 +27,7 @@ class CentroidConfig:
     """Tasks an outer step."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch)
+        checks.count(meta_batch=self.meta_batch)
 
     def build(self, signature: TaskSignature, device: str = "cpu") -> "Centroid":
         return Centroid(self, signature, device)

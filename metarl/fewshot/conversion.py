@@ -21,6 +21,8 @@ from metarl.fewshot import pixels
 Inputs = Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."] | Image.Image | Sequence[object]
 """Images or vectors: one array or tensor of all, one PIL image, or a sequence of one of these for each example."""
 
+GREATEST = 1e9
+"""Entries of vectors beyond it are refused: what networks compute of them soon leaves single precision."""
 _PLANES = (1, 2, 3, 4)  # as many channels as images usually have
 
 
@@ -33,7 +35,8 @@ def as_examples(examples: Inputs, *, shape: tuple[int, ...] | None = None) -> Sh
         sequences of these     one image or vector for each example, without the axis `example`; of numbers as an array
 
     The values of images are uint8; or real numbers in [0, 1], from black to white, which are rounded to 8 bits (a
-    learner has been trained on no more); or integers in 0 … 255; or booleans. Those of vectors are any real numbers.
+    learner has been trained on no more); or integers in 0 … 255; or booleans. Those of vectors are real numbers
+    within ±1e9.
 
     Args:
         shape: of one example, as trained: (channels, height, width) or (features,). Images of other sizes are scaled to
@@ -202,6 +205,12 @@ def _vectors(
     if not (finite := np.isfinite(vectors)).all():
         place, feature = np.argwhere(~finite)[0]
         raise ValueError(f"vectors must be finite; feature {feature} of example {place} is {array[place, feature]}")
+    if len(vectors) and (greatest := float(np.abs(vectors).max())) > GREATEST:
+        place, feature = np.argwhere(np.abs(vectors) == greatest)[0]
+        raise ValueError(
+            f"vectors must lie within ±{GREATEST:g}, for single precision; scale feature {feature}: of example {place} "
+            f"it is {array[place, feature]:g}"
+        )
     return vectors
 
 

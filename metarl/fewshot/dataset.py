@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from metarl.fewshot.conversion import as_examples, as_targets
+from metarl.fewshot.conversion import GREATEST, as_examples, as_targets
 from metarl.fewshot.examples import TaskSignature
 from metarl.tasks import SPLITS, Json, Split, content_hash
 
@@ -247,6 +247,8 @@ def _check_examples(data: FewShotDataset) -> None:
             f"{data.id}: examples must be uint8 images [example, channel, height, width] or float32 vectors "
             f"[example, feature], got {data.examples.dtype} with shape {list(data.examples.shape)}"
         )
+    if data.examples.dtype == torch.float32 and not bool((data.examples.abs() <= GREATEST).all()):
+        raise ValueError(f"{data.id}: vectors must be finite and lie within ±{GREATEST:g}, for single precision")
     if not len(data.mean) == len(data.std) in (0, data.examples.shape[1]) or min(data.std, default=1.0) <= 0:
         raise ValueError(
             f"{data.id}: mean and std must be empty or have {data.examples.shape[1]} numbers, those of std above 0; "

@@ -1,14 +1,18 @@
 """What a few-shot learner is given: examples of several tasks, as plain tensors."""
 
 import dataclasses
+import math
 from typing import Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from metarl import checks
 from metarl.learning.protocols import Metrics
 
+MOST_NUMBERS = 1 << 28
+"""The most numbers of one input."""
 _SMALL = 32  # pixels
 
 
@@ -66,6 +70,14 @@ class TaskSignature:
     classes: int = 0
     """Classes of the training split in all; 0 for regression."""
 
+    def __post_init__(self) -> None:
+        counts = {"ways": self.ways, "shots": self.shots, "classes": self.classes}
+        checks.at_least(0, **counts)
+        checks.at_most(checks.MOST, **counts)
+        checks.count(outputs=self.outputs)
+        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MOST_NUMBERS:
+            raise ValueError(f"an input has 1 to {MOST_NUMBERS} numbers, got the shape {list(self.shape)}")
+
     @property
     def classifies(self) -> bool:
         """Whether targets are the numbers of ways."""
@@ -109,3 +121,10 @@ class TaskRecord:
     """Subtracted from each channel of an image in [0, 1], or each feature; nothing where empty."""
     std: tuple[float, ...] = ()
     """What a channel or feature is then divided by."""
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) in (0, self.signature.shape[0]) or min(self.std, default=1.0) <= 0:
+            raise ValueError(
+                f"mean and std must be empty or have {self.signature.shape[0]} numbers, those of std above 0; "
+                f"got {self.mean} and {self.std}"
+            )

@@ -66,7 +66,7 @@ class MamlConfig:
 
     def __post_init__(self) -> None:
         given = {"meta_batch": self.meta_batch, "inner_steps": self.inner_steps, "test_steps": self.test_steps}
-        checks.at_least(1, **{name: value for name, value in given.items() if value is not None})
+        checks.count(**{name: value for name, value in given.items() if value is not None})
         checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life, multi_step=self.multi_step)
         checks.positive(learning_rate=self.learning_rate, inner_lr=1.0 if self.inner_lr is None else self.inner_lr)
 

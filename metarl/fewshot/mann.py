@@ -70,8 +70,9 @@ class MannConfig:
     not given."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, width=self.width, heads=self.heads, controller=self.controller)
-        checks.at_least(self.heads, slots=self.slots)
+        checks.count(meta_batch=self.meta_batch)
+        checks.between(1, checks.WIDEST, width=self.width, heads=self.heads, controller=self.controller)
+        checks.between(self.heads, checks.WIDEST, slots=self.slots)
         checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
         checks.fraction(usage_decay=self.usage_decay)
         checks.positive(learning_rate=self.learning_rate)

@@ -56,8 +56,9 @@ class ReptileConfig:
     def __post_init__(self) -> None:
         counts = (self.inner_steps, self.test_steps, self.inner_batch, self.test_batch)
         for name, value in zip(("inner_steps", "test_steps", "inner_batch", "test_batch"), counts, strict=True):
-            checks.at_least(1, **{name: 1 if value is None else value})
-        checks.at_least(1, meta_batch=self.meta_batch, anneal_over=self.anneal_over)
+            checks.count(**{name: 1 if value is None else value})
+        checks.count(meta_batch=self.meta_batch)
+        checks.at_least(1, anneal_over=self.anneal_over)
         checks.positive(inner_lr=1.0 if self.inner_lr is None else self.inner_lr)
         checks.fraction(learning_rate=self.learning_rate)
 

@@ -36,6 +36,7 @@ def check_range(minimum: int, **options: Range) -> None:
         checks.at_least(minimum, **{name: low})
         if low > high:
             raise ValueError(f"the range of {name} must be from the least to the most, got {low} to {high}")
+        checks.at_most(checks.MOST, **{name: high})
 
 
 @final
@@ -53,7 +54,7 @@ class EpisodeShape:
     def __post_init__(self) -> None:
         check_range(2, ways=self.ways)
         check_range(1, shots=self.shots)
-        checks.at_least(1, queries=self.queries)
+        checks.count(queries=self.queries)
 
 
 @final

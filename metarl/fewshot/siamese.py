@@ -40,7 +40,7 @@ class SiameseConfig:
     """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch)
+        checks.count(meta_batch=self.meta_batch)
         checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
         checks.positive(learning_rate=self.learning_rate)
 

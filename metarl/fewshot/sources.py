@@ -74,7 +74,7 @@ class SinusoidSource:
 
     def __post_init__(self) -> None:
         check_range(1, shots=self.shots)
-        checks.at_least(1, queries=self.queries)
+        checks.count(queries=self.queries)
 
     def collect(self, learner: Learner[Batch, object], state: State, seed: int, step: int) -> Batch:
         """`meta_batch` tasks."""

@@ -49,7 +49,7 @@ class TransferConfig:
     """What makes features of examples; Conv4 for images and a multi-layer perceptron for vectors, if not given."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, batch=self.batch, fit_steps=self.fit_steps)
+        checks.count(batch=self.batch, fit_steps=self.fit_steps)
         checks.at_least(0, learning_rate_half_life=self.learning_rate_half_life)
         checks.positive(learning_rate=self.learning_rate, fit_lr=1.0 if self.fit_lr is None else self.fit_lr)
 

@@ -58,9 +58,12 @@ def outer_steps(
     for step in range(start, stop):
         began = time.perf_counter()
         experience = source.collect(learner, state, seed, step)
+        gathered = experience.metrics()
+        if strange := [name for name, value in gathered.items() if math.isinf(value)]:
+            raise RunError(f"{strange[0]} is infinite in the experience of step {step + 1}: its source is at fault")
         state, metrics = learner.meta_step(state, experience, np.random.default_rng([seed, step]))
         need_finite(state, step + 1)
-        yield OuterStep(step + 1, state, {**experience.metrics(), **metrics}, time.perf_counter() - began)
+        yield OuterStep(step + 1, state, {**gathered, **metrics}, time.perf_counter() - began)
 
 
 def need_finite(state: State, step: int) -> None:
@@ -70,5 +73,5 @@ def need_finite(state: State, step: int) -> None:
         if not math.isfinite(float(value.sum())) and not bool(value.isfinite().all()):
             raise RunError(
                 f"parameter {name} is no longer finite after step {step}; the last checkpoint is from before; "
-                "try a smaller learning rate"
+                "a smaller learning rate may help"
             )

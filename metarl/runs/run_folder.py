@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, cast, final
 
-from metarl import checks
+from metarl import checks, registry
 from metarl.errors import RunError, UsageError, warn
 from metarl.runs import files
 from metarl.runs.decoding import OpenKinds, decode, options_from_json
@@ -78,6 +78,12 @@ class Experiment:
             for name in sorted(here.keys() | there.keys())
             if here.get(name, _ABSENT) != there.get(name, _ABSENT)
         )
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The ids in it that name code from outside, each once: to build the learner or the tasks, it would be run."""
+        texts = _texts(self.to_json())
+        return tuple(dict.fromkeys(text for text in texts if registry.names_code(text)))
 
     def to_json(self) -> dict[str, object]:
         return json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
@@ -196,6 +202,19 @@ def evaluation_name(split: Split, *settings: str, checkpoint: Which = "last") ->
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     return "-".join(filter(None, (split, *settings, "" if checkpoint == "last" else checkpoint)))
+
+
+def need_trusted(run: Run) -> None:
+    """Refuses to run what a `config.json` names: a run folder from somebody else is data, and it may name any code.
+
+    Raises:
+        UsageError: it names code from outside the package; the message lists the ids.
+    """
+    if code := run.config.experiment.code:
+        raise UsageError(
+            f"{run.folder} names code from outside of metarl, which would be run: {', '.join(code)}; "
+            "if you trust it, say so by --trust-code (in Python, trust_code=True)"
+        )
 
 
 def begun(folder: Path) -> bool:
@@ -364,6 +383,15 @@ def _flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, object]
         else:
             flat[f"{prefix}{name}"] = item
     return flat
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _file_of(id: str) -> Path | None:

@@ -21,6 +21,8 @@ AnyLearner = TypeVar("AnyLearner", bound=Learner[Never, object])
 Validate = Callable[[State], Metrics]
 """Metrics on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
 SCORE = "validation"
+MOST_STEPS = 1_000_000_000
+"""Outer steps that a run may have."""
 
 
 @final
@@ -38,8 +40,10 @@ class TrainingOptions:
     """Checkpoints kept, besides the best on validation."""
 
     def __post_init__(self) -> None:
+        every = {"checkpoint_every": self.checkpoint_every, "validate_every": self.validate_every}
         checks.at_least(1, steps=self.steps, checkpoint_every=self.checkpoint_every, keep=self.keep)
         checks.at_least(0, validate_every=self.validate_every)
+        checks.at_most(MOST_STEPS, steps=self.steps, keep=self.keep, **every)
 
     def validates(self, step: int) -> bool:
         """Whether the state after so many outer steps is validated."""

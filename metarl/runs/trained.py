@@ -122,25 +122,33 @@ class TrainedFewShot:
         return self.trained.adapt(examples, labels, num_adaptations=num_adaptations, batch_norm=batch_norm)
 
 
-def load(folder: Path | str, which: Which = "last", device: str = "cpu") -> TrainedAgent | TrainedFewShot:
+def load(
+    folder: Path | str, which: Which = "last", device: str = "cpu", *, trust_code: bool = False
+) -> TrainedAgent | TrainedFewShot:
     """The trained learner of a run.
 
     Args:
         folder: the run's folder, or the name of an agent that comes with the package: `zoo:cheetah-terrain/maml`.
         which: the last checkpoint, or the best on validation.
         device: where the learner computes.
+        trust_code: whether code from outside of metarl may be imported that the run names (`my_file.py:name`). A
+            folder that somebody else made can name any code.
 
     Raises:
-        UsageError: no run there, no checkpoint yet, or what it was trained on is not there any more.
+        UsageError: no run there, no checkpoint yet, what it was trained on is not there any more, or it names code
+            from outside that is not trusted.
         RunError: every checkpoint is damaged, or does not fit the learner; or the config is not one of this version.
     """
     run = run_folder.read(zoo.resolve(folder))
-    return (load_agent if run.config.experiment.kind == "agent" else load_fewshot)(run, which, device)
+    load_kind = load_agent if run.config.experiment.kind == "agent" else load_fewshot
+    return load_kind(run, which, device, trust_code=trust_code)
 
 
-def load_agent(run: Run, which: Which = "last", device: str = "cpu") -> TrainedAgent:
+def load_agent(run: Run, which: Which = "last", device: str = "cpu", *, trust_code: bool = False) -> TrainedAgent:
     """The agent of a run; see `load`."""
     experiment = _need_kind(run, "agent").config.experiment
+    if not trust_code:
+        run_folder.need_trusted(run)
     try:
         dist = envs.make(experiment.distribution)
         kind = agents.REGISTRY[experiment.learner]
@@ -151,9 +159,11 @@ def load_agent(run: Run, which: Which = "last", device: str = "cpu") -> TrainedA
     return TrainedAgent(run, dist, agent, saved.state.to(device), ref, saved.env_steps)
 
 
-def load_fewshot(run: Run, which: Which = "last", device: str = "cpu") -> TrainedFewShot:
+def load_fewshot(run: Run, which: Which = "last", device: str = "cpu", *, trust_code: bool = False) -> TrainedFewShot:
     """The few-shot learner of a run; see `load`. Its data need not be there."""
     experiment = _need_kind(run, "fewshot").config.experiment
+    if not trust_code:
+        run_folder.need_trusted(run)
     try:
         kind = LEARNERS[experiment.learner]
     except ValueError as error:

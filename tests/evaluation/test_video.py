@@ -185,7 +185,8 @@ def test_a_fault_of_the_encoder_leaves_the_old_file(
     """The encoder takes the frames, fails at the end, and has written half a file: as on a full disk."""
     encoder = tmp_path / "encoder"
     encoder.write_text(
-        f'#!/bin/sh\ncat > /dev/null\nfor last; do :; done\necho half > "$last"\necho "{complaint}" >&2\nexit 1\n'
+        "#!/bin/sh\ncat > /dev/null\nfor last; do :; done\n"
+        f'echo half > "${{last#file:}}"\necho "{complaint}" >&2\nexit 1\n'
     )
     encoder.chmod(encoder.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(encoder))

@@ -221,3 +221,9 @@ def test_labels_of_any_kind_become_numbers(labels: Any, numbers: list[int], clas
 def test_labels_that_cannot_be_told_apart_are_refused(labels: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_targets(labels)
+
+
+def test_vectors_that_single_precision_cannot_compute_with_are_refused() -> None:
+    assert as_examples(np.array([[1e9, -1e9]])).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"within ±1e\+09, for single precision; scale feature 1: of example 0 it is"):
+        as_examples(np.array([[0.0, -1.1e9]]))

@@ -242,6 +242,44 @@ def test_a_download_is_verified_before_it_has_its_name(site: tuple[str, Path], t
     assert os.listdir(tmp_path / "other" / "set") == []
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [({"max_bytes": 6}, "sends more than 6 bytes"), ({"max_seconds": -1.0}, "sent 7 bytes in -1 s, which is too slow")],
+)
+def test_a_download_has_limits(site: tuple[str, Path], tmp_path: Path, limits: dict[str, float], message: str) -> None:
+    address, folder = site
+    (folder / "file").write_bytes(b"content")
+    file = checked("set/file", b"content")
+    with pytest.raises(RunError, match=message) as error:
+        storage.fetch(f"{address}/file", tmp_path / "set" / "file", file.checksums, **limits)  # pyright: ignore[reportArgumentType]
+    assert one_line(error) and os.listdir(tmp_path / "set") == []
+
+
+def test_a_download_that_ends_too_early_is_no_file(
+    site: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = site
+    (folder / "file").write_bytes(b"content")
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda _, source, out: out.write(b"con"))
+    with pytest.raises(RunError, match="ended 4 bytes too early") as error:
+        storage.fetch(f"{address}/file", tmp_path / "set" / "file", checked("file", b"content").checksums)
+    assert one_line(error) and os.listdir(tmp_path / "set") == []
+
+
+def test_the_machine_says_how_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "data.npz", images=np.zeros((30, 4, 4), np.uint8), labels=np.arange(30) % 10)
+    assert len(datasets.load(tmp_path / "data.npz").labels) == 30
+    monkeypatch.setenv("METARL_MAX_BYTES", "479")
+    with pytest.raises(
+        UsageError, match="takes 480 bytes; the limit is 479 bytes: raise max_bytes, or METARL_MAX_BYTES"
+    ):
+        datasets.load(tmp_path / "data.npz")
+    for wrong in ("4G", "-1", "0", "1e9", "9" * 30, "²"):
+        monkeypatch.setenv("METARL_MAX_BYTES", wrong)
+        with pytest.raises(UsageError, match="METARL_MAX_BYTES must be a number of bytes"):
+            datasets.load(tmp_path / "data.npz")
+
+
 def test_without_a_network_a_download_is_one_line(tmp_path: Path) -> None:
     source = SourceFile("file", ("md5:0",), "http://127.0.0.1:9/file")
     with pytest.raises(RunError, match="is there a network") as error:

@@ -1,6 +1,8 @@
 """A trained few-shot learner in its user's hands."""
 
+import dataclasses
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from metarl.fewshot.benchmarks import ClassificationBenchmark, RegressionBenchmark
 from metarl.fewshot.encoders import Conv4Config
 from metarl.fewshot.episode_options import EpisodeOptions
+from metarl.fewshot.examples import TaskRecord, TaskSignature
 from metarl.fewshot.maml import MamlConfig
 from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.trained import TrainedLearner
@@ -99,3 +102,19 @@ def test_a_regression_predicts_values_that_follow_its_support() -> None:
     assert errors[1] < errors[0] and trained.adapt(x, np.sin(x[:, 0])).predict(x[:2]).shape == (2, 1)
     with pytest.raises(ValueError, match="this learner predicts 1 values an example"):
         trained.adapt(x, np.zeros((9, 2)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shape": ()}, {"shape": (1, 0, 5)}, {"shape": (2**31,)}, {"shape": (-1, -1)}, {"ways": -1}, {"shots": 10**9},
+        {"outputs": 0}, {"classes": 10**9},
+    ],
+)  # fmt: skip
+def test_a_signature_that_no_data_have_is_refused(wrong: dict[str, Any]) -> None:
+    good = TaskSignature("classification", (1, 5, 5), 3, 2, 3)
+    with pytest.raises(ValueError, match="|".join([*wrong, "shape"])):
+        dataclasses.replace(good, **wrong)
+    for mean, std in (((0.5,), ()), ((0.5, 0.5), (1.0, 1.0)), ((0.5,), (0.0,))):
+        with pytest.raises(ValueError, match="mean and std must be empty or have 1 numbers"):
+            TaskRecord(good, mean, std)

@@ -49,12 +49,13 @@ class Adder:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """(seed, step) as one number; infinite from a step on."""
+    """(seed, step) as one number; another from a step on."""
 
-    infinite_from: int = 100
+    other_from: int = 100
+    other: float = 0.0
 
     def collect(self, learner: object, state: State, seed: int, step: int) -> Number:
-        return Number(float("inf") if step >= self.infinite_from else 10.0 * seed + step)
+        return Number(self.other if step >= self.other_from else 10.0 * seed + step)
 
 
 def test_a_run_that_goes_on_is_the_run_that_never_stopped() -> None:
@@ -71,9 +72,16 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped() -> None:
 
 def test_a_parameter_that_is_no_longer_finite_stops_the_run() -> None:
     learner = Adder()
-    steps = outer_steps(learner, Numbers(infinite_from=2), learner.init(0), seed=0, start=0, stop=5)
+    steps = outer_steps(learner, Numbers(2, 3.4e38), learner.init(0), seed=0, start=0, stop=5)
     assert [next(steps).step, next(steps).step] == [1, 2]
     with pytest.raises(RunError, match="parameter sum is no longer finite after step 3"):
+        next(steps)
+
+
+def test_experience_that_is_not_finite_is_not_blamed_on_the_learning_rate() -> None:
+    learner = Adder()
+    steps = outer_steps(learner, Numbers(0, float("inf")), learner.init(0), seed=0, start=0, stop=5)
+    with pytest.raises(RunError, match="value is infinite in the experience of step 1: its source is at fault"):
         next(steps)
 
 

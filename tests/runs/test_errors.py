@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,37 @@ def test_options_outside_their_range_are_named() -> None:
             check()
     checks.seed(2**63 - 1)
     checks.between(1, 9, threads=9)
+
+
+def out_of_memory(error: Exception) -> Callable[[], object]:
+    def program() -> None:
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3.00 TiB for an array"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000000 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(out_of_memory(error)) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: there is not enough memory") and told.count("\n") == 1
+    with pytest.raises(RuntimeError, match="a bug"):
+        exit_status(out_of_memory(RuntimeError("a bug")))
+
+
+def test_counts_and_layers_have_an_end() -> None:
+    checks.count(tasks=checks.MOST)
+    for wrong, told in (
+        (lambda: checks.count(tasks=checks.MOST + 1), "tasks must be at most 1000000, got 1000001"),
+        (lambda: checks.count(tasks=0), "tasks must be at least 1, got 0"),
+        (lambda: checks.layers((8, checks.WIDEST + 1)), "at most 8192 wide"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            wrong()

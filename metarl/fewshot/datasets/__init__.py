@@ -105,7 +105,7 @@ def load(
             the data set then has a line for each. Otherwise the first of them is an error.
         min_per_class: examples that an own class must have: the shots and queries of a task.
         max_bytes: the most that a file of one's own, what a zip or an .npz file holds decompressed, and all pixels
-            together may take; 4 GiB if not given.
+            together may take; METARL_MAX_BYTES, or 4 GiB, if not given.
 
     Raises:
         UsageError: there is no such data set, a file is missing, or it is another one.

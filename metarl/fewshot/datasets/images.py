@@ -41,12 +41,13 @@ _SPLIT_NAMES: Mapping[str, Split] = {
     "valid": "validation",
     "test": "test",
 }
-_DEFAULTS = ReadOptions()
+MOST_PIXELS = 16_384
+"""The largest `image_size`, px."""
 _DECODER = 2  # raise it when images come out differently
 
 
 def load(
-    path: Path, splitting: Splitting, image_size: int | None = None, options: ReadOptions = _DEFAULTS
+    path: Path, splitting: Splitting, image_size: int | None = None, options: ReadOptions | None = None
 ) -> FewShotDataset:
     """The images of a folder, a zip or an .npz file; a warning says which files are no images.
 
@@ -58,8 +59,10 @@ def load(
         UsageError: it cannot be read.
         ValueError: it holds no images, one that cannot be read, images of several sizes, a class in two splits, ...
     """
+    options = options or ReadOptions()
     if image_size is not None:
         checks.at_least(1, image_size=image_size)
+        checks.at_most(MOST_PIXELS, image_size=image_size)
     try:
         mode = os.stat(path).st_mode
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from metarl import checks
+from metarl.fewshot.datasets.sources import default_max_bytes
 
 
 @final
@@ -17,6 +18,9 @@ class Splitting:
     """Shares of train, validation and test."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        checks.seed(self.seed)
+
 
 @final
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class ReadOptions:
     """Whether to go on without files that cannot be read and classes that are too small; else they are errors."""
     min_per_class: int = 1
     """Examples that a class must have: the shots and queries of a task."""
-    max_bytes: int = 4 * 2**30
+    max_bytes: int = dataclasses.field(default_factory=default_max_bytes)
     """Most bytes of one file, of what a zip or an .npz file holds decompressed, and of all pixels together."""
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ from typing import BinaryIO, NamedTuple, final
 from metarl.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+LIMIT_VARIABLE = "METARL_MAX_BYTES"
+"""The environment variable that raises or lowers the limit on what is read and decompressed."""
 _SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
 _KINDS_SHOWN = 6
 _EMPTY = "folders without images"
@@ -274,4 +276,20 @@ def in_units(size: int) -> str:
 
 def more_than(max_bytes: int) -> str:
     """The end of a message about something that is larger than the limit."""
-    return f"the limit is {in_units(max_bytes)}: raise max_bytes if so much is meant"
+    return f"the limit is {in_units(max_bytes)}: raise max_bytes, or {LIMIT_VARIABLE}, if so much is meant"
+
+
+def default_max_bytes() -> int:
+    """The limit on what is read and decompressed: of the environment variable, or 4 GiB.
+
+    It belongs to the machine, not to an experiment, and so is no option that a run would remember.
+
+    Raises:
+        UsageError: the variable is no positive whole number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    if not text:
+        return 4 << 30
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+        raise UsageError(f"{LIMIT_VARIABLE} must be a number of bytes, at least 1, got {text!r}")
+    return int(text)

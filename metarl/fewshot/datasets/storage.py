@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import stat
-import urllib.error
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +26,10 @@ from metarl.tasks import Json, content_hash
 ROOT_VARIABLE = "METARL_DATA"
 """The environment variable that names the folder of all data sets."""
 
+MOST_DOWNLOADED = 1 << 30
+"""Bytes of a download; the largest file that is fetched has a sixth of it."""
+LONGEST_DOWNLOAD = 3600.0
+"""s."""
 _LEFTOVER = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}-.")
 _CHUNK = 2**20  # bytes
 
@@ -106,23 +110,39 @@ def _checksum(path: Path, algorithm: str) -> str:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def fetch(url: str, path: Path, accepted: tuple[str, ...]) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    accepted: tuple[str, ...],
+    *,
+    max_bytes: int = MOST_DOWNLOADED,
+    max_seconds: float = LONGEST_DOWNLOAD,
+) -> None:
     """Downloads a file, verifies it, and only then gives it its name.
 
     Raises:
-        RunError: there is no way to it, or it could not be written.
+        RunError: there is no way to it, it is larger or takes longer than allowed, or it could not be written.
         UsageError: what came is another file.
     """
+    received, until = 0, time.monotonic() + max_seconds
+    by_hand = f"put the file at {path} by hand"
     try:
         # The address is one of ours, not the user's.
         with urllib.request.urlopen(url, timeout=30) as response, replacing(path) as file:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):  # as soon as something came: a server that drips is noticed, too
+                received += len(chunk)
+                if received > max_bytes:
+                    raise RunError(f"{url} sends more than {max_bytes} bytes, the most of a download; {by_hand}")
+                if time.monotonic() > until:
+                    raise RunError(f"{url} sent {received} bytes in {max_seconds:g} s, which is too slow; {by_hand}")
                 with writing(path):
                     file.write(chunk)
+            if missing := response.length:
+                raise RunError(f"{url} ended {missing} bytes too early; the same command tries again")
             with writing(path):
                 file.flush()
             verify(Path(file.name), accepted)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise RunError(
             f"could not download {url} ({reason}); is there a network? Otherwise put the file at {path}"

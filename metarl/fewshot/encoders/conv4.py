@@ -43,7 +43,7 @@ class Conv4Config:
     parameters, losses and updates stay float32."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, filters=self.filters)
+        checks.between(1, checks.WIDEST, filters=self.filters)
 
     def build(self, signature: TaskSignature) -> "Conv4":
         if len(signature.shape) != 3:

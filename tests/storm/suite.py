@@ -1,0 +1,254 @@
+"""Kills trainings at random moments, goes on with them, and compares their ends with those of uninterrupted ones.
+
+`storm.py --kills 200 --seed 0`: each learner in turn, as its program trains it, on a small budget. Most kills are
+SIGKILL, some are SIGINT, SIGTERM, or the kill of one of its worker processes. Wrong is an end that differs in any bit
+(parameters, optimiser, counters, metrics without the clock's), a traceback, and a process that outlives its maker.
+Exit status: 0 where nothing went wrong.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import importlib
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metarl import agents
+from metarl.commands.main import PROGRAMS
+from metarl.fewshot.registry import LEARNERS
+from metarl.runs import metrics
+from tests.fuzz.harness import CRASHED, call, guarded
+
+STEPS = 6
+PATIENCE = 1800.0  # s for a training, which takes a fraction of one
+ORPHAN_PATIENCE = 30.0  # s in which workers notice that their maker is gone
+PR_SET_CHILD_SUBREAPER = 36  # of Linux: orphans become this process's children
+WORLDS = ("bernoulli-bandit", "point-navigation")
+"""Where agents train: in the first that is for them."""
+IN_PROCESS = ("--validation-tasks", "1", "--threads", "1")
+IN_WORKERS = ("--validation-tasks", "1", "--threads", "2", "--env", "metaworld-ml1-reach-v3")
+SMALL: Mapping[str, tuple[str, ...]] = {
+    "maml": ("--meta-batch", "2", "--episodes-per-adaptation", "2", "--hidden", "4"),
+    "rl2": ("--meta-batch", "2", "--episodes-per-trial", "2", "--hidden", "4", "--epochs", "1", "--minibatches", "1"),
+}
+"""Options that make agents quick; others train as they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A command whose run is killed and gone on with."""
+
+    name: str
+    program: str
+    arguments: tuple[str, ...]
+    worlds: tuple[str, ...] = ()
+    """Those of an agent that may train in one or another."""
+
+    def start(self, run: Path, output: Path) -> int:
+        """The process id of a process that trains."""
+        child = os.fork()
+        if child == 0:
+            status = CRASHED
+            with contextlib.suppress(BaseException):
+                status = guarded(lambda: call(self.program, *self.arguments, "--run", run), output)
+            os._exit(status)
+        return child
+
+
+@dataclasses.dataclass
+class Count:
+    """What was done and what went wrong."""
+
+    kills: int = 0
+    resumes: int = 0
+    trainings: int = 0
+    different: int = 0
+    orphans: int = 0
+    tracebacks: int = 0
+    by_signal: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def faults(self) -> int:
+        return self.different + self.orphans + self.tracebacks
+
+
+def trainings(photos: Path, *, workers: bool) -> tuple[Training, ...]:
+    """One of each learner that has a name, and one in worker processes."""
+    loop = ("--steps", str(STEPS), "--checkpoint-every", "2", "--validate-every", "3")
+    own = [
+        Training(name, "train", (name, *IN_PROCESS, *SMALL.get(name, ()), *loop), WORLDS) for name in agents.REGISTRY
+    ]
+    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--train-ways", "2", "--train-queries", "2")
+    few = ("--data", str(photos), *sizes, "--tasks", "2", "--validation-tasks", "2", "--threads", "1")
+    own += [Training(f"few-shot {name}", "fewshot", (name, *few, *loop)) for name in LEARNERS]
+    if workers:
+        own.append(Training("rl2 in workers", "train", ("rl2", *IN_WORKERS, *SMALL["rl2"], *loop)))
+    return tuple(own)
+
+
+def last_state(run: Path) -> tuple[object, ...]:
+    """What a run ended with, to the bit."""
+    folder = run / "checkpoints" / str(STEPS)
+    files = [folder / name for name in ("params.safetensors", "optimizer.safetensors", "state.json")]
+    files += sorted((run / "store").glob("*")) if (run / "store").is_dir() else []
+    rows = [
+        {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("time/")}
+        for row in metrics.read(run)
+    ]
+    return (*(path.read_bytes() for path in files), rows)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process made, and those that they made."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    with contextlib.suppress(OSError):
+        children = [int(word) for word in path.read_text().split()]
+        return [*children, *(each for child in children for each in descendants(child))]
+    return []
+
+
+def reap() -> list[int]:
+    """Waits for orphans to end; those that do not are killed and given back."""
+    until, left = time.monotonic() + ORPHAN_PATIENCE, list[int]()
+    while time.monotonic() < until:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not (left := descendants(os.getpid())):
+            return []
+        time.sleep(0.1)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def wait(child: int, until: float) -> int | None:
+    """The exit status of a child that ends in time; None of one that runs on."""
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.005)
+
+
+def kill(child: int, rng: random.Random, count: Count) -> None:
+    """One kill of a training, or of one of its workers where it has some."""
+    workers = descendants(child)
+    if workers and rng.random() < 0.5:
+        target, number, name = rng.choice(workers), signal.SIGKILL, "a worker's SIGKILL"
+    else:
+        number = rng.choices([signal.SIGKILL, signal.SIGINT, signal.SIGTERM], [8, 1, 1])[0]
+        target, name = child, number.name
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(target, number)
+        count.kills += 1
+        count.by_signal[name] = count.by_signal.get(name, 0) + 1
+
+
+def play(
+    training: Training,
+    whole: tuple[object, ...],
+    seconds: float,
+    folder: Path,
+    rng: random.Random,
+    count: Count,
+    most: int,
+) -> None:
+    """One training that is killed again and again, at most `most` times, until it ends; then it is compared."""
+    run, output = folder / "run", folder / "output"
+    shutil.rmtree(run, ignore_errors=True)
+    count.trainings += 1
+    left, status = most, None
+    while status != 0:
+        child = training.start(run, output)
+        # Later than it takes it would end; a training that got nowhere between two kills would never.
+        moment = time.monotonic() + rng.uniform(0.0, 1.2) * seconds
+        status = wait(child, moment) if left else wait(child, time.monotonic() + PATIENCE)
+        if status is None and left:
+            kill(child, rng, count)
+            left -= 1
+            status = wait(child, time.monotonic() + PATIENCE)
+        text = output.read_text(errors="replace") if output.exists() else ""
+        fine = status in (0, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, 130, 143)
+        if "Traceback (most recent call last)" in text or not fine:
+            count.tracebacks += 1
+            print(f"{training.name}: status {status}\n{text[-2000:]}", flush=True)
+            return
+        if orphans := reap():
+            count.orphans += len(orphans)
+            print(f"{training.name}: {len(orphans)} processes outlived it", flush=True)
+        count.resumes += status != 0
+    if last_state(run) != whole:
+        count.different += 1
+        print(f"{training.name}: it ended otherwise than uninterrupted", flush=True)
+
+
+def uninterrupted(training: Training, folder: Path) -> tuple[Training, tuple[object, ...], float]:
+    """The training in a world that is for it, what it ends with if nobody kills it, and how long that takes, s."""
+    output = folder / "output"
+    for world in training.worlds or ("",):
+        own = dataclasses.replace(training, arguments=(*training.arguments, *(("--env", world) if world else ())))
+        began = time.monotonic()
+        status = wait(own.start(folder / "whole", output), began + PATIENCE)
+        if status == 0:
+            end = last_state(folder / "whole")
+            shutil.rmtree(folder / "whole")
+            return own, end, time.monotonic() - began
+    raise RuntimeError(f"{training.name} does not even end undisturbed:\n{output.read_text(errors='replace')}")
+
+
+@contextlib.contextmanager
+def prepared(workers: bool) -> Iterator[tuple[Path, tuple[Training, ...]]]:
+    """A folder, and the trainings."""
+    with tempfile.TemporaryDirectory(prefix="metarl-storm-") as name:
+        photos = Path(name, "photos.npz")
+        images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
+        np.savez(photos, images=images, labels=np.arange(60) % 10)
+        yield Path(name), trainings(photos, workers=workers)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints what went wrong and the counts; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="no new training after so long")
+    parser.add_argument("--seed", type=int, default=0, help="decides moments and signals (default: 0)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this training; may be given again")
+    parser.add_argument("--no-workers", action="store_true", help="leave the training in worker processes out")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for program in PROGRAMS:  # once, for all forks
+        importlib.import_module(f"metarl.commands.{program}")
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    count, rng, began = Count(), random.Random(options.seed), time.monotonic()
+    with prepared(not options.no_workers) as (folder, everything):
+        chosen = [training for training in everything if not options.only or training.name in options.only]
+        if not chosen:
+            parser.error(f"there are {', '.join(training.name for training in everything)}")
+        ends: dict[str, tuple[Training, tuple[object, ...], float]] = {}
+        share = -(-options.kills // len(chosen))
+        while count.kills < options.kills and time.monotonic() - began < options.seconds:
+            training = chosen[count.trainings % len(chosen)]
+            if training.name not in ends:
+                ends[training.name] = uninterrupted(training, folder)
+            before = count.kills
+            most = min(share, options.kills - count.kills)
+            play(*ends[training.name], folder, rng, count, most)
+            print(f"{training.name}: {count.kills - before} kills", flush=True)
+    signals = ", ".join(f"{number} {name}" for name, number in sorted(count.by_signal.items()))
+    print(f"{count.kills} kills ({signals}) of {count.trainings} trainings in {time.monotonic() - began:.0f} s")
+    print(f"{count.different} ended otherwise, {count.orphans} orphans, {count.tracebacks} tracebacks")
+    return 1 if count.faults else 0
