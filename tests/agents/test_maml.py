@@ -19,6 +19,7 @@ from metarl.maths import linear_baseline, returns
 from metarl.maths.distributions import Gaussian
 from metarl.maths.masked import masked_mean
 from metarl.maths.parameters import ravel, unravel
+from metarl.maths.running_mean_std import RunningMeanStd
 from tests.agents.explicit import adapted, at, distribution, in_double, replayed
 from tests.agents.toys import Toy, box, discrete
 from tests.agents.worlds import collect, held_out_returns, lively, trained
@@ -300,6 +301,8 @@ def test_steps_past_an_episodes_end_change_nothing() -> None:
 def test_before_it_adapts_it_acts_as_the_task_blind_policy_that_it_began_with(world: Toy, normalise: bool) -> None:
     ppo = PpoConfig(hidden=(5, 4), normalise_observations=normalise).build(world.spaces)
     blind = lively(ppo.init(3))
+    if not normalise:  # its statistics of observations are then the identity
+        blind = State({**blind.parameters, **RunningMeanStd.initial(3).named()}, blind.optimizer)
     maml = agent(world, hidden=(5, 4), squash_mean=False, normalise_observations=normalise)
     warm = maml.warm_start(maml.init(0), ppo, blind)
     assert {name: value.shape for name, value in warm.parameters.items()} == {

@@ -15,7 +15,7 @@ from metarl.agents.promp import Promp
 from metarl.maths import adam
 from tests.agents.explicit import adapted, at, distribution, in_double, replayed
 from tests.agents.toys import Toy, box, discrete
-from tests.agents.worlds import collect, held_out_returns, lively, trained
+from tests.agents.worlds import collect, held_out_returns, trained
 
 SMALL = PrompConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(4,))
 BOX, DISCRETE = Toy(box(2), ragged=True, observation_size=2), Toy(discrete(3), ragged=True, observation_size=2)
@@ -116,7 +116,8 @@ def test_wrong_options_are_refused_with_the_number(wrong: dict[str, Any]) -> Non
 def test_it_learns_to_adapt_to_held_out_tasks() -> None:
     """What an inner step gains, after training more than before; returns are at most 6 times the strength."""
     world = Toy(box(2))
-    promp = PrompConfig(meta_batch=8, episodes_per_adaptation=8, hidden=(8,), learning_rate=0.02).build(world.spaces)
-    _, untrained = held_out_returns(promp, lively(promp.init(0)), world)
+    config = PrompConfig(meta_batch=8, episodes_per_adaptation=8, hidden=(8,), learning_rate=0.01, learn_inner_lr=True)
+    promp = config.build(world.spaces)
+    _, untrained = held_out_returns(promp, promp.init(0), world)
     _, gain = held_out_returns(promp, trained(promp, world, 20), world)
     assert gain.low > 2.0 and gain.low > untrained.high, (untrained, gain)
