@@ -2,7 +2,7 @@
 
 >>> from metarl import agents
 >>> agents.list()
-('maml', 'ppo', 'promp', 'rl2', 'sb3-ppo', 'sb3-sac')
+('maml', 'ppo', 'promp', 'rl2', 'sb3-ppo', 'sb3-sac', 'varibad')
 >>> agents.config_class("rl2")().episodes_per_trial
 2
 
@@ -21,6 +21,7 @@ from metarl.agents.ppo import Ppo, PpoConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2Ppo, Rl2PpoConfig
 from metarl.agents.sb3 import Sb3PpoConfig, Sb3SacConfig
+from metarl.agents.varibad import Varibad, VaribadConfig
 from metarl.learning.protocols import Agent
 from metarl.learning.spaces import Spaces
 from metarl.registry import Registry
@@ -79,6 +80,7 @@ register("ppo", PpoConfig)
 register("promp", PrompConfig)
 register("sb3-ppo", Sb3PpoConfig)
 register("sb3-sac", Sb3SacConfig)
+register("varibad", VaribadConfig)
 
 __all__ = [
     "REGISTRY",
@@ -93,6 +95,8 @@ __all__ = [
     "Rl2PpoConfig",
     "Sb3PpoConfig",
     "Sb3SacConfig",
+    "Varibad",
+    "VaribadConfig",
     "config_class",
     "list",
     "name_of",

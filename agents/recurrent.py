@@ -15,12 +15,13 @@ from metarl.agents import policies
 from metarl.agents.batching import map_tensors
 from metarl.agents.hypernetwork import HyperLayers
 from metarl.agents.policies import ActionHead
+from metarl.agents.transformer import Transformer
 from metarl.learning.protocols import Carry, Parameters
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Distribution
 from metarl.maths.limits import Limits
 
-Cell = Literal["gru", "lstm"]
+Cell = Literal["gru", "lstm", "transformer"]
 Critic = Literal["shared", "separate", "linear"]
 """Whether the critic shares the policy's memory, has one of its own, or is not part of the network."""
 
@@ -113,7 +114,7 @@ def _initialise(cell: nn.RNNBase, units: int, generator: torch.Generator) -> Non
             policies.orthogonal_gates(parameter, units, generator)
 
 
-MODELS: dict[Cell, MakeModel] = {"gru": Gru, "lstm": Lstm}
+MODELS: dict[Cell, MakeModel] = {"gru": Gru, "lstm": Lstm, "transformer": Transformer}
 
 
 class Outputs(NamedTuple):

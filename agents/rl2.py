@@ -44,6 +44,7 @@ from metarl.agents.recurrent import (
     unroll_pieces,
 )
 from metarl.agents.sequences import PreviousStep, TrialSequences, concatenate, told
+from metarl.agents.transformer import HEADS
 from metarl.errors import UsageError
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, Parameters, State, Transition
@@ -77,9 +78,9 @@ class Rl2PpoConfig:
     episodes_per_trial: int = 2
     """Episodes that the memory is carried through."""
     cell: Cell = "gru"
-    """The recurrent cell."""
+    """The recurrent cell, or a transformer (`transformer.py`), which takes several times as long."""
     hidden: int = 128
-    """Units of the cell."""
+    """Units of the cell; of a transformer a multiple of its heads."""
     initial_log_std: float = -0.5
     """log σ before training, ±1 being the action space's bounds: noise that is clipped off hides the signal."""
     learning_rate: float = 1e-3
@@ -150,6 +151,8 @@ class Rl2PpoConfig:
             raise ValueError("reward_scale is about normalised rewards, and normalise_rewards is off")
 
     def _check_head(self) -> None:
+        if self.cell == "transformer" and self.hidden % HEADS:
+            raise ValueError(f"hidden must be a multiple of a transformer's {HEADS} heads, got {self.hidden}")
         limits = {name: value for name in ("min_std", "max_std") if (value := getattr(self, name)) is not None}
         checks.positive(**limits)
         try:

@@ -42,6 +42,13 @@ class Episodes:
         return steps < self.lengths[..., None]
 
     @property
+    def next_observations(self) -> Float[Tensor, "task episode step observation"]:
+        """The observation that each step led to; of an episode's last step its final one."""
+        moved = torch.cat([self.observations[:, :, 1:], torch.zeros_like(self.observations[:, :, :1])], dim=2)
+        last = (self.lengths - 1)[..., None, None].expand(*self.lengths.shape, 1, moved.shape[-1])
+        return moved.scatter(2, last, self.final_observations[:, :, None])
+
+    @property
     def returns(self) -> Float[Tensor, "task episode"]:
         """The undiscounted return of each episode."""
         return self.rewards.sum(-1)

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from metarl import agents
-from metarl.agents import MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig, Sb3PpoConfig, Sb3SacConfig
+from metarl.agents import (
+    MamlTrpoConfig,
+    PpoConfig,
+    PrompConfig,
+    Rl2PpoConfig,
+    Sb3PpoConfig,
+    Sb3SacConfig,
+    VaribadConfig,
+)
 from metarl.registry import Registry
 from metarl.testing.agents import check_agent
 from tests.agents.toys import Toy, box
@@ -48,6 +56,7 @@ def test_the_built_in_agents_are_known_by_name() -> None:
         "rl2": Rl2PpoConfig,
         "sb3-ppo": Sb3PpoConfig,
         "sb3-sac": Sb3SacConfig,
+        "varibad": VaribadConfig,
     }
     assert agents.list() == tuple(kinds)
     for name, kind in kinds.items():

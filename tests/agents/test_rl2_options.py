@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents import Rl2PpoConfig, policies
 from metarl.agents.recurrent import MODELS, Architecture, Cell, RecurrentActorCritic, SideBySide, unroll, unroll_pieces
@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear": {"critic": "linear", "reward_scale": "family", "state_to_head": True},
     "hypernetwork": {"hypernetwork": True, "head_layers": (5, 4), "min_std": 0.2},
     "lstm": {"cell": "lstm", "critic": "separate", "chunk_length": 4},
+    "transformer": {"cell": "transformer", "hidden": 8, "critic": "separate", "chunk_length": 4},
 }
 variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -69,9 +70,9 @@ def test_means_and_deviations_stay_within_their_limits() -> None:
         extreme = {**rl2.learned(first.parameters)}
         extreme["heads.policy.linear.bias"] = torch.full((2,), number)
         extreme["heads.policy.log_std"] = torch.full((2,), number)
-        mean, log_std = unroll(
-            rl2.network, extreme, noise(3, 4, 7), rl2.network.model.initial_carry(3, "cpu")
-        ).distribution
+        found = unroll(rl2.network, extreme, noise(3, 4, 7), rl2.network.model.initial_carry(3, "cpu")).distribution
+        assert isinstance(found, Gaussian)
+        mean, log_std = found
         assert bool((mean.abs() <= 1).all()) and float(mean.abs().min()) > 0.9
         assert bool((log_std.exp() >= 0.5).all()) and bool((log_std.exp() <= 1.5).all())
 
@@ -87,6 +88,7 @@ def test_the_head_sees_the_memory_and_if_asked_the_observation(sees_state: bool)
     net, parameters = network(layers=(5, 4), sees_state=sees_state)
     parameters = moved(parameters)
     inputs, carry = noise(2, 3, INPUTS), net.model.initial_carry(2, "cpu")
+    assert isinstance(net.model, nn.Module)
     memories, _ = torch.func.functional_call(
         net.model, {name.removeprefix("model."): x for name, x in parameters.items() if name.startswith("model.")},
         (inputs, carry),
@@ -130,7 +132,8 @@ def test_a_critic_of_its_own_shares_no_gradient_with_the_policy(cell: Cell) -> N
     touched = {}
     for name, scalar in (("policy", outputs.distribution.mode().sum()), ("value", outputs.values.sum())):
         found = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, retain_graph=True)
-        touched[name] = {name for name, part in zip(leaves, found, strict=True) if part is not None and part.any()}
+        parts: list[Tensor | None] = [*found]  # None where a leaf has no part in it
+        touched[name] = {leaf for leaf, part in zip(leaves, parts, strict=True) if part is not None and part.any()}
     assert not touched["policy"] & touched["value"]
     assert {"model.policy.cell.weight_hh_l0", "bodies.policy.0.weight", "heads.policy.linear.weight"} <= touched[
         "policy"
@@ -241,6 +244,7 @@ def test_what_the_policy_sees_does_not_depend_on_the_family() -> None:
         ({"max_std": 0.0}, "max_std must be positive, got 0.0"),
         ({"head_layers": (4, 0)}, "head_layers must be at least 1, got 0"),
         ({"hypernetwork": True}, "a hypernetwork needs head_layers"),
+        ({"cell": "transformer", "hidden": 10}, "hidden must be a multiple of a transformer's 4 heads, got 10"),
         ({"hypernetwork": True, "head_layers": (4,), "state_to_head": True}, "without state_to_head"),
         ({"reward_scale": "family", "normalise_rewards": False}, "normalise_rewards is off"),
     ],

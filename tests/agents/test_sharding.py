@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl import envs
-from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig
+from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig, VaribadConfig
 from metarl.agents.batching import pad_rows, pad_tasks
 from metarl.agents.fixed import FixedPolicy, random_policy
 from metarl.agents.policies import Linear
@@ -31,7 +31,9 @@ CONFIGS: dict[str, AgentConfig | None] = {
     "promp": PrompConfig(hidden=(32,), squash_mean=False),
     "rl2-gru": Rl2PpoConfig(hidden=33),
     "rl2-lstm": Rl2PpoConfig(hidden=32, cell="lstm"),
+    "rl2-transformer": Rl2PpoConfig(hidden=20, cell="transformer"),
     "rl2-heads": Rl2PpoConfig(hidden=32, head_layers=(9, 1), hypernetwork=True, critic="separate"),
+    "varibad": VaribadConfig(encoder_hidden=33, latent=1, hidden=(20,)),
     "ppo": PpoConfig(hidden=(32, 5)),
     "random": None,
 }
