@@ -14,7 +14,7 @@ from PIL import Image
 
 from metarl.commands.main import _run  # pyright: ignore[reportPrivateUsage]
 from metarl.errors import UsageError
-from metarl.evaluation import video
+from metarl.evaluation import encoding
 from metarl.evaluation.report import material, page
 from metarl.evaluation.results import Evaluation
 from metarl.runs.files import encode_json
@@ -32,7 +32,7 @@ def report(*paths: Path) -> str:
 def write_film(path: Path) -> None:
     """A second of a moving square."""
     path.parent.mkdir(exist_ok=True)
-    with video._writer(path, (64, 48), 10.0) as write:  # pyright: ignore[reportPrivateUsage]
+    with encoding.writer(path, (64, 48), 10.0) as write:
         for number in range(10):
             picture = np.zeros((48, 64, 3), np.uint8)
             picture[8:24, 4 * number : 4 * number + 16] = 255
