@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from metarl.envs import markers
 from metarl.envs.body import Body, State, action_space, default_model, observation_space
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.integration import Integration
@@ -129,6 +130,7 @@ class LocomotionSimulator:
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
 
         def decorate(scene: mujoco.MjvScene) -> None:
+            markers.draw_metres(scene, position, float(self._slopes[index]), self._body.axes)
             if self._objective.draw is not None:
                 self._objective.draw(scene, position, self._targets[index])
 

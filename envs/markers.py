@@ -8,6 +8,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 _GREEN = np.array((0.18, 0.63, 0.34, 1.0), np.float32)
+_WHITE, _RED = (np.array(colour, np.float32) for colour in ((0.95, 0.95, 0.92, 1.0), (0.84, 0.24, 0.16, 1.0)))
+_METRES, _TALL = 6, 5  # m, how far around a body the ground is marked, and from one tall post to the next
+_BESIDE = 1.2  # m from the track, on the far side of it
 
 
 def draw_goal(scene: mujoco.MjvScene, goal: Float[ndarray, "2"], radius: float = 0.3) -> None:
@@ -24,10 +27,38 @@ def draw_heading(scene: mujoco.MjvScene, start: Float[ndarray, "2"], heading: Fl
     mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.06, near, far)
 
 
+def draw_metres(scene: mujoco.MjvScene, position: Float[ndarray, "2"], slope: float, axes: int) -> None:
+    """Marks every metre of the ground around a position (m), so that speed and distance can be seen.
+
+    Where a body runs along x (`axes` 1), a post beside the track, and every fifth metre a taller red one with its
+    number; on a plane a disc. `slope` in rad, about −y.
+    """
+    middle = [round(float(place)) for place in position]
+    if axes == 1:
+        for x in range(middle[0] - _METRES, middle[0] + _METRES + 1):
+            tall = x % _TALL == 0
+            height, colour = (0.3, _RED) if tall else (0.12, _WHITE)
+            base = x * float(np.tan(slope))
+            size = (0.025, height, 0.0)
+            post = _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, size, (float(x), _BESIDE, base + height), colour)
+            if tall:
+                post.label = f"{x} m"
+        return
+    for x in range(middle[0] - _METRES, middle[0] + _METRES + 1):
+        for y in range(middle[1] - _METRES, middle[1] + _METRES + 1):
+            colour = _RED if x % _TALL == 0 and y % _TALL == 0 else _WHITE
+            place = (float(x), float(y), x * float(np.tan(slope)) + 0.01)
+            _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.05, 0.005, 0.0), place, colour)
+
+
 def _add(
-    scene: mujoco.MjvScene, shape: mujoco.mjtGeom, size: tuple[float, ...], position: tuple[float, ...]
+    scene: mujoco.MjvScene,
+    shape: mujoco.mjtGeom,
+    size: tuple[float, ...],
+    position: tuple[float, ...],
+    colour: Float[ndarray, "4"] = _GREEN,
 ) -> mujoco.MjvGeom:
     geom = scene.geoms[scene.ngeom]
-    mujoco.mjv_initGeom(geom, shape, np.array(size), np.array(position), np.eye(3).ravel(), _GREEN)
+    mujoco.mjv_initGeom(geom, shape, np.array(size), np.array(position), np.eye(3).ravel(), colour)
     scene.ngeom += 1
     return geom

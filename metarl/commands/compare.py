@@ -16,6 +16,7 @@ from metarl.commands.parsing import parse, usage
 from metarl.errors import UsageError
 from metarl.evaluation.compare import compare, comparison_table, winners
 from metarl.evaluation.report import material
+from metarl.runs import zoo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class CompareOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Prints the comparison."""
     options = parse(CompareOptions, arguments, name, __doc__)
-    groups = material.groups([material.look(path) for path in dict.fromkeys(options.runs)])
+    groups = material.groups([material.look(zoo.resolve(path)) for path in dict.fromkeys(options.runs)])
     for group in groups:
         if options.evaluation not in group.evaluations:
             there = ", ".join(group.evaluations) or "none"

@@ -3,27 +3,32 @@
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 import tyro
 
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
 from metarl.envs import rendering
 from metarl.errors import UsageError
-from metarl.evaluation import video
+from metarl.evaluation import encoding, video
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
 from metarl.runs import files, run_folder, zoo
+from metarl.runs.decoding import read_object, unreadable
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
-from metarl.runs.run_folder import Which
+from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.trained import TrainedAgent, load_agent
 from metarl.tasks import Split, Task
 
-MOST_PIXELS, MOST_EVERY = 4096, 1000
+MOST_PIXELS, MOST_EVERY, MOST_TASKS = 4096, 1000, 100
 """A side of a picture, pixels; environment steps between pictures."""
 
 
@@ -36,7 +41,14 @@ class VideoOptions:
     split: Split = "test"
     """Which of the distribution's frozen lists the task is taken from."""
     task: str | None = None
-    """A task's id, or a family (`ice`) whose first task is taken; the first of the list if not given."""
+    """A task's id, a family (`ice`) whose first task is taken, or `worst`, `median` or `best` of the run's evaluation
+    on the split; the first of the list if not given."""
+    where: tuple[str, ...] = ()
+    """Only tasks whose parameters fulfil this: `friction<0.05`, `slope>=3`."""
+    grid: int = 1
+    """Show this many tasks in a grid, after adaptation; the first that fit, or the worst (median, best) ones."""
+    every_point: bool = False
+    """A side for every point of the trial, not only before and after: the episodes of an agent with memory in turn."""
     checkpoint: Which = "last"
     """The last checkpoint, or the best on validation."""
     adaptations: int | None = None
@@ -52,21 +64,24 @@ class VideoOptions:
     evaluation_seed: int = EvaluationSettings().seed
     """Decides the resets and the actions' noise."""
     output: Path | None = None
-    """The .mp4 file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
+    """The .mp4 or .gif file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
     trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
 
     def __post_init__(self) -> None:
-        for name, most in (("every", MOST_EVERY), ("width", MOST_PIXELS), ("height", MOST_PIXELS)):
+        bounds = (("every", MOST_EVERY), ("width", MOST_PIXELS), ("height", MOST_PIXELS), ("grid", MOST_TASKS))
+        for name, most in bounds:
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"--{name} must be between 1 and {most}, got {getattr(self, name)}")
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise ValueError(f"--{name} must be even, which the video's format asks for, got {getattr(self, name)}")
-        if self.output is not None and self.output.suffix != ".mp4":
-            raise ValueError(f"--output must end in .mp4, got {self.output}")
         if self.output is not None:
+            encoding.check_name(self.output)
             check_output(self.output)
+        if self.grid > 1 and self.every_point:
+            raise ValueError("--grid shows tasks after adaptation, --every-point one task in turn: choose one")
+        _ = [Condition.parse(text) for text in self.where]
         _ = self.settings
 
     @property
@@ -84,23 +99,30 @@ def program(arguments: Sequence[str], name: str) -> None:
     rendering.use()
     trust, device = options.trust.trust_code, options.compute.device
     run = load_agent(run_folder.read(zoo.resolve(options.run)), options.checkpoint, device, trust_code=trust)
-    task = find_task(run, options.split, options.task)
+    tasks = find_tasks(run, options)
+    task = tasks[0]
     if options.output is None and zoo.contains(run.run.folder):
         raise UsageError("name the file by --output: the zoo is only read")
-    path = options.output or run.run.videos / f"{options.split}-{task.id}.mp4"
+    path = options.output or run.run.videos / f"{options.split}-{_name(options, task)}.mp4"
     if options.output is None:
         with writing(path):
             files.make_folder(run.run.videos)
     protocol = trial_protocol(run.agent, options.settings)
     collector = Collector(run.dist, options.compute.threads, options.compute.device)
     with usage(), contextlib.closing(collector), progress(f"recording {task}", 100) as shown:
-        columns = video.before_and_after(run.agent, run.state, collector, task, protocol, options.evaluation_seed)
+        seed = options.evaluation_seed
+        if len(tasks) > 1:
+            units = run.dist.units
+            columns = video.adapted_on_each(run.agent, run.state, collector, tasks, protocol, seed, units)
+        else:
+            film = video.every_point if options.every_point else video.before_and_after
+            columns = film(run.agent, run.state, collector, task, protocol, seed)
         recording = video.record(
             columns,
             run.dist,
             task,
             path,
-            seed=options.evaluation_seed,
+            seed=seed,
             every=options.every,
             width=options.width,
             height=options.height,
@@ -110,19 +132,105 @@ def program(arguments: Sequence[str], name: str) -> None:
     print(f"{recording.path}: return {', '.join(f'{score:.1f} {column.heading}' for column, score in returns)}")
 
 
-def find_task(run: TrainedAgent, split: Split, name: str | None) -> Task:
-    """A task of the split's list by id or family.
+@final
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A bound on a task's parameter."""
+
+    parameter: str
+    holds: Callable[[float, float], bool]
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """`friction<0.05`.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>|=)\s*(-?[\d.]+(?:e-?\d+)?)\s*", text)
+        if match is None:
+            raise ValueError(
+                f"--where takes a parameter, one of < <= > >= =, and a number: friction<0.05; got {text!r}"
+            )
+        return cls(match[1], _RELATIONS[match[2]], float(match[3]))
+
+    def fits(self, task: Task) -> bool:
+        """Whether the task has such a parameter and fulfils the bound."""
+        values = dict(task.parameters)
+        value = values.get(self.parameter)
+        return isinstance(value, int | float) and self.holds(float(value), self.bound)
+
+
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": math.isclose
+}  # fmt: skip
+_RANKS = ("worst", "median", "best")
+
+
+def find_tasks(run: TrainedAgent, options: VideoOptions) -> tuple[Task, ...]:
+    """The tasks of the split's list that the options name, as many as the grid has cells.
+
+    Raises:
+        UsageError: there is none, or too few; the message names what there is.
+    """
+    conditions = [Condition.parse(text) for text in options.where]
+    listed = [task for task in run.dist.tasks(options.split) if all(each.fits(task) for each in conditions)]
+    if not listed:
+        known = ", ".join(sorted(run.dist.units))
+        raise UsageError(f"no {options.split} task fits --where {' '.join(options.where)}; parameters are {known}")
+    if options.task in _RANKS:
+        listed = _ranked(run, options, listed)
+    elif options.task is not None:
+        first = find_task(listed, options)
+        listed = [first, *(task for task in listed if options.task == task.family and task != first)]
+    if len(listed) < options.grid:
+        raise UsageError(f"--grid {options.grid} needs as many {options.split} tasks, and {len(listed)} fit")
+    return tuple(listed[: options.grid])
+
+
+def _ranked(run: TrainedAgent, options: VideoOptions, listed: Sequence[Task]) -> list[Task]:
+    """The tasks by what the run's evaluation on the split found, those asked for first."""
+    path = run.run.evaluation_path(evaluation_name(options.split, checkpoint=options.checkpoint))
+    try:
+        found = Evaluation.from_json({k: v for k, v in read_object(path).items() if k != "official"})
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--task {options.task} is by the evaluation {path}, which {unreadable(error)}: "
+            f"metarl evaluate {options.run} --split {options.split}"
+        ) from error
+    scores = dict(zip(found.tasks, found.scores[:, :, -1].mean((0, 1)).tolist(), strict=True))
+    sign = -1 if found.config.score in LESS_IS_BETTER else 1
+    ranked = sorted((task for task in listed if task in scores), key=lambda task: sign * scores[task])
+    if options.task == "best":
+        ranked.reverse()
+    elif options.task == "median":
+        middle = (len(ranked) - 1) // 2
+        order = sorted(range(len(ranked)), key=lambda index: abs(index - middle))
+        ranked = [ranked[index] for index in order]
+    return ranked
+
+
+def find_task(tasks: Sequence[Task], options: VideoOptions) -> Task:
+    """A task by id or family.
 
     Raises:
         UsageError: there is none; the message names the families there are.
     """
-    tasks = run.dist.tasks(split)
     for task in tasks:
-        if name in (None, task.id, task.family):
+        if options.task in (task.id, task.family):
             return task
     families = list(dict.fromkeys(task.family for task in tasks))
-    near = difflib.get_close_matches(str(name), [*families, *(task.id for task in tasks)], n=2)
+    near = difflib.get_close_matches(str(options.task), [*families, *_RANKS, *(task.id for task in tasks)], n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(
-        f"no {split} task {name!r} in {run.dist.id}: name a family ({', '.join(families)}) or a task's id{hint}"
+        f"no {options.split} task {options.task!r} here: name a family ({', '.join(families)}), a task's id, "
+        f"or {', '.join(_RANKS)}{hint}"
     )
+
+
+def _name(options: VideoOptions, task: Task) -> str:
+    """What the file is called after its split."""
+    rank = f"{options.task}-" if options.task in _RANKS else ""
+    shown = f"grid-{options.grid}-{options.task or 'first'}" if options.grid > 1 else f"{rank}{task.id}"
+    return f"{shown}-every-point" if options.every_point else shown

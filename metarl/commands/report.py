@@ -12,7 +12,9 @@ from typing import Annotated
 import tyro
 
 from metarl.commands.parsing import parse
+from metarl.errors import UsageError
 from metarl.evaluation.report import material, page
+from metarl.runs import zoo
 from metarl.runs.files import write_atomically
 
 
@@ -37,8 +39,11 @@ class ReportOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Writes the page, and says where it is and what was missing."""
     options = parse(ReportOptions, arguments, name, __doc__)
-    groups = material.groups([material.look(path) for path in dict.fromkeys(options.runs)])
-    path = options.output or options.runs[0] / "report.html"
+    paths = [zoo.resolve(path) for path in dict.fromkeys(options.runs)]
+    groups = material.groups([material.look(path) for path in paths])
+    if options.output is None and zoo.contains(paths[0]):
+        raise UsageError("name the page by --output: the zoo is only read")
+    path = options.output or paths[0] / "report.html"
     content = page.render(groups).encode()
     write_atomically(path, content)
     for line in (line for group in groups for line in (*group.problems, *_of_members(group))):

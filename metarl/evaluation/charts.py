@@ -211,7 +211,8 @@ def estimated(
 def adaptation_chart(evaluations: Mapping[str, Evaluation], *, references: bool = True) -> Chart:
     """Adaptation curves: a panel for all tasks and one for each family, a line for each evaluation by its label.
 
-    With `references`, the curves that stand in an evaluation beside its own score are drawn too, dashed.
+    With `references`, what stands in an evaluation beside its own score is drawn too, dashed: other curves, and the
+    levels of its yardsticks.
     """
     if not evaluations:
         raise ValueError("need at least one evaluation to draw")
@@ -238,7 +239,23 @@ def _lines(evaluations: Mapping[str, Evaluation], references: bool) -> list[Seri
             prefix = f"{name}: " if len(evaluations) > 1 else ""
             for reference, curve in each.references.items():
                 lines.append(adaptation_series(curve, prefix + reference, len(lines), dashed=True))
+        lines += _levels(list(evaluations.values()), len(lines))
     return lines
+
+
+def _levels(evaluations: Sequence[Evaluation], colour: int) -> list[Series]:
+    """What other policies reach on the same tasks, as level lines; the first evaluation that knows one says where."""
+    ends = np.array([0.0, max(each.config.amounts[-1] for each in evaluations)])
+    levels: dict[str, float] = {}
+    for each in evaluations:
+        for name in each.yardsticks:
+            estimate = each.yardstick(name)
+            if estimate is not None:
+                levels.setdefault(name, estimate.value)
+    return [
+        Series(name, ends, np.full(2, value), colour=colour + number, dashed=True)
+        for number, (name, value) in enumerate(levels.items())
+    ]
 
 
 def _embedded(document: str, about: str, tips: Mapping[str, Sequence[str]], prefix: str) -> str:

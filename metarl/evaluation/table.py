@@ -86,6 +86,13 @@ def _headline(evaluation: Evaluation, number: str) -> list[list[str]]:
     return rows
 
 
+def yardsticks_html(evaluation: Evaluation) -> str:
+    """What other policies reach on the same tasks, as HTML."""
+    places = decimals(max(abs(point.mean.value) for point in evaluation.curve()))
+    header, *rows = _yardsticks(evaluation, f".{places}f")
+    return table_html(f"{evaluation.label} and other policies, 95 % intervals", header, rows)
+
+
 def _yardsticks(evaluation: Evaluation, number: str) -> list[list[str]]:
     """What other policies reach on the same tasks, by family, and where the score stands between them."""
     parts = [evaluation]

@@ -6,31 +6,26 @@ agent that keeps memory is no special case: before is the first episode of a tri
 
 import contextlib
 import dataclasses
-import errno
 import functools
-import os
-import subprocess
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, final, runtime_checkable
 
-import imageio_ffmpeg
 import matplotlib
 import numpy as np
-from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from metarl.evaluation import encoding
+from metarl.evaluation.encoding import Picture
 from metarl.evaluation.trials import ScoredTasks
 from metarl.learning.collect import Collector, VectorEnv, point_seeds
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.spaces import BatchedObservations, Spaces
-from metarl.runs.files import replacing, writing
 from metarl.tasks import Task
-
-Picture = UInt8[np.ndarray, "height width 3"]
 
 _HOLD = 1.0  # s; how long the last picture stays, to be read
 _TITLE, _CAPTION, _MARGIN = 36, 58, 12  # pixels
@@ -57,6 +52,11 @@ class VideoSource(ScoredTasks, Protocol):
     def spaces(self) -> Spaces: ...
 
     @property
+    def units(self) -> Mapping[str, str]:
+        """Each task parameter's unit."""
+        ...
+
+    @property
     def control_period(self) -> float:
         """Seconds of the simulated world in one environment step."""
         ...
@@ -77,6 +77,8 @@ class Column:
     """Of one task."""
     accent: bool = False
     """Whether it is what the video is about, and so in another colour."""
+    task: Task | None = None
+    """What it is shown on, where that is another task than the video's."""
 
 
 @final
@@ -117,6 +119,40 @@ def before_and_after(
     )
 
 
+def every_point(
+    agent: Agent, state: State, collector: Collector, task: Task, protocol: AdaptationProtocol, seed: int
+) -> tuple[Column, ...]:
+    """The agent at every point of a trial on a task: of one that keeps memory, its episodes one after the other."""
+    policy, count = agent.start(state, 1), protocol.episodes_per_adaptation
+    columns = [Column("before adaptation", "episode 1", policy)]
+    if protocol.num_adaptations:
+        trial = collector.collect_trials(policy, [task], protocol, task_seeds(seed, 1, num_tasks=1))
+        for number, support in enumerate(trial.supports, 1):
+            policy = policy.adapt(support)
+            last = number == protocol.num_adaptations
+            done = dataclasses.replace(protocol, num_adaptations=number)
+            heading = f"after {_spent(done, agent.adaptation_name)}"
+            columns.append(Column(heading, f"episode {number * count + 1}", policy, accent=last))
+    return tuple(columns)
+
+
+def adapted_on_each(
+    agent: Agent,
+    state: State,
+    collector: Collector,
+    tasks: Sequence[Task],
+    protocol: AdaptationProtocol,
+    seed: int,
+    units: Mapping[str, str],
+) -> tuple[Column, ...]:
+    """The agent after a trial's adaptations on each of several tasks."""
+    columns = (before_and_after(agent, state, collector, task, protocol, seed)[-1] for task in tasks)
+    return tuple(
+        dataclasses.replace(column, heading=in_words(task, units), task=task)
+        for column, task in zip(columns, tasks, strict=True)
+    )
+
+
 def record(
     columns: Sequence[Column],
     dist: VideoSource,
@@ -129,15 +165,15 @@ def record(
     height: int = 360,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
-    """Writes an mp4 (H.264, yuv420p: it plays in browsers) of one task, a policy in each column.
+    """Writes a video (MP4 or GIF) of one task with a policy in each column, or of several tasks in a grid.
 
     The file appears under its name only when it is whole.
 
     Args:
-        columns: the policies, from left to right.
+        columns: the policies, from left to right; four and more make rows.
         dist: where the task's environments come from.
         task: the task to show.
-        path: ends in `.mp4`; its folder exists.
+        path: ends in `.mp4` or `.gif`; its folder exists.
         seed: decides the resets and the noise of the actions, the same for all columns.
         every: environment steps from one picture to the next; the video runs at the same pace for all.
         width: of each column, in pixels.
@@ -149,11 +185,10 @@ def record(
         DiskFullError: there is no room for the file.
         RunError: it cannot be written.
     """
-    if path.suffix != ".mp4":
-        raise ValueError(f"a video's name ends in .mp4, got {path.name}")
+    encoding.check_name(path)
     if not columns or every < 1:
         raise ValueError(f"need at least one column and every >= 1, got {len(columns)} columns and every={every}")
-    size = len(columns) * width, _TITLE + height + _CAPTION + height % 2  # yuv420p needs even sizes
+    layout = _Layout.of(len(columns), width, height)
     fps = 1 / (dist.control_period * every)
     seeds = point_seeds(task_seeds(seed, 1, num_tasks=1), 0)
     with contextlib.ExitStack() as stack:
@@ -161,15 +196,17 @@ def record(
         for column in columns:
             film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height)
             with contextlib.closing(Collector(_FilmedSource(dist, film), device="cpu")) as collector:
-                collector.collect_episodes(column.policy, [task], 1, seeds)
+                collector.collect_episodes(column.policy, [column.task or task], 1, seeds)
             films.append(film)
             if on_progress is not None:
                 on_progress(len(films), len(columns))
-        write = stack.enter_context(_writer(path, size, fps))
+        write = stack.enter_context(encoding.writer(path, layout.size, fps))
+        alike = all(column.task is None for column in columns)
+        title = f"{dist.id} · {in_words(task, dist.units)}" if alike else dist.id
         count, summed = max(len(film) for film in films), "return" if dist.score == "success" else "score"
         for number in range(count):
             frames = tuple(film.frame(number) for film in films)
-            picture = _compose(f"{dist.id} · {task}", columns, frames, size, summed)
+            picture = _compose(title, columns, frames, layout, summed)
             for _ in range(1 + round(_HOLD * fps) * (number == count - 1)):
                 write(picture)
         returns = tuple(film.frame(count).score for film in films)
@@ -254,7 +291,8 @@ class _FilmedEnv:
         if ended:
             end = "diverged" if infos["diverged"][0] else "ended" if terminated[0] else "time is up"
             self._status = (*self._status, end)
-        self._film.add(self._venv, self._step, self._score, self._status, ended)
+        speed = (f"{infos['x_velocity'][0]:.1f} m/s".replace("-", "−"),) if "x_velocity" in infos else ()
+        self._film.add(self._venv, self._step, self._score, (*speed, *self._status), ended)
         return outcome
 
     def close(self) -> None:
@@ -269,26 +307,64 @@ def _spent(protocol: AdaptationProtocol, adaptation_name: str) -> str:
     return ", ".join(counts)
 
 
-def _compose(
-    title: str, columns: Sequence[Column], frames: Sequence[_Frame], size: tuple[int, int], summed: str
-) -> Picture:
+def in_words(task: Task, units: Mapping[str, str]) -> str:
+    """A task by its family and its parameters with their units: `ice: friction 0.065 sliding coefficient`."""
+    parts = []
+    for name, value in task.parameters:
+        number = f"{value:g}" if isinstance(value, float) else str(value)
+        unit = units.get(name, "").partition(",")[0]
+        parts.append(f"{name.replace('_', ' ')} {number} {unit}".rstrip())
+    return f"{task.family}: {', '.join(parts)}" if parts else task.family
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where the columns are in a frame; sizes in pixels."""
+
+    across: int
+    rows: int
+    width: int
+    """Of one cell, without its neighbours."""
+    height: int
+    """Of one cell's picture."""
+
+    @classmethod
+    def of(cls, count: int, width: int, height: int) -> "_Layout":
+        """Up to three beside each other; more in rows of about as many."""
+        across = count if count <= 3 else math.ceil(math.sqrt(count))
+        return cls(across, math.ceil(count / across), width, height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of the frame; even, as H.264's yuv420p needs it."""
+        height = _TITLE + self.rows * (self.height + _CAPTION)
+        return self.across * self.width, height + height % 2
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The left upper corner of a column's picture."""
+        row, column = divmod(number, self.across)
+        return column * self.width, _TITLE + row * (self.height + _CAPTION)
+
+
+def _compose(title: str, columns: Sequence[Column], frames: Sequence[_Frame], layout: _Layout, summed: str) -> Picture:
     """The title, the pictures side by side, and below each its caption."""
-    canvas = Image.new("RGB", size, _DARK)
+    canvas = Image.new("RGB", layout.size, _DARK)
     draw = ImageDraw.Draw(canvas)
-    width = size[0] // len(frames)
-    room = width - 2 * _MARGIN
-    _write(draw, (_MARGIN, _TITLE // 2), title, _LIGHT, 16, size[0] - 2 * _MARGIN)
-    for side, (column, frame) in enumerate(zip(columns, frames, strict=True)):
-        left, top = side * width, _TITLE + frame.picture.shape[0]
+    width, room = layout.width, layout.width - 2 * _MARGIN
+    _write(draw, (_MARGIN, _TITLE // 2), title, _LIGHT, 16, layout.size[0] - 2 * _MARGIN)
+    for number, (column, frame) in enumerate(zip(columns, frames, strict=True)):
+        left, upper = layout.place(number)
+        top = upper + layout.height
         colour = _ACCENT if column.accent else _LIGHT
-        canvas.paste(Image.fromarray(frame.picture), (left, _TITLE))
+        canvas.paste(Image.fromarray(frame.picture), (left, upper))
         progress = " · ".join((column.episode, f"step {frame.step}", *frame.status))
         score = f"{summed} {frame.score:.1f}".replace("-", "−")
         _write(draw, (left + _MARGIN, top + 17), column.heading, colour, 15, room)
         _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 3 // 5)
         _write(draw, (left + width - _MARGIN, top + 41), score, colour, 18, room * 2 // 5, "rm")
-    for side in range(1, len(frames)):
-        draw.line([(side * width, _TITLE), (side * width, size[1])], _DARK, 2)
+        if left:
+            draw.line([(left, upper), (left, top + _CAPTION)], _DARK, 2)
     return np.asarray(canvas)
 
 
@@ -311,41 +387,3 @@ def _write(
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, from matplotlib: machines without a screen often have no font at all."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-@contextlib.contextmanager
-def _writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[Picture], None]]:
-    """A function that appends a frame; the file gets its name once it is whole.
-
-    ffmpeg is run here rather than by imageio: that does not look at its exit status, and a full disk is often met only
-    when the index is written at the end.
-    """
-    with replacing(path) as temporary, writing(path):
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:g}", "-i", "-"]
-        # Of a name with a colon, ffmpeg would take what stands before it for a protocol.
-        target = ["-movflags", "+faststart", "-f", "mp4", f"file:{temporary}"]
-        coding = ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *coding, *target]
-        pipe = subprocess.PIPE
-        # A session of its own, so that Ctrl-C reaches this program only.
-        with subprocess.Popen(command, stdin=pipe, stderr=pipe, start_new_session=True) as ffmpeg:
-            assert ffmpeg.stdin is not None
-            try:
-                # Where ffmpeg is gone, its own words say more than a broken pipe.
-                with contextlib.suppress(BrokenPipeError):
-                    yield functools.partial(_append, ffmpeg.stdin)
-            except BaseException:
-                # On Ctrl-C, Popen itself waits no more than a moment; ffmpeg could yet write its file.
-                ffmpeg.kill()
-                ffmpeg.wait()
-                with contextlib.suppress(BrokenPipeError):
-                    ffmpeg.stdin.close()
-                raise
-            complaint = ffmpeg.communicate()[1].decode(errors="replace").strip()
-        if ffmpeg.returncode != 0:
-            code = errno.ENOSPC if os.strerror(errno.ENOSPC) in complaint else errno.EIO
-            raise OSError(code, complaint.rpartition("\n")[2] or f"ffmpeg failed ({ffmpeg.returncode})")
-
-
-def _append(stream: IO[bytes], picture: Picture) -> None:
-    stream.write(picture.tobytes())

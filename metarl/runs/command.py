@@ -8,10 +8,8 @@ from metarl import agents
 from metarl.fewshot import encoders
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs.run_folder import Run
-from metarl.runs.session import TrainingOptions
 
 _ENCODER, _TYPE = "encoder", "type"
-_AGENT_TRAINING = TrainingOptions(steps=1)
 _RENAMED = {"validation": {"tasks": "validation_tasks"}, "start": {"from": "start_from"}}
 """Options whose names in a program differ from those in the config, by group."""
 _DERIVED = ("tasks",)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, as far as scalars go: pure functions from figures to bytes.
+"""TensorBoard's event files, as far as scalars and texts go: pure functions from figures to bytes.
 
 A file is a sequence of records, and a record holds one `Event` in the protocol-buffer wire format (fields of
 https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/event.proto and summary.proto).
@@ -9,6 +9,7 @@ kill loses them; TensorBoard's reader is the oracle in the tests.
 import struct
 from collections.abc import Mapping
 
+_TENSORS = 2  # DataClass.DATA_CLASS_TENSOR
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -27,6 +28,22 @@ def scalars(wall_time: float, step: int, figures: Mapping[str, float]) -> bytes:
     """The figures of a step; TensorBoard keeps them in single precision."""
     values = b"".join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in figures.items())
     return _record(_event(wall_time, step) + _bytes(5, values))
+
+
+def texts(wall_time: float, notes: Mapping[str, str]) -> bytes:
+    """Notes in Markdown by their tags, for the tab of texts."""
+    metadata = _bytes(1, _bytes(1, b"text")) + _field(4, _VARINT) + _varint(_TENSORS)
+    values = b"".join(
+        _bytes(1, _bytes(1, name.encode()) + _bytes(9, metadata) + _bytes(8, _strings(note)))
+        for name, note in notes.items()
+    )
+    return _record(_event(wall_time, 0) + _bytes(5, values))
+
+
+def _strings(text: str) -> bytes:
+    """A TensorProto of one text, with the shape [1]."""
+    kind, shape = _field(1, _VARINT) + _varint(7), _bytes(2, _bytes(2, _field(1, _VARINT) + _varint(1)))
+    return kind + shape + _bytes(8, text.encode())
 
 
 def crc32c(content: bytes) -> int:

@@ -3,6 +3,9 @@
 A line is one JSON object: `step`, `wall_time` (seconds since 1970), and the figures by name. JSON has no NaN and no
 infinity: such a figure is null there (TensorBoard shows it as it is). Figures that differ between equal runs because
 a clock went into them have names that begin with `time/`.
+
+TensorBoard's horizontal axis is the environment steps so far where there are any, which aligns agents whose outer steps
+are of other sizes; and its tags are grouped (`tag`).
 """
 
 import contextlib
@@ -10,7 +13,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
@@ -28,6 +32,11 @@ Row = dict[str, int | float | None]
 RESERVED = ("step", "wall_time")
 MAX_BYTES = 2 << 30
 """The largest file of metrics that is read: 2 GiB, millions of steps."""
+
+ENV_STEPS = "env_steps"
+"""The metric that counts environment steps so far."""
+_SCORES = ("return", "success", "accuracy", "error")
+_COUNTS = (ENV_STEPS, "episodes", "examples", "diverged")
 
 _DECODER = msgspec.json.Decoder(Row)
 
@@ -58,7 +67,8 @@ class Recorder:
         now = self._clock()
         line = {"step": step, "wall_time": round(now, 3)} | {name: _number(value) for name, value in figures.items()}
         _append(self._folder / FILE, self._lines, (json.dumps(line, allow_nan=False) + "\n").encode())
-        _append(self._folder / EVENTS, self._events, events.scalars(now, step, figures))
+        tagged = {tag(name): value for name, value in figures.items()} | {"experience/outer_step": float(step)}
+        _append(self._folder / EVENTS, self._events, events.scalars(now, _axis(step, figures), tagged))
         self._next = step + 1
 
     def sync(self) -> None:
@@ -72,16 +82,26 @@ def recording(
     folder: Path,
     start: int,
     *,
+    notes: Mapping[str, str] = types.MappingProxyType({}),
     clock: Callable[[], float] = time.time,
     warning: Callable[[str], None] = warn,
 ) -> Iterator[Recorder]:
     """Goes on with a run's metrics at step `start`; whatever was written of that step and later ones is dropped.
+
+    Args:
+        folder: the run's.
+        start: the next outer step.
+        notes: texts in Markdown for TensorBoard, by their tags.
+        clock: seconds since 1970.
+        warning: told of damaged lines.
 
     Raises:
         DiskFullError: no room.
         RunError: any other fault of the operating system.
     """
     _rewind(folder / FILE, start, warning)
+    kept = read(folder)
+    begin = _axis(int(kept[-1]["step"] or 0), kept[-1]) + 1 if kept else 0
     with writing(folder / FILE), contextlib.ExitStack() as stack:
         lines = files.open_to_append(folder / FILE)
         stack.callback(os.close, lines)
@@ -90,8 +110,32 @@ def recording(
         closing = stack.pop_all()
     with closing:
         now = clock()
-        _append(folder / EVENTS, events_file, events.header(now) + events.purge(now, start))
+        noted = events.texts(now, notes) if notes else b""
+        _append(folder / EVENTS, events_file, events.header(now) + events.purge(now, begin) + noted)
         yield Recorder(folder, start, clock, lines, events_file)
+
+
+def tag(name: str) -> str:
+    """A metric's name in TensorBoard, in a group with those of its kind.
+
+    >>> tag("return_after"), tag("validation"), tag("validation_return")
+    ('score/return_after', 'validation/score', 'validation/return')
+    >>> tag("env_steps"), tag("kl"), tag("time/outer_step")
+    ('experience/env_steps', 'learner/kl', 'time/outer_step')
+    """
+    if "/" in name:
+        return name
+    first, _, rest = name.partition("_")
+    if first == "validation":
+        return f"validation/{rest or 'score'}"
+    group = "experience" if name in _COUNTS else "score" if first in _SCORES else "learner"
+    return f"{group}/{name}"
+
+
+def _axis(step: int, figures: Mapping[str, int | float | None]) -> int:
+    """Where a step is on TensorBoard's horizontal axis."""
+    done = figures.get(ENV_STEPS)
+    return step if done is None else int(done)
 
 
 def read(folder: Path) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ from metarl.learning.protocols import Experience, ExperienceSource, Learner, Met
 from metarl.learning.training import OuterStep, outer_steps
 from metarl.runs import metrics, provenance, run_folder
 from metarl.runs.checkpoints import CheckpointFolder
+from metarl.runs.command import command
 from metarl.runs.interrupt import Interrupted, stop_requested
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Experiment, Kind, Run
@@ -155,7 +156,7 @@ def train_run(
     state = first_state(experiment.seed) if saved is None else saved.state.to(experiment.device)
     start = 0 if saved is None else saved.step
     with (
-        metrics.recording(run.folder, start + 1) as recorder,
+        metrics.recording(run.folder, start + 1, notes=_notes(run)) as recorder,
         progress(run.folder.absolute().name, options.steps, done=start) as shown,
         stop_requested() as stop,
     ):
@@ -188,6 +189,18 @@ def train_run(
             shown.update(step, {name: figures[name] for name in dict.fromkeys(names) if name in figures})
             if stop.requested:
                 raise _stopped(run, step, options.steps, stop.signal_number)
+
+
+def _notes(run: Run) -> dict[str, str]:
+    """What TensorBoard shows as texts: the command, and the options as a table."""
+    rows = [
+        f"| {group} | {name} | {value} |"
+        for group, options in run.config.experiment.options.items()
+        if isinstance(options, Mapping)
+        for name, value in options.items()
+    ]
+    table = "\n".join(["| group | option | value |", "|---|---|---|", *rows])
+    return {"run/command": f"    {command(run)}", "run/options": table}
 
 
 @final

@@ -1,5 +1,6 @@
 """The page of a report: what it says, what it says of what is missing, and that a browser shows it."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -14,9 +15,9 @@ from PIL import Image
 
 from metarl.commands.main import _run  # pyright: ignore[reportPrivateUsage]
 from metarl.errors import UsageError
-from metarl.evaluation import video
+from metarl.evaluation import encoding
 from metarl.evaluation.report import material, page
-from metarl.evaluation.results import Evaluation
+from metarl.evaluation.results import CheckpointRef, Evaluation, Yardstick
 from metarl.runs.files import encode_json
 from tests.evaluation.evaluations import made_up, write_run
 
@@ -32,7 +33,7 @@ def report(*paths: Path) -> str:
 def write_film(path: Path) -> None:
     """A second of a moving square."""
     path.parent.mkdir(exist_ok=True)
-    with video._writer(path, (64, 48), 10.0) as write:  # pyright: ignore[reportPrivateUsage]
+    with encoding.writer(path, (64, 48), 10.0) as write:
         for number in range(10):
             picture = np.zeros((48, 64, 3), np.uint8)
             picture[8:24, 4 * number : 4 * number + 16] = 255
@@ -103,6 +104,26 @@ def test_a_references_curve_appears_by_itself(tmp_path: Path) -> None:
     content = report(write_run(tmp_path / "a", ROWS, evaluations={"test": evaluation}))
     assert "Beside blind (42.0 " in content
     assert "it is 3.0 [3.0, 3.0], better beyond chance" in content
+
+
+def test_yardsticks_are_levels_and_sentences(tmp_path: Path) -> None:
+    evaluation = made_up()
+    blind = Yardstick((CheckpointRef("ppo", "blind", 0, "last", 5),), 10.0 * np.arange(8.0)[None] + 2)
+    evaluation = dataclasses.replace(evaluation, yardsticks={"blind": blind})
+    content = report(write_run(tmp_path / "a", ROWS, evaluations={"test": evaluation}))
+    assert "Beside blind (37.0 " in content  # on task t 10 t + 2
+    assert "it is 8.0 [8.0, 8.0], better beyond chance" in content
+    assert "what it is held against" in content
+    assert ">blind</text>" in content
+
+
+def test_links_of_a_strangers_run_are_not_followed(tmp_path: Path) -> None:
+    (run, *_) = agents(tmp_path)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (run / "videos" / "link.mp4").symlink_to(tmp_path / "secret")
+    content = report(run)
+    assert content.count("data:video/mp4") == 1
+    assert "link.mp4 is not on this page" in content
 
 
 def test_what_is_missing_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:

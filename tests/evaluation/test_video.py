@@ -1,4 +1,4 @@
-# pyright: reportPrivateUsage=false
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false
 """Videos: what is in the file, frame by frame, and that a fault leaves none."""
 
 import dataclasses
@@ -11,16 +11,26 @@ from pathlib import Path
 from typing import final
 
 import imageio_ffmpeg
+import mujoco
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from metarl import envs
-from metarl.envs import TaskVectorEnv
+from metarl.envs import TaskVectorEnv, markers
 from metarl.errors import DiskFullError, RunError
 from metarl.evaluation import video as video_module
-from metarl.evaluation.video import Column, Recording, before_and_after, record
+from metarl.evaluation.video import (
+    Column,
+    Recording,
+    adapted_on_each,
+    before_and_after,
+    every_point,
+    in_words,
+    record,
+)
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, State, Transition
@@ -166,8 +176,8 @@ def test_an_episode_that_diverges_is_shown_to_its_end(tmp_path: Path) -> None:
 
 
 def test_wrong_input_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends in \.mp4, got video\.gif"):
-        _record(tmp_path / "video.gif")
+    with pytest.raises(ValueError, match=r"ends in \.mp4 or \.gif, got video\.avi"):
+        _record(tmp_path / "video.avi")
     with pytest.raises(ValueError, match="every=0"):
         _record(tmp_path / "video.mp4", every=0)
     assert list(tmp_path.iterdir()) == []
@@ -246,3 +256,58 @@ def test_a_policy_that_does_not_adapt_has_one_column(tmp_path: Path) -> None:
     recording = _record(tmp_path / "alone.mp4", adaptations=0, every=25)
     assert len(recording.returns) == 1
     assert " 200x254" in _described(recording.path)
+
+
+def test_a_gif_has_the_frames_too(tmp_path: Path) -> None:
+    recording = _record(tmp_path / "point.gif", every=10)
+    assert recording.path.read_bytes().startswith(b"GIF89a")
+    with Image.open(recording.path) as gif:
+        assert gif.size == (2 * SIZE[0], SIZE[1] + 94)
+        assert getattr(gif, "n_frames") > 5  # noqa: B009  # pictures that do not change are shown longer instead
+
+
+def test_parameters_are_told_by_names_and_units() -> None:
+    ice = Task.of("icy-slope", friction=0.05, slope=2.5)
+    units = envs.make("cheetah-terrain").units
+    assert in_words(ice, units) == "icy-slope: friction 0.05 sliding coefficient, slope 2.5 degrees uphill along +x"
+    rough = Task.of("rough", amplitude=0.2, seed=7, wavelength=1.5)
+    assert in_words(rough, units) == "rough: amplitude 0.2 m, seed 7 seed of the height field, wavelength 1.5 m"
+    assert in_words(Task.of("flat"), {}) == "flat"
+
+
+def test_several_tasks_make_a_grid_each_on_its_own_task(tmp_path: Path) -> None:
+    tasks = [Task.of("goal", goal_x=x, goal_y=y) for x in (0.4, -0.4) for y in (0.3, -0.3)]
+    agent = WalkerAgent(AdaptationProtocol(1, 1))
+    columns = adapted_on_each(agent, State({}, {}), Collector(DIST), tasks, agent.protocol, SEED, DIST.units)
+    assert columns[0].heading == "goal: goal x 0.4 m, goal y 0.3 m"
+    recording = record(
+        columns, DIST, tasks[0], tmp_path / "grid.mp4", seed=SEED, every=20, width=SIZE[0], height=SIZE[1]
+    )
+    assert f" {2 * SIZE[0]}x{36 + 2 * (SIZE[1] + 58)}" in _described(recording.path)
+    # The walker always goes to (0.4, −0.3): only there does it do well.
+    assert max(range(4), key=lambda number: recording.returns[number]) == 1
+
+
+def test_every_point_of_a_trial_has_a_column() -> None:
+    agent = WalkerAgent(AdaptationProtocol(2, 1))
+    columns = every_point(agent, State({}, {}), Collector(DIST), TASK, agent.protocol, SEED)
+    assert [column.episode for column in columns] == ["episode 1", "episode 2", "episode 3"]
+    assert [column.policy.adaptations for column in columns if isinstance(column.policy, Walker)] == [0, 1, 2]
+    assert columns[1].heading == "after 1 episode"
+    assert [column.accent for column in columns] == [False, False, True]
+
+
+def test_the_ground_is_marked_every_metre() -> None:
+    scene = mujoco.MjvScene(mujoco.MjModel.from_xml_string("<mujoco/>"), 400)
+    markers.draw_metres(scene, np.array((4.3, 0.0)), 0.1, axes=1)
+    posts = {round(float(geom.pos[0]), 3): geom for geom in scene.geoms[: scene.ngeom]}
+    assert list(posts) == list(range(-2, 11))  # whole metres, whatever the position
+    assert {x: geom.label for x, geom in posts.items() if geom.label} == {0: "0 m", 5: "5 m", 10: "10 m"}
+    for x, geom in posts.items():
+        foot = geom.pos[2] - geom.size[2]
+        assert foot == pytest.approx(x * np.tan(0.1), abs=1e-5)  # on the slope
+    scene.ngeom = 0
+    markers.draw_metres(scene, np.array((0.0, 2.6)), 0.0, axes=2)
+    assert {tuple(np.round(geom.pos[:2]).tolist()) for geom in scene.geoms[: scene.ngeom]} == {
+        (x, y) for x in range(-6, 7) for y in range(-3, 10)
+    }

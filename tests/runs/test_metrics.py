@@ -25,7 +25,7 @@ def steps_of(folder: Path) -> list[tuple[float | None, float | None]]:
     return [(row["step"], row["score"]) for row in metrics.read(folder)]
 
 
-def scalars(folder: Path, tag: str = "score") -> list[tuple[int, float]]:
+def scalars(folder: Path, tag: str = "learner/score") -> list[tuple[int, float]]:
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
     return [(event.step, event.value) for event in accumulator.Scalars(tag)]
@@ -49,7 +49,9 @@ def test_figures_that_json_does_not_have_are_null(tmp_path: Path) -> None:
         log.log(0, {"a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1e300})
     row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert (row["a"], row["b"], row["c"], row["d"]) == (None, None, None, 1e300)
-    assert scalars(tmp_path, "b") == [(0, float("inf"))] and scalars(tmp_path, "d") == [(0, float("inf"))]
+    assert scalars(tmp_path, "learner/b") == [(0, float("inf"))] and scalars(tmp_path, "learner/d") == [
+        (0, float("inf"))
+    ]
 
 
 def test_resuming_drops_the_steps_that_come_again(tmp_path: Path) -> None:
@@ -135,3 +137,28 @@ def test_events_equal_those_of_tensorboards_own_writer(tmp_path: Path) -> None:
 
 def test_the_checksum_is_that_of_the_rfc() -> None:
     assert events.crc32c(bytes(32)) == 0x8A9136AA and events.crc32c(b"\xff" * 32) == 0x62A8AB43
+
+
+def test_the_axis_is_environment_steps_where_there_are_any(tmp_path: Path) -> None:
+    def go(start: int, stop: int, value: float) -> None:
+        with metrics.recording(tmp_path, start) as log:
+            for step in range(start, stop):
+                log.log(step, {"env_steps": 100.0 * step, "return_after": value + step, "validation": 1.0, "kl": 0.5})
+
+    go(1, 5, 0.0)
+    go(3, 6, 0.5)  # resumed: what was written of steps 3 and 4 is forgotten
+    expected = [(100, 1.0), (200, 2.0), (300, 3.5), (400, 4.5), (500, 5.5)]
+    assert scalars(tmp_path, "score/return_after") == expected
+    assert scalars(tmp_path, "experience/outer_step") == [(100 * step, step) for step in range(1, 6)]
+    assert scalars(tmp_path, "learner/kl")[0] == (100, 0.5)
+    assert len(scalars(tmp_path, "validation/score")) == 5
+
+
+def test_notes_are_texts_in_tensorboard(tmp_path: Path) -> None:
+    with metrics.recording(tmp_path, 1, notes={"run/command": "metarl train “rl2”", "run/options": "| a |"}):
+        pass
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert accumulator.PluginTagToContent("text").keys() == {"run/command", "run/options"}
+    (event,) = accumulator.Tensors("run/command")
+    assert event.tensor_proto.string_val[0].decode() == "metarl train “rl2”"

@@ -137,7 +137,7 @@ def check_same_end(run: Path, expected: Path) -> None:
             assert (run / file).read_bytes() == (expected / file).read_bytes(), file
     assert figures(run) == figures(expected)
     assert [row["step"] for row in figures(run)] == list(range(1, STEPS + 1))
-    assert events(run, "env_steps") == events(expected, "env_steps")
+    assert events(run, "experience/env_steps") == events(expected, "experience/env_steps")
     assert not list(run.rglob(".tmp-*"))
 
 

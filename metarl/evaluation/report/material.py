@@ -79,7 +79,7 @@ def look(path: Path) -> Found:
         problems.append(f"{path} is at step {done} of {run.config.steps}: the command that began it goes on with it")
     if not evaluations:
         problems.append(f"{path} has no evaluation: metarl evaluate {path}")
-    videos = tuple(sorted(path for path in (path / "videos").glob("*.mp4") if path.is_file()))
+    videos = tuple(sorted((path / "videos").glob("*.mp4")))
     return Found(path, run, rows, evaluations, videos, tuple(problems))
 
 

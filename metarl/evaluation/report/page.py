@@ -5,7 +5,6 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import final
 
 import jinja2
@@ -16,8 +15,10 @@ from metarl.evaluation.charts import Chart, adaptation_chart
 from metarl.evaluation.compare import Comparison, compare, winners
 from metarl.evaluation.report.figures import calibration_chart, learning_chart
 from metarl.evaluation.report.material import Found, Group
-from metarl.evaluation.results import LESS_IS_BETTER, Evaluation, Point
-from metarl.evaluation.table import counted, decimals, html_table
+from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
+from metarl.evaluation.table import counted, decimals, html_table, yardsticks_html
+from metarl.maths.statistics import Estimate
+from metarl.runs import files
 from metarl.runs.command import command
 from metarl.runs.run_folder import Run
 
@@ -95,12 +96,12 @@ def render(groups: Sequence[Group]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    files = resources.files("metarl.evaluation.report")
-    template = environment.from_string((files / "page.html").read_text(encoding="utf-8"))
+    parts = resources.files("metarl.evaluation.report")
+    template = environment.from_string((parts / "page.html").read_text(encoding="utf-8"))
     return template.render(
         title=_title(groups),
-        style=Markup((files / "style.css").read_text(encoding="utf-8")),
-        script=Markup((files / "script.js").read_text(encoding="utf-8")),
+        style=Markup((parts / "style.css").read_text(encoding="utf-8")),
+        script=Markup((parts / "script.js").read_text(encoding="utf-8")),
         problems=[line for group in groups for line in (*group.problems, *_of_members(group))] + left_out,
         sections=[section for part in _comparable(groups).items() for section in _sections(*part, charts)],
         learning=learning,
@@ -174,6 +175,8 @@ def _section(
                                      adaptation_chart(evaluations)))  # fmt: skip
     for label, each in evaluations.items():
         figures.append(Figure(f"{label}: {_counts(each)}", Markup(html_table(each))))
+        if each.yardsticks:
+            figures.append(Figure(f"{label}: what it is held against", Markup(yardsticks_html(each))))
         calibration = calibration_chart(each)
         if calibration is not None:
             figures.append(charts.figure(f"{label}: does it know how sure it may be?", calibration))
@@ -198,21 +201,25 @@ def headline(label: str, evaluation: Evaluation) -> list[str]:
     ends = f"from a {config.score} of {first.mean:{number}} to {last.mean:{number}}"
     sentences = [
         f"{label} ({seeds}) goes {ends} after {spent} on {tasks}.",
-        f"Adaptation brings {evaluation.gain().mean:{number}}{_verdict(evaluation.gain(), config.score)}.",
+        f"Adaptation brings {evaluation.gain().mean:{number}}{_verdict(evaluation.gain().mean, config.score)}.",
     ]
     for name, metric in evaluation.reference_metrics().items():
         beyond, there = evaluation.beyond(metric), evaluation.estimate(metric)
         what = "the same after another task’s experience" if name == "foreign" else name
         sentences.append(
-            f"Beside {what} ({there:{number}}) it is {beyond.mean:{number}}{_verdict(beyond, config.score)}."
+            f"Beside {what} ({there:{number}}) it is {beyond.mean:{number}}{_verdict(beyond.mean, config.score)}."
         )
+    for name in evaluation.yardsticks:
+        level, above = evaluation.yardstick(name), evaluation.above(name)
+        if level is not None and above is not None:
+            sentences.append(f"Beside {name} ({level:{number}}) it is {above:{number}}{_verdict(above, config.score)}.")
     if evaluation.caveat:
         sentences.append(f"{evaluation.caveat[0].upper()}{evaluation.caveat[1:]}.")
     return sentences
 
 
-def _verdict(point: Point, score: str) -> str:
-    low, high = point.mean.low, point.mean.high
+def _verdict(difference: Estimate, score: str) -> str:
+    low, high = difference.low, difference.high
     if score in LESS_IS_BETTER:
         low, high = -high, -low
     if low > 0:
@@ -273,12 +280,18 @@ def _films(groups: Sequence[Group]) -> tuple[list[Film], list[str]]:
     for group in groups:
         for found in group.members:
             for path in found.videos:
-                size = path.stat().st_size
-                if size > room:
-                    left_out.append(f"the video {path} ({size / 1e6:.1f} MB) is not on this page, to keep it small")
+                try:
+                    content = files.read_bytes(path)
+                except (OSError, ValueError) as error:
+                    reason = files.reason(error) if isinstance(error, OSError) else str(error)
+                    left_out.append(f"the video {path} is not on this page: {reason}")
                     continue
-                room -= size
-                films.append(Film(f"{_name(group, found)}: {path.stem}", _data_url(path)))
+                if len(content) > room:
+                    size = f"{len(content) / 1e6:.1f} MB"
+                    left_out.append(f"the video {path} ({size}) is not on this page, to keep it small")
+                    continue
+                room -= len(content)
+                films.append(Film(f"{_name(group, found)}: {path.stem}", _data_url(content)))
     return films, left_out
 
 
@@ -286,8 +299,8 @@ def _name(group: Group, found: Found) -> str:
     return group.label if len(group.members) == 1 else f"{group.label}, {found.path.name}"
 
 
-def _data_url(path: Path) -> str:
-    return f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _data_url(content: bytes) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(content).decode()}"
 
 
 def _about(run: Run) -> About:
