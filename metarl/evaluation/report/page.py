@@ -18,6 +18,7 @@ from metarl.evaluation.report.figures import calibration_chart, learning_chart
 from metarl.evaluation.report.material import Found, Group
 from metarl.evaluation.results import LESS_IS_BETTER, Evaluation, Point
 from metarl.evaluation.table import counted, decimals, html_table
+from metarl.runs import files
 from metarl.runs.command import command
 from metarl.runs.run_folder import Run
 
@@ -287,7 +288,7 @@ def _name(group: Group, found: Found) -> str:
 
 
 def _data_url(path: Path) -> str:
-    return f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:video/mp4;base64,{base64.b64encode(files.read_bytes(path, VIDEO_BYTES)).decode()}"
 
 
 def _about(run: Run) -> About:
