@@ -75,7 +75,7 @@ def command_line(rng: random.Random, rooms: Rooms) -> Case:
 
 
 def _use(rng: random.Random, kind: str, rooms: Rooms, *, shown: bool = True) -> tuple[str, Callable[[], int]]:
-    """What a user does with a run: evaluates it, goes on with it, begins with it, shows it (which needs no parameters)."""
+    """What a user does with a run: evaluates it, goes on or begins with it, or shows it without its parameters."""
     step = next(path.name for path in (rooms.base / kind / "checkpoints").iterdir())
     if kind == "fewshot":
         photos = str(rooms.base / "photos.npz")
