@@ -1,6 +1,7 @@
 """Putting a trained agent into the zoo: config, last checkpoint, evaluation, and a card for people."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.trained import TrainedAgent
 
 _PARTS = ("params.safetensors", "optimizer.safetensors", "state.json")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # the folder of this name is replaced: no ".." among them
 
 
 def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
@@ -29,7 +31,7 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
     """
     dist, _, agent = name.partition("/")
     base = run.dist.id.partition("+")[0]
-    if dist != base or not agent or "/" in agent:
+    if dist != base or not _WORD.fullmatch(agent):
         raise UsageError(f"an agent on {run.dist.id} is called {base}/NAME in the zoo, not {name!r}")
     if any(environment.dirty for environment in run.run.config.environments):
         raise UsageError(f"{run.run.folder} was trained with local changes: nobody could repeat it")

@@ -197,6 +197,25 @@ def test_large_videos_stay_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "is not on this page, to keep it small" in content
 
 
+@pytest.mark.parametrize("linked", ["videos", "videos/test-ice.mp4", "videos/another.mp4"])
+def test_a_page_holds_nothing_that_a_strangers_link_points_to(tmp_path: Path, linked: str) -> None:
+    """A page is given away: it would take the file along."""
+    (run, *_) = agents(tmp_path)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.mp4").write_bytes(b"of the user")
+    path = run / linked
+    target = tmp_path / "private" if linked == "videos" else tmp_path / "private" / "key.mp4"
+    if linked == "videos":
+        (path / "test-ice.mp4").unlink()
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    content = report(run)
+    assert content.count("data:video/mp4") == (linked == "videos/another.mp4")
+    assert "b2YgdGhlIHVzZX" not in content  # in base64
+    assert "cannot be read: it is a symbolic link" in content
+
+
 def test_few_shot_runs_have_calibration_and_their_worst_tenth(tmp_path: Path) -> None:
     evaluation = made_up("prototypical", amounts=(0,), foreign=False)
     config = evaluation.config

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from metarl.commands import main as commands
 
-PATIENCE = 30.0  # s
+PATIENCE = 30.0  # s, without those in which a case waited for a core
 MEMORY = 16 << 30  # bytes of address space: what wants more fails at once rather than the machine later
 FAULTS = ("traceback", "hang", "killed", "silent", "touched", "damaged")
 """What can be wrong with how a case ended."""
@@ -135,18 +135,31 @@ def in_child(play: Callable[[], int], output: Path, patience: float) -> tuple[in
         with contextlib.suppress(BaseException):  # nothing of this process may go on in the child
             status = guarded(play, output)
         os._exit(status)
-    until = time.monotonic() + patience
+    began = time.monotonic()
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status), False
-        if time.monotonic() > until:
+        elapsed = time.monotonic() - began
+        if elapsed > patience and elapsed - queued(child) > patience:
             with contextlib.suppress(ProcessLookupError):  # its group is not there before it has run
                 os.kill(child, signal.SIGKILL)
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return -signal.SIGKILL, True
         time.sleep(0.002)
+
+
+def queued(process: int) -> float:
+    """Seconds that a process's threads were ready to run and got no core: a busy machine makes no hang.
+
+    0 where the system does not tell.
+    """
+    total = 0
+    for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            total += int(path.read_text().split()[1])
+    return total / 1e9
 
 
 def guarded(play: Callable[[], int], output: Path) -> int:

@@ -43,6 +43,10 @@ def base_commands(base: Path) -> Mapping[str, tuple[str, ...]]:
         "fewshot": (*FEWSHOT, "--data", photos, "--steps", "1", "--run", "new"),
         "evaluate": ("run", *EVALUATE),
         "record_video": ("run", "--width", "32", "--height", "32", "--every", "50", "--threads", "1"),
+        "report": ("run", str(base / "evaluation.json")),
+        "compare": ("run", str(base / "evaluation.json")),
+        "list": (),
+        "describe": ("point-navigation",),
         "benchmark": ("--rounds", "0", "--num-envs", "0", "--seconds", "0"),  # refused thrice: it would take minutes
     }
 
@@ -70,8 +74,8 @@ def command_line(rng: random.Random, rooms: Rooms) -> Case:
     return Case(f"{program} {arguments}", lambda: call(program, *arguments))
 
 
-def _use(rng: random.Random, kind: str, rooms: Rooms) -> tuple[str, Callable[[], int]]:
-    """What a user does with a run: evaluates it, goes on with it, begins with it."""
+def _use(rng: random.Random, kind: str, rooms: Rooms, *, shown: bool = True) -> tuple[str, Callable[[], int]]:
+    """What a user does with a run: evaluates it, goes on or begins with it, or shows it without its parameters."""
     step = next(path.name for path in (rooms.base / kind / "checkpoints").iterdir())
     if kind == "fewshot":
         photos = str(rooms.base / "photos.npz")
@@ -83,6 +87,8 @@ def _use(rng: random.Random, kind: str, rooms: Rooms) -> tuple[str, Callable[[],
         "go on": (*train, "run"),
         "begin with": (*train, "new", "--start-from", f"run/checkpoints/{step}"),
     }
+    if shown:
+        uses["show"] = ("report", "run")
     name = rng.choice(["evaluate", *uses])
     program, *arguments = uses[name]
     return f"{name} {kind}", lambda: call(program, *arguments)
@@ -121,7 +127,7 @@ def checkpoint(rng: random.Random, rooms: Rooms) -> Case:
     """A checkpoint that broke, or whose tensors somebody changed and signed. The run has no other."""
     kind = _copied(rng, rooms)
     (folder,) = Path("run", "checkpoints").iterdir()
-    use, play = _use(rng, kind, rooms)
+    use, play = _use(rng, kind, rooms, shown=False)
     if rng.random() < 0.3:
         path = rng.choice([folder / "params.safetensors", folder / "optimizer.safetensors"])
         what = broken(path, rng)

@@ -88,7 +88,7 @@ def test_what_nobody_could_repeat_is_not_published(run: TrainedAgent, evaluation
     other = dataclasses.replace(evaluation, sources=(dataclasses.replace(run.ref, content="other"),))
     with pytest.raises(UsageError, match="evaluate again"):
         publish(run, "point-navigation/blind", other)
-    for name in ("blind", "cheetah-terrain/blind", "point-navigation/a/b", "point-navigation/"):
+    for name in ("blind", "cheetah-terrain/blind", "point-navigation/a/b", "point-navigation/", "point-navigation/.."):
         with pytest.raises(UsageError, match="is called point-navigation/NAME"):
             publish(run, name, evaluation)
     assert zoo.names() == ()

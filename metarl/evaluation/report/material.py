@@ -11,7 +11,7 @@ from typing import TypeVar, cast, final
 from metarl.errors import RunError, UsageError
 from metarl.evaluation.evaluate import aggregate
 from metarl.evaluation.results import Evaluation
-from metarl.runs import metrics, run_folder
+from metarl.runs import files, metrics, run_folder
 from metarl.runs.decoding import read_object, unreadable
 from metarl.runs.metrics import Row
 from metarl.runs.run_folder import Experiment, Run
@@ -79,8 +79,21 @@ def look(path: Path) -> Found:
         problems.append(f"{path} is at step {done} of {run.config.steps}: the command that began it goes on with it")
     if not evaluations:
         problems.append(f"{path} has no evaluation: metarl evaluate {path}")
-    videos = tuple(sorted((path / "videos").glob("*.mp4")))
-    return Found(path, run, rows, evaluations, videos, tuple(problems))
+    return Found(path, run, rows, evaluations, _videos(path / "videos", problems), tuple(problems))
+
+
+def _videos(folder: Path, problems: list[str]) -> tuple[Path, ...]:
+    """The videos of a folder. A link is none: a page is given away, and would hold what a stranger let it point to."""
+    videos: list[Path] = []
+    for path in sorted(folder.glob("*.mp4")):
+        try:
+            files.need_folder(folder)
+            files.need_regular(path)
+        except OSError as error:
+            problems.append(f"the video {path} cannot be read: {files.reason(error)}")
+        else:
+            videos.append(path)
+    return tuple(videos)
 
 
 def groups(found: Sequence[Found]) -> tuple[Group, ...]:
