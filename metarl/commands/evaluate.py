@@ -16,7 +16,7 @@ from metarl.commands.options import ComputeOptions, TrustOptions, check_output, 
 from metarl.envs.variants import base_id
 from metarl.errors import RunError, UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
-from metarl.evaluation.judge import Actions, EvaluationSettings, OnProgress
+from metarl.evaluation.judge import Ablation, Actions, EvaluationSettings, OnProgress
 from metarl.evaluation.references import check_official, official, reference
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
@@ -55,6 +55,9 @@ class EvaluateOptions:
     """Whether the scored episodes' actions are drawn or the mean ones: two policies. For agents."""
     swap_control: bool = True
     """Also score agents that have adapted to another task's experience."""
+    ablation: Ablation = "none"
+    """Evaluate agents without a part of what they adapt by: `wipe-memory` begins every episode as if it were the first,
+    `hide-reward` tells 0 for every reward. Yardsticks keep everything."""
     beside: tuple[Path, ...] = ()
     """Folders of runs to hold agents against, beside those that come with the package: task-blind PPO on the same
     distribution, on its variant ID+informed, or on ID+only-FAMILY."""
@@ -103,6 +106,7 @@ class EvaluateOptions:
             seed=self.evaluation_seed,
             actions=self.actions,
             swap_control=self.swap_control,
+            ablation=self.ablation,
             batch_norm=self.batch_norm,
         )
 

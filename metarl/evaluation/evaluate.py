@@ -113,8 +113,17 @@ def evaluate_with(
         seed=settings.seed,
         actions=settings.actions if points.episodes_per_adaptation else None,
         batch_norm=points.batch_norm,
+        ablation=settings.ablation,
     )
-    return Evaluation(config, tasks, (candidate.ref,), metrics, np.sum(sums, axis=0)[None] if sums else None)
+    windows = [found.first_episode for found in trials if found.first_episode is not None]
+    return Evaluation(
+        config,
+        tasks,
+        (candidate.ref,),
+        metrics,
+        np.sum(sums, axis=0)[None] if sums else None,
+        first_episode=np.stack(windows)[None] if windows else None,
+    )
 
 
 def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -135,6 +144,7 @@ def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
         raise ValueError(f"seeds of one learner and one kind of checkpoint make a figure, got {', '.join(kinds)}")
     _need_distinct(sources)
     sums = [evaluation.calibration for evaluation in evaluations if evaluation.calibration is not None]
+    windows = [evaluation.first_episode for evaluation in evaluations if evaluation.first_episode is not None]
     return dataclasses.replace(
         first,
         sources=sources,
@@ -142,6 +152,7 @@ def aggregate(evaluations: Sequence[Evaluation]) -> Evaluation:
             name: np.concatenate([evaluation.metrics[name] for evaluation in evaluations]) for name in first.metrics
         },
         calibration=np.concatenate(sums) if sums else None,
+        first_episode=np.concatenate(windows) if windows else None,
         yardsticks=_shared_yardsticks(evaluations),
     )
 

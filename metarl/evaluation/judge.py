@@ -14,8 +14,15 @@ from metarl.tasks import Split, Task
 Learner_contra = TypeVar("Learner_contra", contravariant=True)
 Actions = Literal["sampled", "mean"]
 """Whether scored episodes are of drawn actions, or of the mean (most probable) ones: two different policies."""
+Ablation = Literal["none", "wipe-memory", "hide-reward"]
+"""What an agent is deprived of while it is evaluated: nothing; what it learned in the episodes before, whenever it
+should adapt; or rewards, each of which it is told to be 0."""
 OnProgress = Callable[[float], object]
 """Told which share of the work is done, from 0 to 1."""
+
+
+WINDOW = 25
+"""Steps that the rewards within an episode are summed over."""
 
 
 @final
@@ -40,6 +47,8 @@ class EvaluationSettings:
     swap_control: bool = True
     """Whether agents that adapt are also scored after adapting to the experience of *another* task. What own support
     brings beyond foreign support is specific to the task. For agents only."""
+    ablation: Ablation = "none"
+    """What the agent is deprived of. For agents only."""
     batch_norm: str | None = None
     """Where batch normalisation takes its statistics from when queries are predicted; for few-shot learners only."""
 
@@ -82,6 +91,9 @@ class Measured:
     calibration: Float[np.ndarray, "point bin 3"] | None = None
     """Of classifiers: how many answers fell into each bin of confidence, and the sums of their confidences and of the
     right ones among them (see `metarl.maths.calibration`)."""
+    first_episode: Float[np.ndarray, "window task"] | None = None
+    """Of agents: the reward of each `WINDOW` steps of a task's first episodes, before any adaptation between episodes;
+    a mean over them."""
 
 
 @runtime_checkable

@@ -66,6 +66,8 @@ def check_official(dist: PlayableTasks, settings: EvaluationSettings) -> None:
     """Raises ValueError where `official` would, before any work is done."""
     if settings.split != "test":
         raise ValueError(f"an official evaluation is about the test split, not {settings.split}")
+    if settings.ablation != "none":
+        raise ValueError(f"an official evaluation is of the whole agent, without the ablation {settings.ablation}")
     _ = OFFICIAL[dist.id.partition("-")[0]]
 
 

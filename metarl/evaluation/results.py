@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from metarl.evaluation.judge import Actions
+from metarl.evaluation.judge import WINDOW, Ablation, Actions
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate, Resampling, Statistic
 from metarl.tasks import Json, Split, Task
@@ -84,6 +84,8 @@ class EvaluationConfig:
     """What the scored episodes' actions were; None for few-shot learners."""
     batch_norm: str | None = None
     """The batch-norm mode of few-shot learners; None where there is none."""
+    ablation: Ablation = "none"
+    """What the agent was deprived of."""
 
 
 RANDOM, BLIND, FINE_TUNED, INFORMED, SPECIALIST = "random", "blind", "fine-tuned", "informed", "specialist"
@@ -141,6 +143,8 @@ class Evaluation:
     their confidences and of the right ones among them."""
     yardsticks: Mapping[str, Yardstick] = dataclasses.field(default_factory=dict)
     """By name (`YARDSTICKS`): what other policies reached on the same tasks."""
+    first_episode: Float[np.ndarray, "seed trial window task"] | None = None
+    """Of agents: the reward of each `WINDOW` steps within the first point's episodes. A memory adapts there too."""
 
     def __post_init__(self) -> None:
         points = len(self.config.adaptations)
@@ -158,6 +162,11 @@ class Evaluation:
                 )
         if self.calibration is not None and self.calibration.shape[:2] != (shape[0], points):
             raise ValueError(f"calibration must begin with the axes {shape[0]}, {points}: {self.calibration.shape}")
+        if self.first_episode is not None and np.delete(self.first_episode.shape, 2).tolist() != [*shape[:2], shape[3]]:
+            raise ValueError(
+                f"first_episode must have the axes [seed, trial, window, task] of the metrics' {shape}, "
+                f"got {self.first_episode.shape}"
+            )
         for name, yardstick in self.yardsticks.items():
             if name not in YARDSTICKS or yardstick.scores.ndim != 2 or yardstick.scores.shape[1] != len(self.tasks):
                 raise ValueError(
@@ -252,6 +261,7 @@ class Evaluation:
                 name: dataclasses.replace(yardstick, scores=yardstick.scores[:, chosen])
                 for name, yardstick in self.yardsticks.items()
             },
+            first_episode=None if self.first_episode is None else self.first_episode[..., chosen],
         )
 
     def judged_by(self, metric: str) -> "Evaluation":
@@ -384,6 +394,15 @@ class Evaluation:
         rng, strata = np.random.default_rng(self.config.seed), [task.family for task in self.tasks]
         return statistics.bootstrap_of_means(samples, combine, rng, tasks_vary=self._tasks_vary, strata=strata)
 
+    def within_episode(self) -> tuple[tuple[int, Estimate], ...]:
+        """The step that each window of the first episode ends with, and the mean reward in it; empty where unknown."""
+        if self.first_episode is None:
+            return ()
+        rows = self._rows(self.first_episode)
+        return tuple(
+            (WINDOW * (number + 1), self._estimate(rows[:, number], statistics.mean)) for number in range(rows.shape[1])
+        )
+
     def estimate(self, metric: str, point: int = -1) -> Estimate:
         """The mean of a metric at a point of the curve, with its interval."""
         return self._share(metric, self._rows(self.metrics[metric])[:, point], statistics.mean)
@@ -436,6 +455,7 @@ class Evaluation:
             "tasks": [task.to_json() for task in self.tasks],
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "calibration": None if self.calibration is None else self.calibration.tolist(),
+            "first_episode": None if self.first_episode is None else self.first_episode.tolist(),
             "yardsticks": {
                 name: {
                     "sources": [_to_json(source) for source in yardstick.sources],
@@ -455,13 +475,14 @@ class Evaluation:
         if value.get("format") != FORMAT:
             raise ValueError(f"need an evaluation of format {FORMAT}, got {value.get('format')!r}: evaluate again")
         written = _record(_Written, value, "the evaluation")
-        calibration = written.calibration
+        calibration, windows = written.calibration, written.first_episode
         return cls(
             config=_record(EvaluationConfig, written.config, "config"),
             tasks=tuple(Task.from_json(cast(Mapping[str, Json], task)) for task in written.tasks),
             sources=tuple(_record(CheckpointRef, source, "sources") for source in written.sources),
             metrics={name: _array(values, f"metrics.{name}") for name, values in written.metrics.items()},
             calibration=None if calibration is None else _array(calibration, "calibration"),
+            first_episode=None if windows is None else _array(windows, "first_episode"),
             yardsticks={
                 name: Yardstick(
                     tuple(_record(CheckpointRef, source, f"yardsticks.{name}") for source in yardstick.sources),
@@ -490,6 +511,7 @@ class _Written:
     metrics: dict[str, list[object]]
     calibration: list[object] | None
     yardsticks: dict[str, _WrittenYardstick]
+    first_episode: list[object] | None = None
 
 
 def _wilson(share: float, count: int) -> Estimate:
@@ -512,6 +534,9 @@ def _figures(evaluation: Evaluation) -> Json:
         "gain": _point_json(evaluation.gain()),
         "specific_gain": None if specific is None else _point_json(specific),
         "worst_tenth": evaluation.worst_tenth(),
+        "within_first_episode": [
+            {"step": step, "reward": _estimate_json(reward)} for step, reward in evaluation.within_episode()
+        ],
         "after": others,
         "yardsticks": {name: _optional(evaluation.yardstick(name)) for name in evaluation.yardsticks},
         "above": {name: _optional(evaluation.above(name)) for name in evaluation.yardsticks},

@@ -47,6 +47,10 @@ def table(evaluation: Evaluation) -> str:
         points = [[f"{config.unit}s", *(str(point.amount) for point in curve)]]
         points.append([f"mean {config.score}", *(f"{point.mean.value:.{places}f}" for point in curve)])
         lines += [*aligned(points), ""]
+    if len(within := evaluation.within_episode()) > 1:
+        steps = ["steps of the first episode, until", *(str(step) for step, _ in within)]
+        rewards = ["mean reward since the one before", *(f"{reward.value:.{places}f}" for _, reward in within)]
+        lines += [*aligned([steps, rewards]), ""]
     if evaluation.yardsticks:
         lines += [*aligned(_yardsticks(evaluation, f".{places}f")), ""]
     if beside := _beside(evaluation):
@@ -145,6 +149,7 @@ def _footer(evaluation: Evaluation) -> list[str]:
     settings = [f"intervals resample {evaluation.resampled}", f"evaluation seed {config.seed}"]
     settings += [f"actions: {config.actions}"] if config.actions else []
     settings += [f"batch norm: {config.batch_norm}"] if config.batch_norm else []
+    settings += [f"ablation: {config.ablation}"] if config.ablation != "none" else []
     lines.append("; ".join(settings))
     if evaluation.caveat:
         lines.append(evaluation.caveat)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from metarl.errors import RunError
-from metarl.evaluation.judge import EvaluationSettings, Measured, OnProgress, Points
+from metarl.evaluation.ablations import ablated
+from metarl.evaluation.judge import WINDOW, EvaluationSettings, Measured, OnProgress, Points
 from metarl.evaluation.results import FOREIGN
 from metarl.learning.collect import TrialCollector, point_seeds
 from metarl.learning.episodes import Episodes
@@ -83,7 +85,7 @@ class TrialJudge:
         protocol = trial_protocol(learner, settings)
         count = protocol.episodes_per_adaptation
         seeds = task_seeds(settings.seed, trial + 1, num_tasks=len(tasks))
-        start = learner.start(state, len(tasks))
+        start = ablated(learner.start(state, len(tasks)), settings.ablation)
         swap = settings.swap_control and protocol.num_adaptations > 0 and len(set(tasks)) > 1
         shares = 1 + swap + (settings.actions == "mean")
         trials = self.collector.collect_trials(start, tasks, protocol, seeds)
@@ -101,7 +103,7 @@ class TrialJudge:
             after = self._replay(start, foreign, tasks, count, seeds, noise=settings.actions == "sampled")
             metrics[FOREIGN + self.score] = _by_point(after, tasks)[self.score]
             on_progress(1.0)
-        return Measured(metrics)
+        return Measured(metrics, first_episode=_by_window(scored[0]))
 
     def _replay(
         self,
@@ -177,6 +179,17 @@ def _by_point(points: Sequence[Episodes], tasks: Sequence[Task]) -> dict[str, Fl
             metrics.setdefault(name, []).append(((values.double() * good).sum(1) / counts).cpu().numpy())
         metrics.setdefault("diverged", []).append(episodes.diverged.sum(1).double().cpu().numpy())
     return {name: _stacked(values) for name, values in metrics.items()}
+
+
+def _by_window(episodes: Episodes) -> Float[np.ndarray, "window task"]:
+    """The mean reward of a task's episodes in each `WINDOW` steps, without those that diverged.
+
+    An episode that has ended earns nothing more.
+    """
+    rewards = torch.nn.functional.pad(episodes.rewards.double(), (0, -episodes.rewards.shape[-1] % WINDOW))
+    good = (~episodes.diverged).double()
+    sums = rewards.unflatten(-1, (-1, WINDOW)).sum(-1) * good[..., None]  # [task, episode, window]
+    return (sums.sum(1) / good.sum(1, keepdim=True)).T.cpu().numpy()
 
 
 def _stacked(points: Sequence[Float[np.ndarray, " task"]]) -> Float[np.ndarray, "point task"]:

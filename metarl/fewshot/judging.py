@@ -65,6 +65,8 @@ def need_no_episodes(settings: EvaluationSettings) -> None:
     """Raises ValueError for a setting that only agents have."""
     if settings.episodes_per_adaptation is not None or settings.actions != "sampled":
         raise ValueError("a few-shot learner plays no episodes: leave their number and the kind of actions out")
+    if settings.ablation != "none":
+        raise ValueError("ablations are of agents: they take a memory or rewards away")
 
 
 def predictions(

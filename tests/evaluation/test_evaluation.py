@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import pytest
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from metarl import envs
 from metarl.errors import RunError, UsageError
+from metarl.evaluation.ablations import AblatedPolicy, ablated
 from metarl.evaluation.evaluate import Candidate, aggregate, evaluate_with
-from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.judge import Ablation, EvaluationSettings
 from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge, foreign_tasks
 from metarl.learning.collect import Collector, point_seeds
 from metarl.learning.episodes import Episodes, Trials
-from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Carry, Metrics, State, Transition
+from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Carry, Memoryless, Metrics, State, Transition
 from metarl.learning.random_streams import TaskRandom, task_seeds
 from metarl.tasks import Score, Split, Task
 
@@ -127,6 +128,8 @@ class ScriptedCollector:
         *,
         noise: bool = True,
     ) -> Episodes:
+        if isinstance(policy, AblatedPolicy):
+            policy = policy.policy
         assert isinstance(policy, FakePolicy)
         self.calls.append((policy, tuple(tasks), num_episodes, tuple(seeds), noise))
         shape = (len(tasks), num_episodes)
@@ -556,3 +559,79 @@ def test_success_has_to_be_told_by_the_environment() -> None:
 def test_seeds_of_tasks_are_independent_of_how_many_there_are() -> None:
     assert task_seeds(3, 1, num_tasks=5)[:2] == task_seeds(3, 1, num_tasks=2)
     assert not set(task_seeds(3, 1, num_tasks=5)) & set(task_seeds(3, 2, num_tasks=5))
+
+
+# Within the first episode, and ablations.
+
+
+def test_within_the_first_episode_rewards_are_summed_by_windows_and_diverged_episodes_left_out() -> None:
+    found = judged(ScriptedCollector(noise=1.0, diverging=1), trials=2, swap_control=False)
+    windows = found.first_episode
+    assert windows is not None and windows.shape == (1, 2, 1, len(TASKS))  # episodes of 4 steps
+    np.testing.assert_allclose(windows[:, :, 0], found.scores[:, :, 0], rtol=1e-5)
+    assert [step for step, _ in found.within_episode()] == [25]
+    again = Evaluation.from_json(json.loads(json.dumps(found.to_json())))
+    assert again.first_episode is not None
+    np.testing.assert_array_equal(again.first_episode, windows)
+    assert aggregate([found]).first_episode is not None
+    part = found.only(TASKS[0].family)
+    assert part.first_episode is not None and part.first_episode.shape[-1] == len(part.tasks)
+
+
+def test_a_window_is_25_steps_and_the_last_may_be_shorter() -> None:
+    from metarl.evaluation.trials import _by_window  # pyright: ignore[reportPrivateUsage]
+
+    rewards = torch.arange(2 * 3 * 60, dtype=torch.float32).view(2, 3, 60)
+    no = torch.zeros(2, 3, dtype=torch.bool)
+    diverged = no.clone()
+    diverged[1, 2] = True
+    empty = torch.zeros(2, 3, 60, 1)
+    episodes = Episodes(empty, empty[:, :, 0], empty, rewards, no, diverged, torch.full((2, 3), 60))
+    found = _by_window(episodes)
+    assert found.shape == (3, 2)
+    for task, good in ((0, [0, 1, 2]), (1, [0, 1])):
+        for window, (first, end) in enumerate(((0, 25), (25, 50), (50, 60))):
+            expected = np.mean([float(rewards[task, episode, first:end].sum()) for episode in good])
+            assert found[window, task] == pytest.approx(expected)
+
+
+def test_a_wiped_memory_adapts_to_nothing() -> None:
+    found = judged(ablation="wipe-memory")
+    assert found.gain().mean.value == 0 and found.config.ablation == "wipe-memory"
+    assert "ablation: wipe-memory" in table(found)
+    assert judged().config.ablation == "none" and "ablation" not in table(judged())
+
+
+def test_an_agent_from_which_rewards_are_hidden_adapts_to_episodes_without_any() -> None:
+    collector = ScriptedCollector()
+    found = judged(collector, ablation="hide-reward", swap_control=False)
+    assert found.gain().mean.value == pytest.approx(10)  # the scripted one goes by the observations
+    supports = [policy.supports for policy, *_ in collector.calls]
+    assert [len(each) for each in supports] == [0, 1, 2]
+    assert not any(support.rewards.any() for each in supports for support in each)
+    assert torch.equal(supports[2][0].observations, collector.given[0].observations)
+
+
+class Echo(NamedTuple):
+    """The last reward that it was told of."""
+
+    reward: Tensor
+
+
+@pytest.mark.parametrize("ablation", ["none", "wipe-memory", "hide-reward"])
+def test_within_an_episode_only_hidden_rewards_are_hidden(ablation: Ablation) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Told(Memoryless):
+        def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
+            return observations, carry
+
+        def observe(self, carry: Carry, transition: Transition) -> Carry:
+            return Echo(transition.rewards)
+
+        def adapt(self, support: Episodes) -> "Told":
+            return self
+
+    policy = ablated(Told(), ablation)
+    ones = torch.ones(2, 3)
+    (reward,) = policy.observe(Echo(0 * ones), Transition(ones, ones, ones > 2, ones[..., None]))
+    assert torch.equal(reward, 0 * ones if ablation == "hide-reward" else ones)
