@@ -71,7 +71,7 @@ def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
     kind, change = PLACES[place]
     run, proof = tmp_path / "run", tmp_path / "proof"
     shutil.copytree(made / kind, run)
-    (tmp_path / "stranger.py").write_text(f"open({str(proof)!r}, 'w')\nTHING = 1\n")
+    (tmp_path / "stranger.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\nTHING = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     for id in (f"{tmp_path}/stranger.py:THING", "stranger:THING"):
         rewritten(run, lambda experiment, id=id: change(experiment, id))
@@ -100,7 +100,7 @@ def test_to_begin_with_a_strangers_checkpoint_runs_none_of_its_code(made: Path, 
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert run_folder.read(tmp_path / "run").config.experiment.code == ()
     proof = tmp_path / "proof"
-    (tmp_path / "stranger.py").write_text(f"open({str(proof)!r}, 'w')\n")
+    (tmp_path / "stranger.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
     change = {"distribution": f"{tmp_path}/stranger.py:x"}
     config["experiment"].update(change)
     config["experiment_hash"] = Experiment(**config["experiment"]).hash
