@@ -118,7 +118,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     rendering.use()
     subject = _of_run(options.run, options) if options.run is not None else _from_elsewhere(options)
     dist, learner, state = subject.dist, subject.candidate.learner, subject.candidate.state
-    tasks = find_tasks(subject, options)
+    tasks = find_tasks(dist, subject.run, options)
     task = tasks[0]
     path = options.output or _prepared(subject, options, task)
     protocol = trial_protocol(learner, options.settings)
@@ -220,20 +220,20 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
 _RANKS = ("worst", "median", "best")
 
 
-def find_tasks(subject: Subject, options: VideoOptions) -> tuple[Task, ...]:
+def find_tasks(dist: EnvDistribution, run: TrainedAgent | None, options: VideoOptions) -> tuple[Task, ...]:
     """The tasks of the split's list that the options name, as many as the grid has cells.
 
     Raises:
         UsageError: there is none, or too few; the message names what there is.
     """
     conditions = [Condition.parse(text) for text in options.where]
-    listed = [task for task in subject.dist.tasks(options.split) if all(each.fits(task) for each in conditions)]
+    listed = [task for task in dist.tasks(options.split) if all(each.fits(task) for each in conditions)]
     if not listed:
-        known = ", ".join(sorted(subject.dist.units))
+        known = ", ".join(sorted(dist.units))
         raise UsageError(f"no {options.split} task fits --where {' '.join(options.where)}; parameters are {known}")
     if options.task in _RANKS:
-        assert subject.run is not None, "checked with the options"
-        listed = _ranked(subject.run, options, listed)
+        assert run is not None, "checked with the options"
+        listed = _ranked(run, options, listed)
     elif options.task is not None:
         first = find_task(listed, options)
         listed = [first, *(task for task in listed if options.task == task.family and task != first)]
