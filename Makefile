@@ -35,6 +35,7 @@ check: setup
 readme: setup
 	$(BIN)/python tests/readme.py README.md
 	$(BIN)/python tests/readme.py docs/extending.md
+	$(BIN)/python tests/readme.py docs/stable-baselines3.md
 
 mutants: setup
 	$(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS)

@@ -4,10 +4,9 @@ Its own code draws from the global generators of PyTorch and NumPy; around every
 """
 
 import abc
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Generic, TypeVar, final
 
 import gymnasium as gym
@@ -29,7 +28,7 @@ from metarl.agents.batching import map_tensors, pad_rows
 from metarl.agents.sb3 import Sb3PpoConfig, Sb3SacConfig
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Memoryless, Metrics, Parameters, State
-from metarl.learning.random_streams import TaskRandom
+from metarl.learning.random_streams import TaskRandom, seeded
 from metarl.learning.spaces import Spaces
 from metarl.learning.store import Chunk, Store
 from metarl.maths.distributions import Categorical, Distribution, Gaussian
@@ -71,7 +70,7 @@ class _Learner(abc.ABC, Generic[Config, Model]):
         """What a model has learned, as a value."""
 
     def init(self, seed: int) -> State:
-        with _seeded(seed, self.device):
+        with seeded(seed, self.device):
             return self.state_of(self.fresh_model(), 0.0, Store())
 
     def model(self, state: State) -> Model:
@@ -113,7 +112,7 @@ class Sb3Ppo(_Learner[Sb3PpoConfig, PPO]):
 
     @functools.cached_property
     def _network(self) -> "PpoActing":
-        with _seeded(0, self.device):
+        with seeded(0, self.device):
             return policies.architecture(PpoActing(self.fresh_model().policy))
 
     def network(self) -> "PpoActing":
@@ -126,7 +125,7 @@ class Sb3Ppo(_Learner[Sb3PpoConfig, PPO]):
         return Sb3Policy(self.network(), state.parameters)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
-        with _seeded(int(rng.integers(2**31)), self.device):
+        with seeded(int(rng.integers(2**31)), self.device):
             model = self.model(state)
             model.rollout_buffer = rollout_buffer(model, experience.query)
             model.train()
@@ -186,7 +185,7 @@ class Sb3Sac(_Learner[Sb3SacConfig, SAC]):
 
     @functools.cached_property
     def _network(self) -> "SacActing":
-        with _seeded(0, self.device):
+        with seeded(0, self.device):
             return policies.architecture(SacActing(self.fresh_model().policy))
 
     def network(self) -> "SacActing":
@@ -215,7 +214,7 @@ class Sb3Sac(_Learner[Sb3SacConfig, SAC]):
         config, steps = self.config, experience.query.num_steps
         env_steps = float(state.parameters[_ENV_STEPS]) + steps
         store = append(state.store, transitions(experience.query), config.buffer_size)
-        with _seeded(int(rng.integers(2**31)), self.device):
+        with seeded(int(rng.integers(2**31)), self.device):
             model = self.model(state)
             if env_steps > config.learning_starts:
                 model.replay_buffer = replay_buffer(model, store)
@@ -349,20 +348,6 @@ class _SpacesAlone(gym.Env[ndarray, ndarray | np.int64]):
         self.observation_space = Box(-np.inf, np.inf, (spaces.observation_size,), np.float32)
         size = spaces.action_size
         self.action_space = Discrete(size) if spaces.discrete else Box(-1.0, 1.0, (size,), np.float32)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seeds the global generators of PyTorch and NumPy, and puts them back."""
-    before = np.random.get_state()  # noqa: NPY002  # Stable-Baselines3 draws from it
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(before)  # noqa: NPY002
 
 
 def _affine(layer: nn.Module | nn.Parameter, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:

@@ -86,6 +86,7 @@ class GymnasiumSimulator:
         horizon: environment steps before which no episode may be truncated by the environment.
         terms: which numbers of the environment's info are told, by their names there.
         mujoco: whether the environments are MuJoCo's.
+        seen: where their observations are written; memory of its own if None.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class GymnasiumSimulator:
         horizon: int,
         terms: Sequence[str],
         mujoco: bool,
+        seen: Observations | None = None,
     ) -> None:
         self.num_envs = num_envs
         self.observation_space, self.action_space = spaces
@@ -113,7 +115,9 @@ class GymnasiumSimulator:
         self._keywords: list[dict[str, Value]] = [{} for _ in range(num_envs)]
         self._tasks: list[Task | None] = [None] * num_envs
         self._steps = np.zeros(num_envs, np.int64)
-        self._seen: Observations = create_empty_array(self.observation_space, num_envs, np.zeros)
+        self._seen: Observations = (
+            create_empty_array(self.observation_space, num_envs, np.zeros) if seen is None else seen
+        )
         self._drawer: Drawer | None = None
 
     def set_task(self, index: int, task: Task) -> None:
@@ -137,7 +141,10 @@ class GymnasiumSimulator:
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
-        seed = int(rng.integers(2**31))
+        self.reset_by_seed(index, int(rng.integers(2**31)))
+
+    def reset_by_seed(self, index: int, seed: int) -> None:
+        """`reset` of one whose generator gave this seed."""
         try:
             observation, _ = self._env(index).reset(seed=seed)
         except Exception as error:  # somebody else's code: whatever it is, it is said with the task
@@ -154,8 +161,9 @@ class GymnasiumSimulator:
 
         def step_some(indices: Iterable[int]) -> None:
             for index in indices:
-                rewards[index], terminated[index], terms[:, index] = self._step_one(index, actions[index])
-                diverged[index] = self._mujoco and blown_up(self._env(index))
+                rewards[index], terminated[index], diverged[index], terms[:, index] = self.step_one(
+                    index, actions[index]
+                )
 
         running = np.flatnonzero(active).tolist()
         if self._executor is None:
@@ -163,12 +171,12 @@ class GymnasiumSimulator:
         else:
             # One by one, for whoever is free: episodes take unequally long.
             tuple(self._executor.map(step_some, ((index,) for index in running)))
-        named = {"success" if name == "is_success" else name: terms[row] for row, name in enumerate(self._terms)}
-        return Outcome(rewards, terminated, diverged, named)
+        return Outcome(rewards, terminated, diverged, named_terms(self._terms, terms))
 
-    def _step_one(
+    def step_one(
         self, index: int, action: Shaped[ndarray, "*action"] | np.integer
-    ) -> tuple[float, bool, Float[ndarray, " term"]]:
+    ) -> tuple[float, bool, bool, Float[ndarray, " term"]]:
+        """Reward, whether the episode terminated, whether the simulation blew up, and the terms."""
         try:
             observation, reward, terminated, truncated, info = self._env(index).step(action)
         except Exception as error:
@@ -181,14 +189,14 @@ class GymnasiumSimulator:
             )
         self._write(self.observation_space, self._seen, index, observation)
         terms = np.array([float(info.get(name, np.nan)) for name in self._terms])
-        return float(reward), terminated, terms
+        return float(reward), terminated, self._mujoco and blown_up(self._env(index)), terms
 
     def _failed(self, where: str, index: int, error: Exception) -> RunError:
         what = f"{type(error).__name__}: {error}"
         return RunError(f"{self._recipe.name} failed in {where} on {self._tasks[index]}: {what}")
 
     def observe(self, out: Observations) -> None:
-        _copy_into(out, self._seen)
+        copy_into(out, self._seen)
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         env = self._env(index)
@@ -231,12 +239,18 @@ class GymnasiumSimulator:
             rows[index] = value
 
 
-def _copy_into(out: Observations, rows: Observations) -> None:
+def named_terms(names: Sequence[str], terms: Float[ndarray, "term env"]) -> dict[str, Float[ndarray, " env"]]:
+    """The numbers of the environments' infos as an `Outcome` tells them."""
+    return {"success" if name == "is_success" else name: terms[row] for row, name in enumerate(names)}
+
+
+def copy_into(out: Observations, rows: Observations) -> None:
+    """Writes observations into arrays of the same structure."""
     if isinstance(rows, dict):
         for key, part in rows.items():
-            _copy_into(out[key], part)
+            copy_into(out[key], part)
     elif isinstance(rows, tuple):
         for target, part in zip(out, rows, strict=True):
-            _copy_into(target, part)
+            copy_into(target, part)
     else:
         out[...] = rows

@@ -26,7 +26,8 @@ from gymnasium.envs.registration import load_env_creator
 
 from metarl.envs.distribution import EnvDistribution
 from metarl.envs.gymnasium_probe import check_parameters
-from metarl.envs.gymnasium_simulator import Constructor, EnvRecipe, GymnasiumSimulator, TaskParameters
+from metarl.envs.gymnasium_simulator import Constructor, EnvRecipe, TaskParameters
+from metarl.envs.gymnasium_workers import GymnasiumGame, Stepping, make_simulator
 from metarl.envs.observations import check_observation_space
 from metarl.envs.parameters import Env, Value, control_period, find_parameter, is_mujoco
 from metarl.envs.pictures import drawer_for
@@ -53,6 +54,7 @@ def from_gymnasium(
     about: str = "",
     split_sizes: tuple[int, int, int] = (40, 20, 40),
     rarely_felt: tuple[str, ...] = (),
+    stepping: Stepping = "measured",
 ) -> EnvDistribution:
     """A distribution of tasks that differ in some parameters of an environment.
 
@@ -71,6 +73,9 @@ def from_gymnasium(
         about: one line on what there is to do.
         split_sizes: tasks in the frozen train, validation and test lists.
         rarely_felt: parameters that need not show in a few dozen random steps.
+        stepping: where several are stepped: `here`, in this process, MuJoCo's from threads; in worker `processes`, of
+            which there are as many as threads are asked for; or as a short measurement says, which is printed. No
+            result depends on it.
 
     Raises:
         ValueError: a parameter that does not exist or changes nothing, a range that the environment fails in, spaces
@@ -100,20 +105,20 @@ def from_gymnasium(
         recipe = EnvRecipe(env, {**recipe.keywords, "render_mode": "rgb_array"})
     period = period or control_period(probe) or CONTROL_PERIOD
     physics = _physics(env, dict(keywords or {}), derive, is_mujoco(probe))
-    make_simulator = functools.partial(
-        GymnasiumSimulator,
+    game = GymnasiumGame(
         recipe=recipe,
         parameters=task_parameters,
         spaces=(spaces.observation, spaces.action),
         horizon=limit,
         terms=terms,
         mujoco=is_mujoco(probe),
+        spec=gym.spec(env) if isinstance(env, str) else None,
     )
     probe.close()
     return EnvDistribution(
         space,
         limit,
-        make_simulator,
+        functools.partial(make_simulator, game=game, stepping=stepping, tasks=space),
         physics,
         spaces.observation,
         spaces.action,

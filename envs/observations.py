@@ -202,12 +202,3 @@ def _copied(observations: Observations) -> Observations:
     if isinstance(observations, tuple):
         return tuple(map(_copied, observations))
     return observations.copy()
-
-
-def row(observations: Observations, index: int) -> Observations:
-    """One environment's observation."""
-    if isinstance(observations, dict):
-        return {key: row(part, index) for key, part in observations.items()}
-    if isinstance(observations, tuple):
-        return tuple(row(part, index) for part in observations)
-    return observations[index]

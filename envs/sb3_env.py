@@ -13,8 +13,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from metarl.envs.observations import Observations, row
+from metarl.envs.observations import Observations
 from metarl.envs.vector import Infos, TaskVectorEnv
+from metarl.learning.spaces import row
 from metarl.tasks import Task
 
 Info = dict[str, object]

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 
-from metarl.envs.observations import Observations, row
+from metarl.envs.observations import Observations
 from metarl.envs.vector import TaskVectorEnv
+from metarl.learning.spaces import row
 from metarl.tasks import Task
 
 Observation = Observations

@@ -22,6 +22,8 @@ from types import ModuleType
 from typing import Generic, TypeVar, final
 
 Entry = TypeVar("Entry")
+_FILE_MODULE = "metarl_file_"
+"""How the names of such modules begin."""
 
 
 @final
@@ -130,6 +132,11 @@ def load_object(id: str) -> object:
         raise ValueError(f"{place} has no {attribute!r}; {hint}") from None
 
 
+def file_modules() -> tuple[ModuleType, ...]:
+    """The modules of all Python files that ids have named so far."""
+    return tuple(module for name, module in sys.modules.items() if name.startswith(_FILE_MODULE))
+
+
 def canonical(id: str) -> str:
     """The id as a run remembers it: a file by its absolute path, so that it is found from every folder."""
     place, colon, attribute = id.rpartition(":")
@@ -139,7 +146,7 @@ def canonical(id: str) -> str:
 def _file_module(path: Path) -> ModuleType:
     """The module of a Python file, run once for each file."""
     path = path.resolve()
-    name = f"metarl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None

@@ -2,4 +2,5 @@
 
 from metarl.commands.main import script
 
-script("benchmark")
+if __name__ == "__main__":  # a peer's worker processes import it once more
+    script("benchmark")

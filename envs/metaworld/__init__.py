@@ -5,9 +5,7 @@ distribution.py           ids, splits, and the distributions made of them
 metaworld_api.py          the only module that imports metaworld
 fast_math.py              binds metaworld's functions to faster ones, equal to the bit; and how to do without
 class_simulator.py        one class's simulation, playing as many sub-environments as are wanted
-simulator.py              sub-environments in this process
-process_simulator.py      sub-environments in worker processes, through shared memory
-process_worker.py         what a worker process runs
+simulator.py              sub-environments in this process, and as worker processes play them
 experts.py                metaworld's scripted policies
 official_evaluation.py    our agents in metaworld's own evaluation
 """

@@ -153,13 +153,13 @@ def _simulator(num_envs: int, threads: int, *, variant: Variant) -> Simulator:
 
     space = observation_space(variant.goal_shown)
     options = SimulationOptions(variant.reward, variant.goal_shown, stock=fast_math.stock_wanted())
+    from metarl.envs.metaworld.simulator import LocalSimulator, MetaworldGame
+
     if min(num_envs, threads) == 1:
-        from metarl.envs.metaworld.simulator import LocalSimulator
-
         return LocalSimulator(num_envs, space, ACTION_SPACE, options)
-    from metarl.envs.metaworld.process_simulator import WorkerSimulator
+    from metarl.envs.process_simulator import WorkerSimulator
 
-    return WorkerSimulator(num_envs, min(num_envs, threads), space, ACTION_SPACE, options)
+    return WorkerSimulator(num_envs, min(num_envs, threads), (space, ACTION_SPACE), MetaworldGame(options))
 
 
 @functools.cache

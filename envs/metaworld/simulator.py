@@ -1,7 +1,7 @@
 """Sub-environments of Meta-World in this process."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
@@ -61,7 +61,8 @@ class EnvShard:
         self._in_order: list[int] = []
         """By class: a model and its data then stay in the processor's cache for all sub-environments that play it."""
 
-    def reset(self, index: int, task: Task) -> None:
+    def reset(self, index: int, task: Task, seed: int) -> None:
+        """There is no chance in it: the task holds the random vector."""
         self._announce(index)
         self._simulators[index] = class_simulator(task.family, self._options)
         snapshot = self._simulators[index].reset(rand_vec(task))
@@ -103,6 +104,31 @@ def outcome(arrays: Arrays) -> Outcome:
 
 
 @final
+@dataclasses.dataclass(frozen=True)
+class MetaworldGame:
+    """Meta-World as worker processes play it: a `metarl.envs.process_worker.Game`."""
+
+    options: SimulationOptions
+
+    name = "Meta-World"
+
+    def layout(self, num_envs: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        return layout(num_envs)
+
+    def shard(self, arrays: Mapping[str, ndarray], announce: Callable[[int], None]) -> EnvShard:
+        return EnvShard(Arrays(**arrays), self.options, announce)
+
+    def check(self, task: Task) -> None:
+        check_task(task)
+
+    def outcome(self, arrays: Mapping[str, ndarray]) -> Outcome:
+        return outcome(Arrays(**arrays))
+
+    def observe(self, arrays: Mapping[str, ndarray], out: Float[ndarray, "env observation"]) -> None:
+        out[:] = arrays["observations"]
+
+
+@final
 class LocalSimulator:
     """A batch of Meta-World simulations, one after the other."""
 
@@ -119,8 +145,7 @@ class LocalSimulator:
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
-        """There is no chance in it: the task holds the random vector."""
-        self._shard.reset(index, self._tasks[index])
+        self._shard.reset(index, self._tasks[index], 0)
 
     def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
         self._arrays.actions[:], self._arrays.active[:] = actions, active

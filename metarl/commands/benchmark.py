@@ -2,7 +2,8 @@
 
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with a new random action at every step and the same 1000 steps an episode, on the same number of threads
-or processes; for Meta-World they are its own vector environment, EnvPool, and MuJoCo alone. Rounds of all of them
+or processes; the other robots have EnvPool alone. For Meta-World they are its own vector environment, EnvPool, and
+MuJoCo alone; what Stable-Baselines3's PPO collects is compared with its own processes. Rounds of all of them
 alternate; the ratio is taken round by round, and its median is printed with its range. MAML's meta-update has
 learn2learn as its peer, or a task loop that does the same (`benchmark_fewshot`).
 """
@@ -36,6 +37,8 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.tasks import Json, Task
 
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
+_ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-v5": "walker-dynamics"}
+"""Of EnvPool, and whose body it is here."""
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
 
@@ -43,16 +46,18 @@ _MISSING = "  envpool                  not measured: it is not installed (pip in
 class BenchmarkOptions:
     """What to measure, and how thoroughly."""
 
-    subjects: tuple[Literal["cheetah", "maml", "metaworld", "fewshot"], ...] = (
+    subjects: tuple[Literal["cheetah", "robots", "sb3", "maml", "metaworld", "fewshot"], ...] = (
         "cheetah",
+        "robots",
+        "sb3",
         "maml",
         "metaworld",
         "fewshot",
     )
-    """Sampling of HalfCheetah-v5, the share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10, and
-    few-shot MAML's meta-updates."""
+    """Sampling of HalfCheetah-v5, of Ant-v5, Hopper-v5 and Walker2d-v5, what Stable-Baselines3's PPO collects, the
+    share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10, and few-shot MAML's meta-updates."""
     num_envs: int = 256
-    """Sub-environments of ours, of HalfCheetah-v5."""
+    """Sub-environments of ours, of the robots."""
     rounds: int = 5
     """Rounds; each measures every peer once."""
     seconds: float = 2.0
@@ -83,6 +88,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     }
     if "cheetah" in options.subjects:
         raw["steps_per_second"] = _cheetah(options)
+    if "robots" in options.subjects:
+        raw["robots_steps_per_second"] = _robots(options)
+    if "sb3" in options.subjects:
+        raw["sb3_ppo_steps_per_second"] = _sb3(options)
     if "maml" in options.subjects:
         share, seconds = physics_share(threads)
         print(f"MAML-TRPO on cheetah-direction: {100 * share:.0f} % of an outer step's {seconds:.2f} s is physics")
@@ -100,14 +109,48 @@ def program(arguments: Sequence[str], name: str) -> None:
 
 def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
     threads = options.compute.threads
-    peers = {_OURS: _ours(options.num_envs, threads), _GYMNASIUM: _gymnasium(threads)}
+    peers = {_OURS: _ours("cheetah-direction", options.num_envs, threads), _GYMNASIUM: _gymnasium(threads)}
     if importlib.util.find_spec("envpool") is not None:
-        peers[_ENVPOOL] = _envpool(threads)
+        peers[_ENVPOOL] = _envpool("HalfCheetah-v5", 6, threads)
     rates = in_turns(peers, options.rounds, options.seconds)
     print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
     print("\n".join(line(peer, rates, _OURS) for peer in rates))
     if _ENVPOOL not in rates:
         print(_MISSING)
+    return {peer: list(values) for peer, values in rates.items()}
+
+
+def _robots(options: BenchmarkOptions) -> dict[str, Json]:
+    """Of other robots, against EnvPool alone."""
+    threads, found = options.compute.threads, dict[str, Json]()
+    for robot, id in _ROBOTS.items():
+        size = envs.make(id).spaces.action_size
+        peers = {_OURS: _ours(id, options.num_envs, threads)}
+        if importlib.util.find_spec("envpool") is not None:
+            peers[_ENVPOOL] = _envpool(robot, size, threads)
+        rates = in_turns(peers, options.rounds, options.seconds)
+        print(f"{robot}, {threads} threads, environment steps/s, median of {options.rounds} rounds")
+        print("\n".join(line(peer, rates, _OURS) for peer in rates))
+        if _ENVPOOL not in rates:
+            print(_MISSING)
+        found[robot] = {peer: list(values) for peer, values in rates.items()}
+    return found
+
+
+def _sb3(options: BenchmarkOptions) -> dict[str, Json]:
+    if importlib.util.find_spec("stable_baselines3") is None:
+        print("Stable-Baselines3's PPO: not measured, it is not installed (pip install stable-baselines3)")
+        return {}
+    from metarl.commands import benchmark_sb3 as peers
+
+    threads = options.compute.threads
+    rates = peers.rates(threads, options.rounds, options.seconds)
+    count = peers.ENVS * threads
+    print(
+        f"What Stable-Baselines3's PPO collects of HalfCheetah, {count} sub-environments, {threads} threads or {count} "
+        f"processes, environment steps/s, median of {options.rounds} rounds"
+    )
+    print("\n".join(line(peer, rates, peers.OURS) for peer in rates))
     return {peer: list(values) for peer, values in rates.items()}
 
 
@@ -135,8 +178,8 @@ def _ml45_startup(options: BenchmarkOptions) -> list[Json]:
 
 
 @contextlib.contextmanager
-def _ours(num_envs: int, threads: int) -> Iterator[Stepper]:
-    dist = dataclasses.replace(envs.make("cheetah-direction"), horizon=1000)
+def _ours(id: str, num_envs: int, threads: int) -> Iterator[Stepper]:
+    dist = dataclasses.replace(envs.make(id), horizon=1000)
     venv = dist.vector_env(num_envs, threads)
     venv.reset(seed=0)
 
@@ -147,7 +190,7 @@ def _ours(num_envs: int, threads: int) -> Iterator[Stepper]:
             venv.reset(options={"reset_mask": ended})
 
     with contextlib.closing(venv):
-        yield random_steps(step, num_envs, 6, np.float64)
+        yield random_steps(step, num_envs, dist.spaces.action_size, np.float64)
 
 
 @contextlib.contextmanager
@@ -159,14 +202,14 @@ def _gymnasium(processes: int) -> Iterator[Stepper]:
 
 
 @contextlib.contextmanager
-def _envpool(threads: int) -> Iterator[Stepper]:
+def _envpool(robot: str, actions: int, threads: int) -> Iterator[Stepper]:
     import envpool  # pyright: ignore[reportMissingImports]  # a peer, not a dependency
 
     num_envs = 8 * threads
-    pool = envpool.make("HalfCheetah-v5", env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
+    pool = envpool.make(robot, env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
     pool.reset()
     with contextlib.closing(pool):
-        yield random_steps(pool.step, num_envs, 6, np.float64)
+        yield random_steps(pool.step, num_envs, actions, np.float64)
 
 
 def physics_share(threads: int, steps: int = 3) -> tuple[float, float]:

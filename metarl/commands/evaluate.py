@@ -1,6 +1,7 @@
 """Evaluates runs on the frozen list of a split: `evaluate.py runs/ice --split test`. Several runs count as seeds.
 
-Or a policy that learns nothing, as a floor or a ceiling: `evaluate.py --policy random --env metaworld-ml10`.
+Or a policy that learns nothing here, as a floor, a ceiling or a guest: `evaluate.py --policy random --env
+metaworld-ml10`, `evaluate.py --policy my_model.zip --trust-pickle --env cheetah-terrain`.
 """
 
 import contextlib
@@ -70,8 +71,12 @@ class EvaluateOptions:
     official_protocol: bool = False
     """Also run the benchmark's own evaluation (Meta-World has one), and print what it says beside ours. Slow."""
     policy: str | None = None
-    """Instead of runs: `random` actions, or another policy that is known by name (Meta-World's scripted `expert`, the
-    `planner` of mazes)."""
+    """Instead of runs: `random` actions, another policy that is known by name (Meta-World's scripted `expert`, the
+    `planner` of mazes), my_file.py:name for a function of one observation of yours, or a model of Stable-Baselines3,
+    my_model.zip."""
+    trust_pickle: bool = False
+    """Read the --policy's .zip file although what is pickled in it can run any code here: for files of your own, or of
+    somebody you trust."""
     env: tuple[str, ...] = ()
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None
@@ -88,6 +93,8 @@ class EvaluateOptions:
             raise ValueError(
                 "--policy learns nothing: --adaptations, --checkpoint and --official-protocol are for runs"
             )
+        if self.trust_pickle and (self.policy is None or not self.policy.endswith(".zip")):
+            raise ValueError("--trust-pickle is about a --policy's .zip file")
         if self.output is not None:
             check_output(self.output)
         if self.beside and not self.yardsticks:
@@ -200,7 +207,7 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     unwritten: RunError | None = None
     for id in options.env:
         with usage():
-            dist, candidate = reference(policy, distribution(id), options.settings)
+            dist, candidate = reference(policy, distribution(id), options.settings, trusted=options.trust_pickle)
         collector = Collector(dist, options.compute.threads, options.compute.device)
         with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)

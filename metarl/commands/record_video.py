@@ -12,14 +12,17 @@ from typing import Annotated, final
 
 import tyro
 
-from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
-from metarl.envs import rendering
+from metarl.commands.options import ComputeOptions, TrustOptions, check_output, distribution, parse, usage
+from metarl.envs import EnvDistribution, rendering
 from metarl.errors import UsageError
 from metarl.evaluation import encoding, video
+from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.references import reference
 from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
+from metarl.learning.protocols import Agent
 from metarl.runs import files, run_folder, zoo
 from metarl.runs.decoding import read_object, unreadable
 from metarl.runs.files import writing
@@ -36,7 +39,7 @@ MOST_PIXELS, MOST_EVERY, MOST_TASKS = 4096, 1000, 100
 class VideoOptions:
     """What to record."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path | None, tyro.conf.Positional] = None
     """The run's folder."""
     split: Split = "test"
     """Which of the distribution's frozen lists the task is taken from."""
@@ -63,6 +66,14 @@ class VideoOptions:
     """Height of one side, pixels."""
     evaluation_seed: int = EvaluationSettings().seed
     """Decides the resets and the actions' noise."""
+    policy: str | None = None
+    """Instead of a run: `random`, my_file.py:name for a function of one observation, or a model of Stable-Baselines3,
+    my_model.zip; as `evaluate` takes them."""
+    trust_pickle: bool = False
+    """Read the --policy's .zip file although what is pickled in it can run any code here: for files of your own, or of
+    somebody you trust."""
+    env: str | None = None
+    """The distribution that the policy is recorded on."""
     output: Path | None = None
     """The .mp4 or .gif file; `videos/<split>-<task>.mp4` in the run's folder if not given."""
     trust: TrustOptions = TrustOptions()
@@ -76,6 +87,14 @@ class VideoOptions:
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise ValueError(f"--{name} must be even, which the video's format asks for, got {getattr(self, name)}")
+        if (self.run is None) == (self.policy is None) or (self.policy is None) != (self.env is None):
+            raise ValueError("name a run's folder, or a --policy and the --env that it acts in")
+        if self.policy is not None and self.output is None:
+            raise ValueError("--policy has no folder for its video: name a file by --output")
+        if self.policy is not None and (self.adaptations or self.checkpoint != "last" or self.task in _RANKS):
+            raise ValueError("--policy learns nothing: --adaptations, --checkpoint and ranks of tasks are for runs")
+        if self.trust_pickle and (self.policy is None or not self.policy.endswith(".zip")):
+            raise ValueError("--trust-pickle is about a --policy's .zip file")
         if self.output is not None:
             encoding.check_name(self.output)
             check_output(self.output)
@@ -97,29 +116,23 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(VideoOptions, arguments, name, __doc__)
     options.compute.use()
     rendering.use()
-    trust, device = options.trust.trust_code, options.compute.device
-    run = load_agent(run_folder.read(zoo.resolve(options.run)), options.checkpoint, device, trust_code=trust)
-    tasks = find_tasks(run, options)
+    subject = _of_run(options.run, options) if options.run is not None else _from_elsewhere(options)
+    dist, learner, state = subject.dist, subject.candidate.learner, subject.candidate.state
+    tasks = find_tasks(dist, subject.run, options)
     task = tasks[0]
-    if options.output is None and zoo.contains(run.run.folder):
-        raise UsageError("name the file by --output: the zoo is only read")
-    path = options.output or run.run.videos / f"{options.split}-{_name(options, task)}.mp4"
-    if options.output is None:
-        with writing(path):
-            files.make_folder(run.run.videos)
-    protocol = trial_protocol(run.agent, options.settings)
-    collector = Collector(run.dist, options.compute.threads, options.compute.device)
+    path = options.output or _prepared(subject, options, task)
+    protocol = trial_protocol(learner, options.settings)
+    collector = Collector(dist, options.compute.threads, options.compute.device)
     with usage(), contextlib.closing(collector), progress(f"recording {task}", 100) as shown:
         seed = options.evaluation_seed
         if len(tasks) > 1:
-            units = run.dist.units
-            columns = video.adapted_on_each(run.agent, run.state, collector, tasks, protocol, seed, units)
+            columns = video.adapted_on_each(learner, state, collector, tasks, protocol, seed, dist.units)
         else:
             film = video.every_point if options.every_point else video.before_and_after
-            columns = film(run.agent, run.state, collector, task, protocol, seed)
+            columns = film(learner, state, collector, task, protocol, seed)
         recording = video.record(
             columns,
-            run.dist,
+            dist,
             task,
             path,
             seed=seed,
@@ -130,6 +143,45 @@ def program(arguments: Sequence[str], name: str) -> None:
         )
     returns = zip(columns, recording.returns, strict=True)
     print(f"{recording.path}: return {', '.join(f'{score:.1f} {column.heading}' for column, score in returns)}")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Who is recorded, and where."""
+
+    dist: EnvDistribution
+    candidate: Candidate[Agent]
+    run: TrainedAgent | None
+    """Where it comes from, if that is a run."""
+
+
+def _of_run(folder: Path, options: VideoOptions) -> Subject:
+    trust, device = options.trust.trust_code, options.compute.device
+    run = load_agent(run_folder.read(zoo.resolve(folder)), options.checkpoint, device, trust_code=trust)
+    return Subject(run.dist, run.candidate, run)
+
+
+def _from_elsewhere(options: VideoOptions) -> Subject:
+    """A policy by name or file."""
+    assert options.policy is not None and options.env is not None, "checked with the options"
+    with usage():
+        settings = EvaluationSettings(split=options.split)
+        dist, candidate = reference(options.policy, distribution(options.env), settings, trusted=options.trust_pickle)
+    assert isinstance(dist, EnvDistribution), "as it was made, or a variant of it"
+    return Subject(dist, candidate, None)
+
+
+def _prepared(subject: Subject, options: VideoOptions, task: Task) -> Path:
+    """The file in the run's own folder of videos, which is made."""
+    run = subject.run
+    assert run is not None, "--policy comes with --output"
+    if zoo.contains(run.run.folder):
+        raise UsageError("name the file by --output: the zoo is only read")
+    path = run.run.videos / f"{options.split}-{_name(options, task)}.mp4"
+    with writing(path):
+        files.make_folder(run.run.videos)
+    return path
 
 
 @final
@@ -168,18 +220,19 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
 _RANKS = ("worst", "median", "best")
 
 
-def find_tasks(run: TrainedAgent, options: VideoOptions) -> tuple[Task, ...]:
+def find_tasks(dist: EnvDistribution, run: TrainedAgent | None, options: VideoOptions) -> tuple[Task, ...]:
     """The tasks of the split's list that the options name, as many as the grid has cells.
 
     Raises:
         UsageError: there is none, or too few; the message names what there is.
     """
     conditions = [Condition.parse(text) for text in options.where]
-    listed = [task for task in run.dist.tasks(options.split) if all(each.fits(task) for each in conditions)]
+    listed = [task for task in dist.tasks(options.split) if all(each.fits(task) for each in conditions)]
     if not listed:
-        known = ", ".join(sorted(run.dist.units))
+        known = ", ".join(sorted(dist.units))
         raise UsageError(f"no {options.split} task fits --where {' '.join(options.where)}; parameters are {known}")
     if options.task in _RANKS:
+        assert run is not None, "checked with the options"
         listed = _ranked(run, options, listed)
     elif options.task is not None:
         first = find_task(listed, options)

@@ -1,19 +1,28 @@
 """Evaluation: one function for every kind of learner, and seeds' evaluations summed up together."""
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar, final, runtime_checkable
+from typing import Generic, Protocol, TypeVar, final, overload, runtime_checkable
 
 import numpy as np
 
 from metarl.errors import UsageError
+from metarl.evaluation.guests import Policy, guest, name_of
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
 from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig, Yardstick
-from metarl.learning.protocols import State
+from metarl.evaluation.trials import ScoredTasks, TrialJudge
+from metarl.learning.collect import Collector, EnvSource
+from metarl.learning.protocols import Agent, State
 
 AnyLearner = TypeVar("AnyLearner")
 Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
+
+
+@runtime_checkable
+class PlayableTasks(ScoredTasks, EnvSource, Protocol):
+    """Tasks and the environments that pose them: an `EnvDistribution`."""
 
 
 @final
@@ -40,8 +49,34 @@ class TrainedRun(Protocol[AnyLearner, Distribution_contra]):
         ...
 
 
+@overload
 def evaluate(
     run: TrainedRun[AnyLearner, Distribution_contra],
+    dist: Distribution_contra | None = None,
+    split: str = "test",
+    *,
+    settings: EvaluationSettings | None = None,
+    num_tasks: int | None = None,
+    threads: int = 1,
+    on_progress: Callable[[float], object] = lambda share: None,
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    run: Policy,
+    dist: PlayableTasks,
+    split: str = "test",
+    *,
+    settings: EvaluationSettings | None = None,
+    num_tasks: int | None = None,
+    threads: int = 1,
+    on_progress: Callable[[float], object] = lambda share: None,
+) -> Evaluation: ...
+
+
+def evaluate(
+    run: TrainedRun[AnyLearner, Distribution_contra] | Policy,
     dist: Distribution_contra | None = None,
     split: str = "test",
     *,
@@ -53,7 +88,8 @@ def evaluate(
     """Evaluates a run's learner on a split's frozen list of tasks: `metarl.evaluate(metarl.load("runs/ice"))`.
 
     Args:
-        run: what `metarl.load` gave.
+        run: what `metarl.load` gave; or a policy from elsewhere, a model of Stable-Baselines3 or a function of one
+            observation: see `metarl.evaluation.guests`.
         dist: the distribution (or few-shot benchmark); the one that the run was trained on if None. Another hash than
             the one trained on is warned about.
         split: `train`, `validation` or `test`; not given with `settings`.
@@ -72,7 +108,18 @@ def evaluate(
         settings = EvaluationSettings(split=split, num_tasks=num_tasks)
     elif split != "test" or num_tasks is not None:
         raise ValueError("split and num_tasks are fields of the settings: give them there")
-    return evaluate_with(run.judge(dist, threads), run.candidate, settings, on_progress)
+    if isinstance(run, TrainedRun):
+        return evaluate_with(run.judge(dist, threads), run.candidate, settings, on_progress)
+    if not isinstance(dist, PlayableTasks):
+        raise ValueError(f"a policy from elsewhere is evaluated on a task distribution: give one, not {dist!r}")
+    agent = guest(run, dist.spaces, name := name_of(run))
+    with contextlib.closing(Collector(dist, threads)) as collector:
+        return evaluate_with(TrialJudge(dist, collector), candidate_of(agent, name), settings, on_progress)
+
+
+def candidate_of(agent: Agent, name: str) -> Candidate[Agent]:
+    """A policy that was not trained here, and learns nothing."""
+    return Candidate(agent, agent.init(0), CheckpointRef(name, name, None, "none", 0))
 
 
 def evaluate_with(

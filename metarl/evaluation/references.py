@@ -6,23 +6,17 @@ Both are found by entry points, in this package as in any other that is installe
     random = "metarl.agents.fixed:random_reference"           metaworld = "metarl.envs.metaworld.official_evaluation:…"
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import cast
 
-from metarl.evaluation.evaluate import Candidate
+from metarl.evaluation.evaluate import Candidate, PlayableTasks, candidate_of
+from metarl.evaluation.guests import Function, Model, Policy, guest, load_model
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import CheckpointRef
-from metarl.evaluation.trials import ScoredTasks
-from metarl.learning.collect import EnvSource
 from metarl.learning.protocols import Agent
 from metarl.registry import Registry
 from metarl.tasks import Json, Split
-
-
-@runtime_checkable
-class PlayableTasks(ScoredTasks, EnvSource, Protocol):
-    """Tasks and the environments that pose them: an `EnvDistribution`."""
-
 
 ReferencePolicy = Callable[[PlayableTasks, Split, int | None], tuple[PlayableTasks, Agent]]
 """A policy for the first so many tasks of a split's list (all if None), and the distribution that it acts in: another
@@ -32,10 +26,13 @@ OfficialEvaluation = Callable[[PlayableTasks, Candidate[Agent], EvaluationSettin
 benchmark does not know the distribution."""
 
 
-def _check_policy(entry: object) -> ReferencePolicy:
-    if not callable(entry):
-        raise ValueError("it must be a function of a distribution, a split and a number of tasks")
-    return cast(ReferencePolicy, entry)  # what it returns is seen when it is called
+def _check_policy(entry: object) -> ReferencePolicy | Function | Model:
+    if not callable(entry) and not isinstance(entry, Model):
+        raise ValueError(
+            "it must be a function of one observation, a model of Stable-Baselines3, or a function of a distribution, "
+            "a split and a number of tasks"
+        )
+    return entry
 
 
 def _check_official(entry: object) -> OfficialEvaluation:
@@ -44,7 +41,9 @@ def _check_official(entry: object) -> OfficialEvaluation:
     return cast(OfficialEvaluation, entry)
 
 
-POLICIES: Registry[ReferencePolicy] = Registry("reference policy", "metarl.reference_policies", _check_policy)
+POLICIES: Registry[ReferencePolicy | Function | Model] = Registry(
+    "reference policy", "metarl.reference_policies", _check_policy
+)
 """Policies that learn nothing, by name."""
 OFFICIAL: Registry[OfficialEvaluation] = Registry(
     "benchmark with an official evaluation", "metarl.official_evaluations", _check_official
@@ -52,14 +51,36 @@ OFFICIAL: Registry[OfficialEvaluation] = Registry(
 """Benchmarks' own evaluations, by the first word of their distributions' ids."""
 
 
-def reference(name: str, dist: PlayableTasks, settings: EvaluationSettings) -> tuple[PlayableTasks, Candidate[Agent]]:
-    """A policy that learns nothing, by name or `my_file.py:name`, and where it is to act.
+def reference(
+    name: str, dist: PlayableTasks, settings: EvaluationSettings, *, trusted: bool = False
+) -> tuple[PlayableTasks, Candidate[Agent]]:
+    """A policy that learns nothing, and where it is to act.
+
+    Args:
+        name: of a reference policy; `my_file.py:name` for one of your own, a function of an observation, or a model of
+            Stable-Baselines3; or the .zip file of such a model.
+        dist: where it is to act, unless it has to be told more.
+        settings: of the evaluation.
+        trusted: whether a .zip file may run code here, see `metarl.evaluation.guests.load_model`.
 
     Raises:
         ValueError: there is no such policy, or none for this distribution.
+        UsageError: a .zip file that is not trusted, or cannot be read.
     """
-    dist, agent = POLICIES[name](dist, settings.split, settings.num_tasks)
-    return dist, Candidate(agent, agent.init(0), CheckpointRef(name, name, None, "none", 0))
+    policy = load_model(Path(name), trusted) if name.endswith(".zip") else POLICIES[name]
+    if isinstance(policy, Model) or _of_one_observation(policy):
+        return dist, candidate_of(guest(cast(Policy, policy), dist.spaces, name), name)
+    dist, agent = cast(ReferencePolicy, policy)(dist, settings.split, settings.num_tasks)
+    return dist, candidate_of(agent, name)
+
+
+def _of_one_observation(function: Callable[..., object]) -> bool:
+    """Whether a function takes one argument, rather than a reference policy's three."""
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        return True
+    return False
 
 
 def check_official(dist: PlayableTasks, settings: EvaluationSettings) -> None:

@@ -1,6 +1,7 @@
 """Noise of its own for every task, so that a task's trial does not depend on the tasks beside it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Literal, final
 
 import numpy as np
@@ -20,6 +21,20 @@ def task_seeds(*path: int, num_tasks: int) -> tuple[int, ...]:
     # From 1: to NumPy a sequence and the same one with a zero at its end are one seed.
     sequences = (np.random.SeedSequence([*path, number]) for number in range(1, num_tasks + 1))
     return tuple(int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seeds the global generators of PyTorch and NumPy, which other people's code draws from, and puts them back."""
+    before = np.random.get_state()  # noqa: NPY002
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
 
 
 @final

@@ -68,6 +68,14 @@ class Spaces:
         low, high = self.action.low.astype(np.float64), self.action.high.astype(np.float64)
         return low + (actions + 1.0) * (0.5 * (high - low))
 
+    def from_action_space(self, actions: Shaped[ndarray, "env *action"]) -> Shaped[ndarray, "env *action"]:
+        """The inverse of `to_action_space`."""
+        if isinstance(self.action, spaces.Discrete):
+            return actions - self.action.start
+        assert isinstance(self.action, spaces.Box)
+        low, high = self.action.low.astype(np.float64), self.action.high.astype(np.float64)
+        return (actions - low) / (0.5 * (high - low)) - 1.0
+
 
 def flatten_batch(space: gym.Space[object], observations: BatchedObservations) -> Float[ndarray, "env feature"]:
     """Every row as `gymnasium.spaces.flatten(space, row)`, but float32 and without a loop over rows."""
@@ -86,6 +94,39 @@ def flatten_batch(space: gym.Space[object], observations: BatchedObservations) -
         columns = zip(numbers.T, space.nvec.reshape(-1), strict=True)
         return np.concatenate([one_hot(column, int(count)) for column, count in columns], axis=-1)
     return observations.reshape(len(observations), -1).astype(np.float32)
+
+
+def unflatten_batch(space: gym.Space[object], rows: Float[ndarray, "env feature"]) -> BatchedObservations:
+    """The inverse of `flatten_batch`, up to its rounding to float32."""
+    if isinstance(space, spaces.Dict):
+        return dict(zip(space.spaces, _unflatten_parts(tuple(space.spaces.values()), rows), strict=True))
+    if isinstance(space, spaces.Tuple):
+        return _unflatten_parts(space.spaces, rows)
+    if isinstance(space, spaces.Discrete):
+        return rows.argmax(1) + space.start
+    if isinstance(space, spaces.MultiDiscrete):
+        ends = np.cumsum(space.nvec.reshape(-1))
+        numbers = np.stack([part.argmax(1) for part in np.split(rows, ends[:-1], axis=1)], axis=1)
+        return (numbers.reshape(len(rows), *space.shape) + space.start).astype(space.dtype)
+    assert space.shape is not None, "spaces with a fixed size have a shape"
+    return rows.reshape(len(rows), *space.shape).astype(space.dtype)
+
+
+def _unflatten_parts(
+    parts: tuple[gym.Space[object], ...], rows: Float[ndarray, "env feature"]
+) -> tuple[BatchedObservations, ...]:
+    ends = np.cumsum([spaces.flatdim(part) for part in parts])
+    columns = np.split(rows, ends[:-1], axis=1)
+    return tuple(unflatten_batch(part, own) for part, own in zip(parts, columns, strict=True))
+
+
+def row(observations: BatchedObservations, index: int) -> object:
+    """One environment's observation."""
+    if isinstance(observations, dict):
+        return {key: row(part, index) for key, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(row(part, index) for part in observations)
+    return observations[index]
 
 
 def one_hot(numbers: Shaped[ndarray, " env"], count: int) -> Float[ndarray, "env {count}"]:

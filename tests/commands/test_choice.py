@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> TrainedAgent:
 def chosen(run: TrainedAgent, **options: object) -> list[int]:
     """The places in the list of the tasks that are filmed."""
     asked = dataclasses.replace(VideoOptions(run.run.folder), **options)
-    return [TASKS.index(task) for task in find_tasks(run, asked)]
+    return [TASKS.index(task) for task in find_tasks(run.dist, run, asked)]
 
 
 def test_tasks_are_chosen_by_how_well_they_went(run: TrainedAgent) -> None:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from metarl import envs
-from metarl.envs.metaworld import process_simulator
+from metarl.envs import process_simulator
 from metarl.envs.metaworld.class_simulator import SimulationOptions
 from metarl.envs.metaworld.distribution import ACTION_SPACE, observation_space
-from metarl.envs.metaworld.process_simulator import WorkerSimulator
+from metarl.envs.metaworld.simulator import MetaworldGame
+from metarl.envs.process_simulator import WorkerSimulator
 from metarl.envs.vector import TaskVectorEnv
 from metarl.errors import WorkerLostError
 from metarl.learning.collect import Collector
@@ -44,7 +45,9 @@ class Noise(Memoryless):
 
 @pytest.fixture
 def simulator() -> Iterator[WorkerSimulator]:
-    simulator = WorkerSimulator(4, 2, observation_space(False), ACTION_SPACE, SimulationOptions(), patience=2.0)
+    simulator = WorkerSimulator(
+        4, 2, (observation_space(False), ACTION_SPACE), MetaworldGame(SimulationOptions()), patience=2.0
+    )
     yield simulator
     simulator.close()
 
@@ -197,7 +200,7 @@ def test_a_forked_child_is_refused_its_parents_workers_and_makes_its_own() -> No
 
 
 def test_workers_load_no_pytorch() -> None:
-    program = "import sys, metarl.envs.metaworld.process_worker; print('torch' in sys.modules)"
+    program = "import sys, metarl.envs.process_worker, metarl.envs.metaworld.simulator; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

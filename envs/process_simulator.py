@@ -1,11 +1,10 @@
-"""Sub-environments of Meta-World in worker processes: numbers go through shared memory, commands through sockets.
+"""Sub-environments in worker processes: numbers go through shared memory, commands through sockets.
 
-Processes, because most of a step is Python. Each worker plays every n-th sub-environment. A worker that dies or that
-makes no progress is noticed and named with its task (`WorkerLostError`); whoever collects episodes starts anew.
+Processes, for worlds of which a step is mostly Python. Each worker plays every n-th sub-environment. A worker that dies
+or that makes no progress is noticed and named with its task (`WorkerLostError`); whoever collects episodes starts anew.
 """
 
-import dataclasses
-import json
+import contextlib
 import mmap
 import os
 import pickle
@@ -19,19 +18,20 @@ import weakref
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple, Never, final
+from typing import Any, NamedTuple, Never, final
 
+import cloudpickle
+import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from numpy import ndarray
 
-from metarl.envs.metaworld import process_worker
-from metarl.envs.metaworld.class_simulator import SimulationOptions
-from metarl.envs.metaworld.goals import check_task
-from metarl.envs.metaworld.simulator import outcome
+from metarl.envs import process_worker
+from metarl.envs.observations import Observations
+from metarl.envs.process_worker import Game
 from metarl.envs.simulator import Outcome
 from metarl.errors import RunError, WorkerLostError
+from metarl.registry import file_modules
 from metarl.tasks import Task
 
 PATIENCE = 10.0  # s without progress; a step takes a thousandth of one, and building a model one on a busy machine
@@ -50,56 +50,68 @@ class _Worker(NamedTuple):
 
 @final
 class WorkerSimulator:
-    """A batch of Meta-World simulations, spread over processes."""
+    """A batch of simulations, spread over processes.
+
+    Args:
+        num_envs: sub-environments.
+        workers: processes.
+        spaces: the observations' and the actions'.
+        game: what they play. Files that `metarl.registry` has loaded and lambdas may be part of it.
+        patience: seconds without progress after which a worker is given up.
+
+    Raises:
+        ValueError: the game cannot be pickled.
+    """
 
     def __init__(
         self,
         num_envs: int,
         workers: int,
-        observation_space: Box,
-        action_space: Box,
-        options: SimulationOptions,
+        spaces: tuple[gym.Space[Any], gym.Space[Any]],
+        game: Game,
         patience: float = PATIENCE,
     ) -> None:
-        """`patience` in seconds."""
         self.num_envs = num_envs
-        self.observation_space = observation_space
-        self.action_space = action_space
+        self.observation_space, self.action_space = spaces
+        self._game = game
         self._patience = patience
-        descriptor = _memory_file(process_worker.memory_size(num_envs, workers))
-        self._memory = process_worker.map_memory(
-            mmap.mmap(descriptor, process_worker.memory_size(num_envs, workers)), num_envs, workers
-        )
+        pickled, layout = _pickled(game), game.layout(num_envs)
+        size = process_worker.memory_size(layout, workers)
+        descriptor = _memory_file(size)
+        self._memory = process_worker.map_memory(mmap.mmap(descriptor, size), layout, workers)
         self._tasks: dict[int, Task] = {}
-        self._pending: dict[int, Task] = {}
+        self._pending: dict[int, tuple[Task, int]] = {}
         self._heard_of: set[int] = set()
         started: list[_Worker] = []
         self._workers: Sequence[_Worker] = started
         # At the latest when this object is forgotten or Python ends.
         self._finalizer = weakref.finalize(self, _end, started, os.getpid())
-        started.extend(_start(descriptor, num_envs, workers, rank, options) for rank in range(workers))
+        started.extend(_start(descriptor, num_envs, workers, rank) for rank in range(workers))
         os.close(descriptor)
+        for worker in started:
+            with contextlib.suppress(OSError):  # it has died already, which is noticed when it is first asked
+                worker.commands.send_bytes(pickled)
 
     def set_task(self, index: int, task: Task) -> None:
-        check_task(task)
+        self._game.check(task)
         self._tasks[index] = task
 
     def reset(self, index: int, rng: np.random.Generator) -> None:
-        """Put off until something is asked for, so that all workers reset at once. There is no chance in it."""
-        self._pending[index] = self._tasks[index]
+        """Put off until something is asked for, so that all workers reset at once."""
+        self._pending[index] = self._tasks[index], int(rng.integers(2**31))
 
-    def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
+    def step(self, actions: Shaped[ndarray, "env *action"], active: Bool[ndarray, " env"]) -> Outcome:
         self._catch_up()
         arrays = self._memory.arrays
-        arrays.actions[:], arrays.active[:] = actions, active
-        arrays.diverged[:] = False
+        arrays["actions"][:], arrays["active"][:] = actions, active
+        arrays["diverged"][:] = False
         command = process_worker.STEP_SINGLE if actions.dtype == np.float32 else process_worker.STEP
         self._all([command] * len(self._workers), "stepping")
-        return outcome(arrays)
+        return self._game.outcome(arrays)
 
-    def observe(self, out: Float[ndarray, "env observation"]) -> None:
+    def observe(self, out: Observations) -> None:
         self._catch_up()
-        out[:] = self._memory.arrays.observations
+        self._game.observe(self._memory.arrays, out)
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         self._catch_up()
@@ -123,7 +135,10 @@ class WorkerSimulator:
         if not self._pending:
             return
         count = len(self._workers)
-        shares = [[item for item in self._pending.items() if item[0] % count == rank] for rank in range(count)]
+        shares = [
+            [(index, task, seed) for index, (task, seed) in self._pending.items() if index % count == rank]
+            for rank in range(count)
+        ]
         self._pending.clear()
         self._all([process_worker.RESET + pickle.dumps(share) if share else None for share in shares], "resetting")
 
@@ -167,7 +182,10 @@ class WorkerSimulator:
         if answer[:1] == process_worker.FAILED:
             task = self._tasks[int(self._memory.at[rank])]
             self.close()
-            raise RunError(f"Meta-World failed while {doing} {task}: {answer[1:].decode()}")
+            raise RunError(f"{self._game.name} failed while {doing} {task}: {answer[1:].decode()}")
+        if answer[:1] == process_worker.TOLD:
+            self.close()
+            raise RunError(answer[1:].decode())
         return answer[1:]
 
     def _lost(self, rank: int, doing: str) -> Never:
@@ -183,9 +201,22 @@ class WorkerSimulator:
         task = self._tasks.get(int(self._memory.at[rank]))
         self.close()
         raise WorkerLostError(
-            f"Meta-World worker {rank + 1} of {len(self._workers)} {what} while {doing}"
+            f"{self._game.name} worker {rank + 1} of {len(self._workers)} {what} while {doing}"
             + (f" {task}" if self._memory.beats[rank] else " its first task")
         )
+
+
+def _pickled(game: Game) -> bytes:
+    """By value, what files hold that `metarl.registry` has loaded: workers do not know them."""
+    with contextlib.ExitStack() as stack:
+        for module in file_modules():
+            cloudpickle.register_pickle_by_value(module)
+            stack.callback(cloudpickle.unregister_pickle_by_value, module)
+        try:
+            return cloudpickle.dumps(game)
+        except Exception as error:  # whatever stands in somebody's file
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{game.name} cannot be sent to worker processes: {what}") from error
 
 
 def _memory_file(size: int) -> int:
@@ -199,7 +230,7 @@ def _memory_file(size: int) -> int:
     return descriptor
 
 
-def _start(memory: int, num_envs: int, workers: int, rank: int, options: SimulationOptions) -> _Worker:
+def _start(memory: int, num_envs: int, workers: int, rank: int) -> _Worker:
     """A worker process; `memory` is the shared memory's file descriptor."""
     own_end, worker_end = socket.socketpair()
     listening, lifeline = os.pipe()
@@ -223,7 +254,6 @@ def _start(memory: int, num_envs: int, workers: int, rank: int, options: Simulat
                 "-m",
                 process_worker.__name__,
                 *map(str, share),
-                json.dumps(dataclasses.asdict(options)),
             ],
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
