@@ -46,7 +46,7 @@ _ENCODER_NORM = 1.0  # gradients of the encoder and the decoder longer than this
 @final
 @dataclasses.dataclass(frozen=True)
 class VaribadConfig:
-    """VariBAD: a policy that acts on a belief over the task, which is learned by reconstruction.
+    """VariBAD: a policy that acts on a belief over the task, learned by reconstruction.
 
     Defaults are those of the paper's code for MuJoCo (config/mujoco of lmzintgraf/varibad), but for what is said beside
     them. Beyond that, what the encoder takes in and reconstructs is standardised here (there: raw), so that one weight
@@ -461,7 +461,7 @@ class Varibad:
             clipped = clip_by_global_norm(gradients, _ENCODER_NORM)
             model, moments = adam.step(model, clipped, moments, config.encoder_learning_rate)
             logs.append(log)
-        means = dict(zip(_MEASURES, torch.stack(logs).mean(0).tolist(), strict=True))
+        means: dict[str, float] = dict(zip(_MEASURES, torch.stack(logs).mean(0).tolist(), strict=True))
         return model, dict(moments), means
 
     def elbo_loss(

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -104,11 +104,12 @@ def action(rng: random.Random, rooms: Rooms) -> Case:
         single = dist.action_space
         for _ in range(8):
             how = rng.randrange(10)
-            calls: list[Callable[[], object]] = [
+            masks: list[Any] = [[True], np.ones(3, bool), np.ones(3), None]
+            calls: tuple[Callable[[], object], ...] = (
                 lambda: venv.reset(seed=rng.choice([None, 0, [1, 2, 3], -1, 2**64, [1]])),
-                lambda: venv.reset(options={"reset_mask": rng.choice([[True], np.ones(3, bool), np.ones(3), None])}),
+                lambda: venv.reset(options={"reset_mask": cast(Any, rng.choice(masks))}),
                 lambda: venv.set_tasks(rng.choice([(), dist.tasks("test")[:3], (dist.tasks("test")[0],)])),
-            ]
+            )
             if how < len(calls):
                 worst = max(worst, _attempt(calls[how]))
                 continue
@@ -165,7 +166,9 @@ def data(rng: random.Random, rooms: Rooms) -> Case:
     if rng.random() < 0.1:
         return Case(f"fewshot on {how} {what}", lambda: call("fewshot", *FEWSHOT, "--data", path, "--steps", "1",
                                                               "--run", "new"))  # fmt: skip
-    options = {"skip_bad": rng.random() < 0.3} | ({"image_size": 8} if how in ("zip", "folder", "picture") else {})
+    options: dict[str, Any] = {"skip_bad": rng.random() < 0.3}
+    if how in ("zip", "folder", "picture"):
+        options["image_size"] = 8
     return Case(f"data {how} {what} {options}", lambda: _attempt(lambda: datasets.load(path, **options)))
 
 
