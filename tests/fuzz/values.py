@@ -98,13 +98,13 @@ def _odd_actions(rng: random.Random, space: gym.Space[Any], count: int) -> Any:
 def action(rng: random.Random, rooms: Rooms) -> Case:
     """A world that is played wrongly: odd actions, seeds and orders of calls. It stays finite."""
     dist, count = envs.make(rng.choice(WORLDS)), 3
+    masks: list[Any] = [[True], np.ones(3, bool), np.ones(3), None]
 
     def play() -> int:
         venv, worst = dist.vector_env(count), 0
         single = dist.action_space
         for _ in range(8):
             how = rng.randrange(10)
-            masks: list[Any] = [[True], np.ones(3, bool), np.ones(3), None]
             calls: tuple[Callable[[], object], ...] = (
                 lambda: venv.reset(seed=rng.choice([None, 0, [1, 2, 3], -1, 2**64, [1]])),
                 lambda: venv.reset(options={"reset_mask": cast(Any, rng.choice(masks))}),
