@@ -29,7 +29,8 @@ from metarl.maths import returns
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = {"metarl": "metarl", "envs": "metarl/envs", "agents": "metarl/agents"}  # in the checkout: in the wheel
+FOLDERS = {"metarl": "metarl", "envs": "metarl/envs", "agents": "metarl/agents", "zoo": "metarl/zoo"}
+"""Of the packages, in the checkout: in the wheel."""
 
 
 def module_names() -> list[str]:
@@ -63,7 +64,7 @@ def test_a_module_is_imported_and_its_examples_hold(name: str) -> None:
 
 
 def test_envs_and_agents_are_seen_through_relative_symlinks() -> None:
-    for name in ("envs", "agents"):
+    for name in ("envs", "agents", "zoo"):
         assert os.readlink(ROOT / "metarl" / name) == f"../{name}"  # noqa: PTH115  # as written, not resolved
         assert name not in sys.modules
 
@@ -150,6 +151,8 @@ def test_the_wheel_holds_every_source_once_and_nothing_else(tmp_path: Path) -> N
     code = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     data = {f"metarl/envs/{path.name}" for path in (ROOT / "envs").glob("*.xml")}
     data |= {"metarl/commands/catalogue.json"}
+    entries = (path for path in (ROOT / "zoo").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    data |= {f"metarl/zoo/{path.relative_to(ROOT / 'zoo').as_posix()}" for path in entries}
     data |= {f"metarl/evaluation/report/{name}" for name in ("page.html", "script.js", "style.css")}
     assert code == {name for _, name in sources()} | data | {"metarl/py.typed"}
 

@@ -5,11 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
-from metarl import agents
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.runs import zoo
+from metarl.runs.command import command
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.trained import TrainedAgent
 
@@ -54,6 +54,7 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
 def card(run: TrainedAgent, name: str, evaluation: Evaluation) -> str:
     """What an entry of the zoo is, how it was made, and what it reaches."""
     last, experiment = run.run.config.environments[-1], run.run.config.experiment
+    trained = dataclasses.replace(run.run.config, steps=run.ref.step)  # it may have been asked for more
     versions = ", ".join(f"{package} {version}" for package, version in last.versions.items())
     lines = [
         f"# {zoo.PREFIX}{name}",
@@ -61,7 +62,7 @@ def card(run: TrainedAgent, name: str, evaluation: Evaluation) -> str:
         f"`{experiment.learner}` on `{experiment.distribution}` ({experiment.distribution_hash}): {run.dist.about}",
         "",
         f"- seed {experiment.seed}, {run.ref.step} outer steps, {run.env_steps:,} environment steps",
-        f"- made by `{train_command(run)}`",
+        f"- made by `{command(dataclasses.replace(run.run, folder=Path('runs', run.ref.run), config=trained))}`",
         f"- revision {last.revision[:12]}; {versions}",
         "",
         "On held-out tasks, with the last checkpoint:",
@@ -74,29 +75,3 @@ def card(run: TrainedAgent, name: str, evaluation: Evaluation) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def train_command(run: TrainedAgent) -> str:
-    """The command that trains the run again: every option of the agent that is not its default."""
-    experiment = run.run.config.experiment
-    config = run.run.options("learner", agents.config_class(experiment.learner))
-    words = ["metarl train", experiment.learner, f"--env {experiment.distribution}", f"--run runs/{run.ref.run}"]
-    words += [f"--seed {experiment.seed}", f"--steps {run.run.config.steps}"]
-    defaults = agents.config_class(experiment.learner)()
-    assert dataclasses.is_dataclass(config), "the registry checked it"
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != getattr(defaults, field.name):
-            words.append(_option(field.name.replace("_", "-"), value))
-    if (start := experiment.options.get("start")) is not None:
-        assert isinstance(start, dict)
-        words.append(f"--start-from {start['from']}")
-    return " ".join(words)
-
-
-def _option(name: str, value: object) -> str:
-    """An option as it is typed."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    values = value if isinstance(value, tuple | list) else (value,)
-    return " ".join((f"--{name}", *map(str, values)))

@@ -10,7 +10,7 @@ from metarl.errors import UsageError
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.results import Evaluation
 from metarl.runs import zoo
-from metarl.runs.publishing import publish, train_command
+from metarl.runs.publishing import publish
 from metarl.runs.trained import TrainedAgent
 from metarl.runs.yardsticks import YardstickRuns, in_zoo
 from tests.commands.test_programs import call
@@ -92,10 +92,3 @@ def test_what_nobody_could_repeat_is_not_published(run: TrainedAgent, evaluation
         with pytest.raises(UsageError, match="is called point-navigation/NAME"):
             publish(run, name, evaluation)
     assert zoo.names() == ()
-
-
-def test_the_command_names_every_option_that_is_not_its_default(run: TrainedAgent) -> None:
-    assert train_command(run) == (
-        "metarl train ppo --env point-navigation --run runs/blind --seed 0 --steps 1 "
-        "--meta-batch 4 --hidden 8 6 --no-normalise-rewards"
-    )

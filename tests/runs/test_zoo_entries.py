@@ -1,0 +1,50 @@
+"""What comes with the package: every entry loads, is what its card says, and scores what its card says."""
+
+import numpy as np
+import pytest
+
+import metarl
+from metarl.envs.variants import base_id
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.judge import EvaluationSettings
+from metarl.runs import zoo
+from metarl.runs.trained import TrainedAgent
+
+LARGEST = 1 << 20  # bytes of an entry's checkpoint
+
+
+def loaded(name: str) -> TrainedAgent:
+    run = metarl.load(f"{zoo.PREFIX}{name}")
+    assert isinstance(run, TrainedAgent)
+    return run
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_an_entry_is_small_and_of_this_version_s_distribution(name: str) -> None:
+    run = loaded(name)
+    assert base_id(run.dist.id) == name.partition("/")[0]
+    assert run.run.config.experiment.distribution_hash == run.dist.hash
+    assert not any(environment.dirty for environment in run.run.config.environments)
+    files = [path for path in run.run.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") < LARGEST
+    card = (run.run.folder / "card.md").read_text()
+    assert f"{run.env_steps:,} environment steps" in card and f"--seed {run.ref.seed}" in card
+    assert zoo.evaluation(name).sources[0].content == run.ref.content
+
+
+@pytest.mark.parametrize("name", ["cheetah-terrain/informed", "cheetah-terrain/rl2"])
+def test_an_entry_scores_again_what_its_evaluation_says(name: str) -> None:
+    """The first tasks of the list: a task's score does not depend on how many others are played."""
+    told = zoo.evaluation(name)
+    again = evaluate(loaded(name), settings=EvaluationSettings(num_tasks=3, swap_control=False))
+    np.testing.assert_allclose(again.scores, told.scores[..., :3], rtol=1e-3)
+
+
+def test_cheetah_terrain_needs_adaptation_and_rl2_does_adapt() -> None:
+    need = zoo.need("cheetah-terrain")
+    assert need is not None and need.low > 0.8
+    ice = zoo.evaluation("cheetah-terrain/rl2").only("ice")
+    above, specific, normalised = ice.above("fine-tuned"), ice.specific_gain(), ice.normalised()
+    assert above is not None and above.low > 0
+    assert specific is not None and specific.mean.low > 0
+    assert normalised is not None and normalised.low > 0.4
