@@ -19,7 +19,7 @@ from metarl.evaluation import encoding, video
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.references import reference
-from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
+from metarl.evaluation.results import BLIND, LESS_IS_BETTER, Evaluation
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent
@@ -29,6 +29,7 @@ from metarl.runs.files import writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.trained import TrainedAgent, load_agent
+from metarl.runs.yardsticks import YardstickRuns, in_zoo
 from metarl.tasks import Split, Task
 
 MOST_PIXELS, MOST_EVERY, MOST_TASKS = 4096, 1000, 100
@@ -52,6 +53,8 @@ class VideoOptions:
     """Show this many tasks in a grid, after adaptation; the first that fit, or the worst (median, best) ones."""
     every_point: bool = False
     """A side for every point of the trial, not only before and after: the episodes of an agent with memory in turn."""
+    blind: bool = False
+    """A side to the left for the distribution's blind policy, which never adapts; of those that the zoo has."""
     checkpoint: Which = "last"
     """The last checkpoint, or the best on validation."""
     adaptations: int | None = None
@@ -130,6 +133,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         else:
             film = video.every_point if options.every_point else video.before_and_after
             columns = film(learner, state, collector, task, protocol, seed)
+        if options.blind:
+            columns = (_blind(dist, options.compute.device), *columns)
         recording = video.record(
             columns,
             dist,
@@ -160,6 +165,18 @@ def _of_run(folder: Path, options: VideoOptions) -> Subject:
     trust, device = options.trust.trust_code, options.compute.device
     run = load_agent(run_folder.read(zoo.resolve(folder)), options.checkpoint, device, trust_code=trust)
     return Subject(run.dist, run.candidate, run)
+
+
+def _blind(dist: EnvDistribution, device: str) -> video.Column:
+    """The blind policy of a distribution.
+
+    Raises:
+        ValueError: the zoo has none.
+    """
+    runs = YardstickRuns.of(dist, in_zoo(dist, device)).by_name.get(BLIND)
+    if not runs:
+        raise ValueError(f"--blind: the zoo has no blind policy of {dist.id} ({dist.hash})")
+    return video.Column("blind: never adapts", "episode 1", runs[0].agent.start(runs[0].state, 1))
 
 
 def _from_elsewhere(options: VideoOptions) -> Subject:

@@ -1,5 +1,7 @@
 """What comes with the package: every entry loads, is what its card says, and scores what its card says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.runs import zoo
 from metarl.runs.trained import TrainedAgent
+from tests.commands.test_programs import call
 
 LARGEST = 1 << 20  # bytes of an entry's checkpoint
 
@@ -48,3 +51,16 @@ def test_cheetah_terrain_needs_adaptation_and_rl2_does_adapt() -> None:
     assert above is not None and above.low > 0
     assert specific is not None and specific.mean.low > 0
     assert normalised is not None and normalised.low > 0.4
+
+
+def test_an_entry_is_filmed_beside_the_blind_policy(
+    tmp_path: Path, drawing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--every", "50", "--width", "64", "--height", "48", "--threads", "1")
+    film = ("record_video", "zoo:cheetah-terrain/rl2", "--task", "ice", "--blind", *small)
+    assert call(*film, "--output", tmp_path / "ice.mp4") == 0
+    assert "blind: never adapts" in capsys.readouterr().out
+    assert (tmp_path / "ice.mp4").stat().st_size > 0
+    random = ("record_video", "--policy", "random", "--env", "point-navigation", "--blind", *small)
+    assert call(*random, "--output", tmp_path / "point.mp4") == 2
+    assert "the zoo has no blind policy of point-navigation" in capsys.readouterr().err
