@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -107,7 +107,7 @@ def action(rng: random.Random, rooms: Rooms) -> Case:
             how = rng.randrange(10)
             calls: tuple[Callable[[], object], ...] = (
                 lambda: venv.reset(seed=rng.choice([None, 0, [1, 2, 3], -1, 2**64, [1]])),
-                lambda: venv.reset(options={"reset_mask": cast(Any, rng.choice(masks))}),
+                lambda: venv.reset(options={"reset_mask": rng.choice(masks)}),
                 lambda: venv.set_tasks(rng.choice([(), dist.tasks("test")[:3], (dist.tasks("test")[0],)])),
             )
             if how < len(calls):
