@@ -42,7 +42,7 @@ def affine(
     """W x + b. With one output the product is summed row by row: BLAS's own depends on the number of rows."""
     if len(weight) > 1:
         return nn.functional.linear(x, weight, bias)
-    return (x * weight[0]).sum(-1, keepdim=True) + bias
+    return (x.contiguous() * weight[0]).sum(-1, keepdim=True) + bias
 
 
 @final

@@ -78,8 +78,8 @@ class PolicyAdaptationConfig:
     positions do, and where it begins with a policy that does."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, episodes_per_adaptation=self.episodes_per_adaptation)
-        checks.at_least(1, inner_steps=self.inner_steps)
+        checks.count(meta_batch=self.meta_batch, episodes_per_adaptation=self.episodes_per_adaptation)
+        checks.count(inner_steps=self.inner_steps)
         checks.positive(inner_lr=self.inner_lr, minimum_std=self.minimum_std, baseline_ridge=self.baseline_ridge)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
         checks.layers(self.hidden)

@@ -55,7 +55,7 @@ class PrompConfig(PolicyAdaptationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.at_least(1, epochs=self.epochs)
+        checks.count(epochs=self.epochs)
         checks.at_least(0, kl_penalty=self.kl_penalty)
         checks.positive(learning_rate=self.learning_rate, clip=self.clip)
 

@@ -51,7 +51,7 @@ class Sb3PpoConfig:
     """Gradients longer than this are shortened to it."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, epochs=self.epochs)
+        checks.count(meta_batch=self.meta_batch, epochs=self.epochs)
         checks.at_least(2, batch_size=self.batch_size)  # advantages are standardised within a batch
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
@@ -98,7 +98,8 @@ class Sb3SacConfig:
     """How far the target critics follow the critics in a gradient step."""
 
     def __post_init__(self) -> None:
-        checks.at_least(1, meta_batch=self.meta_batch, buffer_size=self.buffer_size, batch_size=self.batch_size)
+        checks.count(meta_batch=self.meta_batch, batch_size=self.batch_size)
+        checks.at_least(1, buffer_size=self.buffer_size)
         checks.at_least(0, learning_starts=self.learning_starts)
         checks.positive(learning_rate=self.learning_rate, updates_per_step=self.updates_per_step)
         checks.fraction(discount=self.discount, tau=self.tau)

@@ -107,7 +107,7 @@ class VaribadConfig:
     def __post_init__(self) -> None:
         whole = ("meta_batch", "episodes_per_trial", "latent", "encoder_hidden", "elbo_updates", "elbo_trials")
         whole += ("elbo_terms", "decoded_steps", "buffer_trials", "epochs", "minibatches")
-        checks.at_least(1, **{name: getattr(self, name) for name in whole})
+        checks.count(**{name: getattr(self, name) for name in whole})
         checks.at_least(0, **{name: getattr(self, name) for name in ("kl_weight", "entropy_coefficient")})
         positive = ("learning_rate", "encoder_learning_rate", "clip", "value_coefficient", "max_gradient_norm")
         checks.positive(**{name: getattr(self, name) for name in positive})

@@ -143,7 +143,7 @@ class Evaluation:
     their confidences and of the right ones among them."""
     yardsticks: Mapping[str, Yardstick] = dataclasses.field(default_factory=dict)
     """By name (`YARDSTICKS`): what other policies reached on the same tasks."""
-    first_episode: Float[np.ndarray, "seed trial window task"] | None = None
+    first_episode: Float[np.ndarray, "_seed _trial window _task"] | None = None
     """Of agents: the reward of each `WINDOW` steps within the first point's episodes. A memory adapts there too."""
 
     def __post_init__(self) -> None:

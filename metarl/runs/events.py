@@ -43,7 +43,7 @@ def texts(wall_time: float, notes: Mapping[str, str]) -> bytes:
 def _strings(text: str) -> bytes:
     """A TensorProto of one text, with the shape [1]."""
     kind, shape = _field(1, _VARINT) + _varint(7), _bytes(2, _bytes(2, _field(1, _VARINT) + _varint(1)))
-    return kind + shape + _bytes(8, text.encode())
+    return kind + shape + _bytes(8, text.encode(errors="backslashreplace"))  # paths may be no UTF-8
 
 
 def crc32c(content: bytes) -> int:

@@ -244,7 +244,8 @@ def test_pictures_of_rough_ground_have_no_black_patches(drawing: str) -> None:
         picture = env.render()
         env.close()
         assert picture is not None
-        assert (picture.max(-1) < 40).mean() < 2e-4
+        below = picture[len(picture) // 2 :]  # the ground; the marks' labels, which are black, stand above
+        assert (below.max(-1) < 40).mean() < 2e-4
 
 
 def test_icy_slopes_can_be_climbed() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl import agents, envs
-from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig
+from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, Rl2PpoConfig, Sb3PpoConfig, VaribadConfig
 from metarl.agents.fixed import random_policy
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, Carry, Memoryless, Metrics, State
@@ -25,7 +25,11 @@ SMALL: dict[str, AgentConfig] = {
     "rl2": Rl2PpoConfig(meta_batch=3, hidden=8, epochs=1, minibatches=2),
     "promp": PrompConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(8,), epochs=2),
     "ppo": PpoConfig(meta_batch=4, hidden=(8,), epochs=1, minibatches=2),
+    "sb3-ppo": Sb3PpoConfig(meta_batch=3, hidden=(8,), epochs=1),
+    "varibad": VaribadConfig(meta_batch=3, encoder_hidden=8, latent=2, hidden=(8,), epochs=1, minibatches=2),
 }
+ELSEWHERE = ("sb3-sac",)
+"""Checked in tests/agents/test_sb3.py: it acts in a Box alone."""
 VARIANTS: tuple[AgentConfig, ...] = (
     MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(8,), normalise_observations=True, inner_steps=2),
     MamlTrpoConfig(meta_batch=3, episodes_per_adaptation=4, hidden=(8, 7), anil=True, learn_inner_lr=False),
@@ -38,7 +42,7 @@ WORLDS: dict[str, World] = {
 
 
 def test_every_registered_agent_is_checked() -> None:
-    assert set(SMALL) == set(agents.list())
+    assert {*SMALL, *ELSEWHERE} == set(agents.list())
 
 
 @pytest.mark.parametrize("world", WORLDS)
