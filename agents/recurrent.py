@@ -267,14 +267,13 @@ def carry_after(
 ) -> Carry:
     """The carry after each sequence's own last step; a sequence of no steps keeps what it has.
 
-    `advance` gives the carry after all steps of what it is given.
+    `advance` gives the carry after all steps of what it is given. It is given one at a time: in pieces that ended where
+    other sequences end, the last bit of a sequence would depend on its company.
     """
     reached = map_tensors(torch.clone, carry)
-    start = 0
-    for end in lengths.unique().tolist():  # ascending
-        if end > start:
-            carry = advance(inputs[:, start:end], carry)
+    for step in range(int(lengths.max())):
+        carry = advance(inputs[:, step : step + 1], carry)
+        ended = lengths == step + 1
         for result, now in zip(reached, carry, strict=True):
-            result[lengths == end] = now[lengths == end]
-        start = end
+            result[ended] = now[ended]
     return reached

@@ -245,7 +245,7 @@ def test_pictures_of_rough_ground_have_no_black_patches(drawing: str) -> None:
         env.close()
         assert picture is not None
         below = picture[len(picture) // 2 :]  # the ground; the marks' labels, which are black, stand above
-        assert (below.max(-1) < 40).mean() < 2e-4
+        assert (below.max(-1) < 40).mean() < 1e-3  # edges of the legs and of posts
 
 
 def test_icy_slopes_can_be_climbed() -> None:
