@@ -100,6 +100,7 @@ def distribution_page(id: str) -> Page:
         "held out": "yes: no test task is ever trained on" if found.held_out else "no: every split has the same tasks",
         "horizon": f"{found.horizon} environment steps{period}",
         "score": found.score,
+        "needs adaptation": _need(dist.id),
         "observation": _space(dist.observation_space),
         "action": _space(dist.action_space),
         "pictures": "yes" if dist.renders else "no",
@@ -107,6 +108,16 @@ def distribution_page(id: str) -> Page:
         "test tasks": examples,
         "try": f"metarl train rl2 --env {id} --run runs/mine",
     }
+
+
+def _need(id: str) -> str:
+    """How much only those reach who know the task, where that has been measured."""
+    from metarl.runs import zoo
+
+    need = zoo.need(id)
+    if need is None:
+        return "not measured: the zoo has no informed policy of it"
+    return f"{need:.2f}: the share of what can be learned that only a policy reaches which is told the task"
 
 
 def agent_page(id: str) -> Page:

@@ -53,6 +53,13 @@ def test_cheetah_terrain_needs_adaptation_and_rl2_does_adapt() -> None:
     assert normalised is not None and normalised.low > 0.4
 
 
+def test_the_description_says_how_much_adaptation_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    for id, said in (("cheetah-terrain", f"{zoo.need('cheetah-terrain'):.2f}"), ("point-navigation", "not measured")):
+        assert call("describe", id) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "needs adaptation" in line)
+        assert said in line
+
+
 def test_an_entry_is_filmed_beside_the_blind_policy(
     tmp_path: Path, drawing: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
