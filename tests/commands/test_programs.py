@@ -1,5 +1,6 @@
 """The programs as people call them: what they print, write and refuse."""
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -13,6 +14,7 @@ import metarl
 from metarl.commands import main as commands
 from metarl.commands.main import PROGRAMS
 from metarl.errors import UsageError
+from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.learning.collect import Collector, point_seeds
@@ -98,6 +100,16 @@ def test_train_evaluate_and_load(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert call("evaluate", run, "--num-tasks", "3", "--threads", "1", "--checkpoint", "best") == 0
     best = json.loads((run / "evaluations" / "test-num-tasks-3-best.json").read_text())
     assert Evaluation.from_json(best).sources[0].checkpoint == "best on validation"
+
+
+def test_checkpoints_are_scored_on_validation_tasks(run: Path) -> None:
+    trained = loaded(run)
+    settings = EvaluationSettings(split="validation", num_tasks=2, swap_control=False)
+    expected = metarl.evaluate(trained, settings=settings).curve()[-1].mean.value
+    written = json.loads((run / "checkpoints" / "2" / "state.json").read_text())
+    assert written["score"] == pytest.approx(expected, rel=1e-6)
+    test = metarl.evaluate(trained, settings=dataclasses.replace(settings, split="test")).curve()[-1].mean.value
+    assert test != pytest.approx(expected, rel=1e-3)
 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(run: Path) -> None:
