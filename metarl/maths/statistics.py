@@ -95,13 +95,8 @@ def bootstrap(
     elif seeds_vary:
         rows = rng.integers(num_seeds, size=(resamples, num_seeds, 1))
     if tasks_vary:
-        # The order of a resample's tasks is of no matter: a statistic is of a set.
-        drawn = [group[rng.integers(len(group), size=(resamples, len(group)))] for group in groups]
-        columns = np.concatenate(drawn, axis=1)[:, None, :]
-    statistics = statistic(scores[rows, columns].reshape(resamples, -1))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(statistics, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+        columns = _redrawn(groups, resamples, rng)
+    return _percentiles(value, statistic(scores[rows, columns].reshape(resamples, -1)), confidence)
 
 
 def paired_difference(
@@ -174,15 +169,12 @@ def bootstrap_of_means(
         return Estimate(value, float("nan"), float("nan"))
     columns = np.arange(num_tasks)[None, None, :]
     if tasks_vary:
-        drawn = [group[rng.integers(len(group), size=(resamples, len(group)))] for group in groups]
-        columns = np.concatenate(drawn, axis=1)[:, None, :]
+        columns = _redrawn(groups, resamples, rng)
     means = []
     for scores in samples:
         rows = rng.integers(len(scores), size=(resamples, len(scores), 1))
         means.append(scores[rows, columns].mean((1, 2)))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(combine(means), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return _percentiles(value, combine(means), confidence)
 
 
 def t_interval(samples: Float[np.ndarray, " sample"], confidence: float = 0.95) -> Estimate:
@@ -209,6 +201,21 @@ def _check(
         raise ValueError(f"strata name the family of each task: got {len(strata)} for {scores.shape[1]} tasks")
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(f"need resamples >= 1 and 0 < confidence < 1, got {resamples} and {confidence}")
+
+
+def _redrawn(
+    groups: Sequence[Int[np.ndarray, " _member"]], resamples: int, rng: np.random.Generator
+) -> Int[np.ndarray, "resample 1 task"]:
+    """The tasks of each resample, drawn within groups. Their order is of no matter: a statistic is of a set."""
+    drawn = [group[rng.integers(len(group), size=(resamples, len(group)))] for group in groups]
+    return np.concatenate(drawn, axis=1)[:, None, :]
+
+
+def _percentiles(value: float, statistics: Float[np.ndarray, " resample"], confidence: float) -> Estimate:
+    """A figure with the percentile interval of what its resamples gave."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(statistics, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high))
 
 
 def _groups(strata: Sequence[str]) -> list[Int[np.ndarray, " member"]]:

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+from metarl.envs.variants import base_id
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
@@ -30,7 +31,7 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
             or the evaluation is of something else.
     """
     dist, _, agent = name.partition("/")
-    base = run.dist.id.partition("+")[0]
+    base = base_id(run.dist.id)
     if dist != base or not _WORD.fullmatch(agent):
         raise UsageError(f"an agent on {run.dist.id} is called {base}/NAME in the zoo, not {name!r}")
     if any(environment.dirty for environment in run.run.config.environments):

@@ -27,6 +27,7 @@ from metarl.evaluation.results import (
     INFORMED,
     RANDOM,
     SPECIALIST,
+    YARDSTICKS,
     CheckpointRef,
     Evaluation,
     Yardstick,
@@ -54,20 +55,29 @@ class YardstickRuns:
         Raises:
             UsageError: one is no yardstick of the distribution; the message says what it was trained on.
         """
-        by_name: dict[str, tuple[TrainedAgent, ...]] = {}
+        names, by_name = _names_by_hash(dist), dict[str, tuple[TrainedAgent, ...]]()
         for run in runs:
-            name = _name_of(dist, run)
+            experiment = run.run.config.experiment
+            name = names.get(experiment.distribution_hash) if isinstance(run.agent, Ppo) else None
+            if name is None:
+                raise UsageError(
+                    f"{run.run.folder} is no yardstick of {dist.id} ({dist.hash}): it is {experiment.learner} on "
+                    f"{experiment.distribution} ({experiment.distribution_hash}); yardsticks are ppo on {dist.id}, "
+                    f"{dist.id}{INFORMED_VARIANT}, {dist.id}{ONLY}FAMILY or {dist.id}{INFORMED_VARIANT}{ONLY}FAMILY"
+                )
             by_name[name] = (*by_name.get(name, ()), run)
         return cls(dist, by_name)
 
     def missing(self) -> tuple[str, ...]:
         """For each of blind and informed that is not there, a line that says how to make it."""
-        variants = {BLIND: "", INFORMED: INFORMED_VARIANT}
+        wanted = {BLIND: ""}
+        if _variant(self.dist, INFORMED_VARIANT) is not None:
+            wanted[INFORMED] = INFORMED_VARIANT
         return tuple(
             f"no {name} policy of {self.dist.id} to hold this against; make one: "
             f"train ppo --env {self.dist.id}{suffix} --run runs/{self.dist.id}-{name}, then name that after --beside"
-            for name, suffix in variants.items()
-            if name not in self.by_name and _has(self.dist, suffix)
+            for name, suffix in wanted.items()
+            if name not in self.by_name
         )
 
     def measure(
@@ -96,7 +106,7 @@ class YardstickRuns:
         next_step()
         if runs := self.by_name.get(SPECIALIST):
             measured[SPECIALIST] = _by_family(evaluation, runs, settings, threads)
-        return {name: measured[name] for name in (RANDOM, BLIND, FINE_TUNED, INFORMED, SPECIALIST) if name in measured}
+        return {name: measured[name] for name in YARDSTICKS if name in measured}
 
 
 def in_zoo(dist: EnvDistribution, device: str = "cpu") -> tuple[TrainedAgent, ...]:
@@ -110,34 +120,23 @@ def in_zoo(dist: EnvDistribution, device: str = "cpu") -> tuple[TrainedAgent, ..
     return tuple(runs)
 
 
-def _name_of(dist: EnvDistribution, run: TrainedAgent) -> str:
-    experiment = run.run.config.experiment
-    if isinstance(run.agent, Ppo):
-        if experiment.distribution_hash == dist.hash:
-            return BLIND
-        if _has(dist, INFORMED_VARIANT) and experiment.distribution_hash == variant(dist, INFORMED_VARIANT).hash:
-            return INFORMED
-        told = (variant(dist, INFORMED_VARIANT),) if _has(dist, INFORMED_VARIANT) else ()
-        for base in (dist, *told):
-            for family in dist.families:
-                if _has(base, ONLY + family) and experiment.distribution_hash == variant(base, ONLY + family).hash:
-                    return SPECIALIST
-    raise UsageError(
-        f"{run.run.folder} is no yardstick of {dist.id} ({dist.hash}): it is {experiment.learner} on "
-        f"{experiment.distribution} ({experiment.distribution_hash}); yardsticks are ppo on {dist.id}, "
-        f"{dist.id}{INFORMED_VARIANT}, {dist.id}{ONLY}FAMILY or {dist.id}{INFORMED_VARIANT}{ONLY}FAMILY"
-    )
+def _names_by_hash(dist: EnvDistribution) -> dict[str, str]:
+    """What PPO trained on a distribution, or on a variant of it, is called, by the hash of what it was trained on."""
+    names = {dist.hash: BLIND}
+    bases = [dist]
+    if (told := _variant(dist, INFORMED_VARIANT)) is not None:
+        names[told.hash] = INFORMED
+        bases.append(told)
+    specialists = (_variant(base, ONLY + family) for base in bases for family in dist.families)
+    return {each.hash: SPECIALIST for each in specialists if each is not None} | names
 
 
-def _has(dist: EnvDistribution, suffix: str) -> bool:
-    """Whether a distribution has this variant."""
-    if not suffix:
-        return True
+def _variant(dist: EnvDistribution, suffix: str) -> EnvDistribution | None:
+    """A variant of a distribution; None where it has no such variant."""
     try:
-        variant(dist, suffix)
+        return variant(dist, suffix)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _settings(evaluation: Evaluation, num_adaptations: int) -> EvaluationSettings:
