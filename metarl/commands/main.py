@@ -15,6 +15,7 @@ PROGRAMS = {
     "report": "one page about runs: headline, curves, tables, videos",
     "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
+    "rl2_tables": "bandits and random MDPs: agents beside classical algorithms",
     "benchmark": "speed ratios against peers, in one run",
     "list": "task distributions, agents, learners, data sets",
     "describe": "one of those: what varies, splits, options",
