@@ -17,6 +17,7 @@ PROGRAMS = {
     "fewshot": "train and evaluate a few-shot learner",
     "rl2_tables": "bandits and random MDPs: agents beside classical algorithms",
     "benchmark": "speed ratios against peers, in one run",
+    "reproduce": "repeat a figure of the results page, and compare",
     "list": "task distributions, agents, learners, data sets",
     "describe": "one of those: what varies, splits, options",
     "doctor": "what works on this machine, and what to do",
