@@ -271,7 +271,7 @@ def test_a_gif_keeps_the_colour_of_a_large_area_among_many_shades(tmp_path: Path
     blue = (38, 94, 200)
     shades = np.linspace(0, 255, 40 * 100).astype(np.uint8).reshape(40, 100, 1)  # as smooth text has
     frame = np.full((120, 100, 3), 250, np.uint8)
-    with encoding.writer(tmp_path / "blue.gif", (100, 120), 10) as write:
+    with encoding.writer(tmp_path / "blue.gif", (100, 120), 10.0) as write:
         for number in range(3):
             frame[:40] = np.roll(shades, 5 * number, 0)
             frame[60:] = blue if number else 250
