@@ -129,8 +129,12 @@ class LocomotionSimulator:
         camera.lookat[:] = (*position, view.height + position[0] * np.tan(self._slopes[index]))
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
 
+        model, slope = self._pool.model(index), float(self._slopes[index])
+
         def decorate(scene: mujoco.MjvScene) -> None:
-            markers.draw_metres(scene, position, float(self._slopes[index]), self._body.axes)
+            if not model.nhfield:  # on bumps there is no plane to draw it on
+                markers.draw_shadow(scene, slope, model.light_dir[0])
+            markers.draw_metres(scene, position, slope, self._body.axes)
             if self._objective.draw is not None:
                 self._objective.draw(scene, position, self._targets[index])
 

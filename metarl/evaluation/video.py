@@ -25,9 +25,10 @@ from metarl.learning.collect import Collector, VectorEnv, point_seeds
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.spaces import BatchedObservations, Spaces
-from metarl.tasks import Task
+from metarl.tasks import Scalar, Task
 
 _HOLD = 1.0  # s; how long the last picture stays, to be read
+_PARAMETERS = 6  # of a task that a caption names, at most
 _TITLE, _CAPTION, _MARGIN = 36, 58, 12  # pixels
 _DARK, _LIGHT, _DIM, _ACCENT = (18, 20, 24), (240, 241, 243), (160, 165, 175), (255, 196, 84)
 
@@ -308,13 +309,25 @@ def _spent(protocol: AdaptationProtocol, adaptation_name: str) -> str:
 
 
 def in_words(task: Task, units: Mapping[str, str]) -> str:
-    """A task by its family and its parameters with their units: `ice: friction 0.065 sliding coefficient`."""
-    parts = []
-    for name, value in task.parameters:
-        number = f"{value:g}" if isinstance(value, float) else str(value)
-        unit = units.get(name, "").partition(",")[0]
-        parts.append(f"{name.replace('_', ' ')} {number} {unit}".rstrip())
+    """A task by its family and its parameters with their units: `ice: friction 0.065 sliding coefficient`.
+
+    Where a unit says what each value stands for (`1 along +x, -1 along -x`), that is told in the value's place. Of
+    more than `_PARAMETERS` only the first are named.
+    """
+    parts = [_told(name, value, units.get(name, "")) for name, value in task.parameters]
+    if len(parts) > _PARAMETERS:
+        parts[_PARAMETERS - 1 :] = [f"{len(parts) - _PARAMETERS + 1} more"]
     return f"{task.family}: {', '.join(parts)}" if parts else task.family
+
+
+def _told(name: str, value: Scalar, unit: str) -> str:
+    """A parameter with its unit, or with what its unit says of this value."""
+    name, number = name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)
+    for part in unit.split(", "):
+        known, _, meaning = part.partition(" ")
+        if meaning and known == number:
+            return f"{name} {meaning}".replace("-", "−")
+    return f"{name} {number} {unit.partition(',')[0]}".rstrip()
 
 
 @final

@@ -275,6 +275,18 @@ def test_parameters_are_told_by_names_and_units() -> None:
     assert in_words(Task.of("flat"), {}) == "flat"
 
 
+def test_a_value_that_stands_for_something_is_told_by_it() -> None:
+    units = envs.make("cheetah-terrain").units
+    assert in_words(Task.of("ice", direction=-1.0), units) == "ice: direction along −x"
+    assert in_words(Task.of("ice", direction=1.0), units) == "ice: direction along +x"
+
+
+def test_of_many_parameters_a_caption_names_the_first() -> None:
+    task = Task.of("body", **{f"m{number}": float(number) for number in range(9)})
+    assert in_words(task, {}) == "body: m0 0, m1 1, m2 2, m3 3, m4 4, 4 more"
+    assert in_words(Task.of("body", m0=0.0, m1=1.0, m2=2.0, m3=3.0, m4=4.0, m5=5.0), {}).endswith("m4 4, m5 5")
+
+
 def test_several_tasks_make_a_grid_each_on_its_own_task(tmp_path: Path) -> None:
     tasks = [Task.of("goal", goal_x=x, goal_y=y) for x in (0.4, -0.4) for y in (0.3, -0.3)]
     agent = WalkerAgent(AdaptationProtocol(1, 1))
@@ -311,3 +323,24 @@ def test_the_ground_is_marked_every_metre() -> None:
     assert {tuple(np.round(geom.pos[:2]).tolist()) for geom in scene.geoms[: scene.ngeom]} == {
         (x, y) for x in range(-6, 7) for y in range(-3, 10)
     }
+
+
+def test_a_shadow_lies_on_the_slope_below_its_body_and_the_renderer_draws_no_other() -> None:
+    body = '<body pos="0 0 2"><freejoint/><geom type="capsule" fromto="-1 0 0 1 0 0" size=".1"/></body>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    scene = mujoco.MjvScene(model, 100)
+    scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = True
+    everything = mujoco.mjtCatBit.mjCAT_ALL.value
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, mujoco.MjvCamera(), everything, scene)
+    before = scene.ngeom
+    markers.draw_shadow(scene, 0.2, np.array((0.0, 0.0, -1.0)))
+    assert not scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW]
+    box, *ends = scene.geoms[before : scene.ngeom]
+    normal = np.array((-np.sin(0.2), 0.0, np.cos(0.2)))
+    assert sorted(round(float(end.pos[0]), 2) for end in ends) == [-1.0, 1.0]  # straight below, but for the lift
+    assert box.size[0] == pytest.approx(1 / np.cos(0.2), abs=1e-3)
+    for geom in (box, *ends):
+        assert geom.pos @ normal == pytest.approx(0.01, abs=1e-5)
+        assert geom.mat[:, 2] == pytest.approx(normal, abs=1e-6)
