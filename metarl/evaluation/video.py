@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, final, runtime_checkable
 
-import matplotlib
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from metarl.evaluation import encoding
+from metarl.evaluation import encoding, stills
 from metarl.evaluation.encoding import Picture
 from metarl.evaluation.trials import ScoredTasks
 from metarl.learning.collect import Collector, VectorEnv, point_seeds
@@ -138,7 +137,7 @@ def every_point(
 
 
 def adapted_on_each(
-    agent: Agent,
+    agents: Sequence[Agent],
     state: State,
     collector: Collector,
     tasks: Sequence[Task],
@@ -146,8 +145,11 @@ def adapted_on_each(
     seed: int,
     units: Mapping[str, str],
 ) -> tuple[Column, ...]:
-    """The agent after a trial's adaptations on each of several tasks."""
-    columns = (before_and_after(agent, state, collector, task, protocol, seed)[-1] for task in tasks)
+    """After a trial's adaptations on each of several tasks, one agent for each: the same one, if it learned."""
+    columns = (
+        before_and_after(agent, state, collector, task, protocol, seed)[-1]
+        for agent, task in zip(agents, tasks, strict=True)
+    )
     return tuple(
         dataclasses.replace(column, heading=in_words(task, units), task=task)
         for column, task in zip(columns, tasks, strict=True)
@@ -391,12 +393,6 @@ def _write(
     anchor: str = "lm",
 ) -> None:
     """One line of text, made smaller where it would be wider than `room` pixels."""
-    wide = _font(size).getlength(text)
-    font = _font(size if wide <= room else max(6, int(size * room / wide)))
+    wide = stills.font(size).getlength(text)
+    font = stills.font(size if wide <= room else max(6, int(size * room / wide)))
     draw.text(place, text, colour, font, anchor=anchor)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, from matplotlib: machines without a screen often have no font at all."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
