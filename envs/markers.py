@@ -9,6 +9,7 @@ from numpy import ndarray
 
 _GREEN = np.array((0.18, 0.63, 0.34, 1.0), np.float32)
 _WHITE, _RED = (np.array(colour, np.float32) for colour in ((0.95, 0.95, 0.92, 1.0), (0.84, 0.24, 0.16, 1.0)))
+_GHOST = np.array((0.25, 0.30, 0.45, 0.35), np.float32)
 _SHADE = np.array((0.07, 0.08, 0.10, 1.0), np.float32)
 _METRES, _TALL = 6, 5  # m, how far around a body the ground is marked, and from one tall post to the next
 _BESIDE = 1.2  # m from the track, on the far side of it
@@ -19,6 +20,13 @@ def draw_goal(scene: mujoco.MjvScene, goal: Float[ndarray, "2"], radius: float =
     disc = _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, 0.01, 0.0), (*goal, 0.01))
     disc.rgba[3] = 0.6
     _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.03, 0.6, 0.0), (*goal, 0.6))
+
+
+def draw_target(scene: mujoco.MjvScene, target: Float[ndarray, "3"]) -> None:
+    """A ball at (x, y, z), and a pin that rises from it: it is seen where the ball is inside of something; in m."""
+    x, y, z = map(float, target)
+    _add(scene, mujoco.mjtGeom.mjGEOM_SPHERE, (0.025, 0.0, 0.0), (x, y, z)).rgba[3] = 0.7
+    _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.004, 0.15, 0.0), (x, y, z + 0.15))
 
 
 def draw_heading(scene: mujoco.MjvScene, start: Float[ndarray, "2"], heading: Float[ndarray, "2"]) -> None:
@@ -50,6 +58,17 @@ def draw_metres(scene: mujoco.MjvScene, position: Float[ndarray, "2"], slope: fl
             colour = _RED if x % _TALL == 0 and y % _TALL == 0 else _WHITE
             place = (float(x), float(y), x * float(np.tan(slope)) + 0.01)
             _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, (0.05, 0.005, 0.0), place, colour)
+
+
+def draw_ghost(scene: mujoco.MjvScene, model: mujoco.MjModel, pose: Float[ndarray, " coordinate"]) -> None:
+    """The model's body once more, translucent, with its joints at `pose` (qpos)."""
+    data, first = mujoco.MjData(model), scene.ngeom
+    data.qpos[:] = pose
+    mujoco.mj_kinematics(model, data)
+    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+    mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), moving, scene)
+    for geom in scene.geoms[first : scene.ngeom]:
+        geom.rgba[:], geom.matid = _GHOST, -1
 
 
 def draw_shadow(scene: mujoco.MjvScene, slope: float, light: Float[ndarray, "3"]) -> None:

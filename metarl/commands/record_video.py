@@ -1,4 +1,8 @@
-"""Records an agent before and after adaptation, side by side: `record_video.py runs/ice --split test --task ice`."""
+"""Records an agent before and after adaptation, side by side: `record_video.py runs/ice --split test --task ice`.
+
+How long it takes: two sides of 200 steps on ice 24 s of a processor's time, where nothing else draws; `--every 4` about
+a quarter of the drawing.
+"""
 
 import contextlib
 import dataclasses
@@ -55,7 +59,8 @@ class VideoOptions:
     every_point: bool = False
     """A side for every point of the trial, not only before and after: the episodes of an agent with memory in turn."""
     blind: bool = False
-    """A side to the left for the distribution's blind policy, which never adapts; of those that the zoo has."""
+    """A side to the left for the distribution's blind policy, which never adapts, of those that the zoo has; a robot
+    also runs along as a ghost on the other sides."""
     checkpoint: Which = "last"
     """The last checkpoint, or the best on validation."""
     adaptations: int | None = None
@@ -145,6 +150,7 @@ def program(arguments: Sequence[str], name: str) -> None:
             every=options.every,
             width=options.width,
             height=options.height,
+            ghost=options.blind,
             on_progress=lambda done, total: shown.update(100 * done // total, {}),
         )
     returns = zip(columns, recording.returns, strict=True)

@@ -42,6 +42,19 @@ class DrawnVectorEnv(VectorEnv, Protocol):
 
 
 @runtime_checkable
+class GhostVectorEnv(DrawnVectorEnv, Protocol):
+    """One that can also draw the body of another policy on the same task: a `TaskVectorEnv`."""
+
+    def pose(self, index: int) -> ndarray | None:
+        """Where a sub-environment's body is; None where nothing could draw it."""
+        ...
+
+    def show_ghost(self, pose: ndarray | None) -> None:
+        """Draws a translucent body there in the pictures that follow."""
+        ...
+
+
+@runtime_checkable
 class VideoSource(ScoredTasks, Protocol):
     """Tasks, and environments that can be drawn: an `EnvDistribution`."""
 
@@ -166,6 +179,7 @@ def record(
     every: int = 1,
     width: int = 480,
     height: int = 360,
+    ghost: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
     """Writes a video (MP4 or GIF) of one task with a policy in each column, or of several tasks in a grid.
@@ -181,6 +195,7 @@ def record(
         every: environment steps from one picture to the next; the video runs at the same pace for all.
         width: of each column, in pixels.
         height: of each column without captions, in pixels.
+        ghost: whether the body of the first column is drawn in the others too, translucent, where it can be.
         on_progress: called with (episodes played, episodes in all).
 
     Raises:
@@ -197,7 +212,8 @@ def record(
     with contextlib.ExitStack() as stack:
         films: list[_Film] = []
         for column in columns:
-            film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height)
+            runs_along = films[0] if ghost and films and column.task is None else None
+            film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height, runs_along)
             with contextlib.closing(Collector(_FilmedSource(dist, film), device="cpu")) as collector:
                 collector.collect_episodes(column.policy, [column.task or task], 1, seeds)
             films.append(film)
@@ -219,8 +235,9 @@ def record(
 class _Film:
     """The frames of one episode, in a file without a name: raw pictures would fill the memory."""
 
-    def __init__(self, file: IO[bytes], every: int, width: int, height: int) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], every: int, width: int, height: int, ghost: "_Film | None" = None) -> None:
+        """`ghost` is the film, of the same task, whose body runs along."""
+        self._file, self._ghost, self._poses = file, ghost, list[ndarray | None]()
         self._shape = (height, width, 3)
         self._every = every
         self._frames: list[tuple[int, float, tuple[str, ...], bool]] = []
@@ -232,8 +249,15 @@ class _Film:
         """Takes a picture where one is due: every so many steps, and at the end."""
         if step % self._every == 0 or ended:
             height, width, _ = self._shape
+            if isinstance(venv, GhostVectorEnv):
+                self._poses.append(venv.pose(0))
+                venv.show_ghost(None if self._ghost is None else self._ghost.pose(len(self._frames)))
             self._file.write(np.ascontiguousarray(venv.picture(0, width, height)).tobytes())
             self._frames.append((step, score, status, ended))
+
+    def pose(self, number: int) -> ndarray | None:
+        """Where the body was in a frame; in the last one for all numbers after it."""
+        return self._poses[min(number, len(self._poses) - 1)] if self._poses else None
 
     def frame(self, number: int) -> _Frame:
         """A frame; the last one for all numbers after it."""
