@@ -30,7 +30,7 @@ from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import LESS_IS_BETTER, CheckpointRef
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
-from metarl.fewshot import datasets, encoders, outer_step, plot
+from metarl.fewshot import answers, datasets, encoders, outer_step, plot
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
@@ -39,8 +39,8 @@ from metarl.fewshot.instance_accuracy import InstanceAccuracy
 from metarl.fewshot.learner import FewShotLearner, LearnerConfig, SequenceLearner
 from metarl.fewshot.registry import LEARNERS
 from metarl.learning.protocols import Metrics, State
-from metarl.runs import metrics, run_folder
-from metarl.runs.files import write_atomically
+from metarl.runs import files, metrics, run_folder
+from metarl.runs.files import write_atomically, writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
@@ -50,6 +50,7 @@ from metarl.runs.warm_start import warm_parameters
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
+_DRAWN_TASKS = 3
 
 
 @final
@@ -200,6 +201,7 @@ def evaluate_run(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
     print(f"{run.folder.name}: {ref.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
+    _draw_answers(run, sizes[""], candidate)
     for size, benchmark in sizes.items():
         for mode in learner.batch_norms:
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
@@ -216,10 +218,21 @@ def evaluate_run(
             _written(run, found, options.checkpoint, size, "by-instance")
 
 
+def _draw_answers(run: run_folder.Run, benchmark: Benchmark, candidate: Candidate[FewShotLearner]) -> None:
+    """Draws a few test tasks with the learner's answers, where they are of images."""
+    if not isinstance(benchmark, ClassificationBenchmark) or not benchmark.record.signature.images:
+        return
+    settings = EvaluationSettings(num_tasks=_DRAWN_TASKS)
+    content = answers.picture(benchmark.answered(candidate.learner, candidate.state, settings))
+    with writing(run.pictures):
+        files.make_folder(run.pictures)
+    write_atomically(run.pictures / "test.png", content)
+
+
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:
     print(f"\n{table(found)}")  # first: it was long work, and writing may fail
     path = run.write_evaluation(evaluation_name("test", *labels, checkpoint=checkpoint), found.to_json())
-    print(f"written to {path}")
+    print(f"written to {path}; next: metarl report {run.folder}")
 
 
 def size_of(text: str) -> tuple[str, Size]:

@@ -12,6 +12,7 @@ import metarl
 from metarl.commands import main as commands
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
+from metarl.evaluation.stills import description
 from metarl.fewshot.registry import LEARNERS as CONFIGS
 from metarl.runs.trained import TrainedFewShot
 
@@ -107,6 +108,7 @@ def test_a_run_is_trained_evaluated_and_plotted(run: Path) -> None:
         assert found.metrics.keys() == {"accuracy", "negative_log_likelihood"}
         assert found.calibration is not None and found.calibration[0, -1, :, 0].sum() == 20 * 3 * 4
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "test task 2: " in description((run / "pictures" / "test.png").read_bytes())
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ class Found:
     evaluations: dict[str, Evaluation]
     """By the name of the file: `test`, `test-best`, `test-20w5s`."""
     videos: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+    """Of tasks with a learner's answers."""
     problems: tuple[str, ...]
     """What is missing or damaged, a sentence each."""
 
@@ -62,7 +64,7 @@ def look(path: Path) -> Found:
     """
     if path.suffix == ".json":
         evaluations, problems = _file(path)
-        return Found(path, None, (), evaluations, (), tuple(problems))
+        return Found(path, None, (), evaluations, (), (), tuple(problems))
     problems: list[str] = []
     if not run_folder.begun(path):
         run_folder.read(path)  # raises what says which run may have been meant
@@ -79,21 +81,23 @@ def look(path: Path) -> Found:
         problems.append(f"{path} is at step {done} of {run.config.steps}: the command that began it goes on with it")
     if not evaluations:
         problems.append(f"{path} has no evaluation: metarl evaluate {path}")
-    return Found(path, run, rows, evaluations, _videos(path / "videos", problems), tuple(problems))
+    videos = _media(path / "videos", "*.mp4", "video", problems)
+    pictures = _media(path / "pictures", "*.png", "picture", problems)
+    return Found(path, run, rows, evaluations, videos, pictures, tuple(problems))
 
 
-def _videos(folder: Path, problems: list[str]) -> tuple[Path, ...]:
-    """The videos of a folder. A link is none: a page is given away, and would hold what a stranger let it point to."""
-    videos: list[Path] = []
-    for path in sorted(folder.glob("*.mp4")):
+def _media(folder: Path, pattern: str, kind: str, problems: list[str]) -> tuple[Path, ...]:
+    """The files of a folder. A link is none: a page is given away, and would hold what a stranger let it point to."""
+    found: list[Path] = []
+    for path in sorted(folder.glob(pattern)):
         try:
             files.need_folder(folder)
             files.need_regular(path)
         except OSError as error:
-            problems.append(f"the video {path} cannot be read: {files.reason(error)}")
+            problems.append(f"the {kind} {path} cannot be read: {files.reason(error)}")
         else:
-            videos.append(path)
-    return tuple(videos)
+            found.append(path)
+    return tuple(found)
 
 
 def groups(found: Sequence[Found]) -> tuple[Group, ...]:
