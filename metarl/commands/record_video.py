@@ -22,14 +22,14 @@ from metarl.errors import UsageError
 from metarl.evaluation import encoding, video
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.reading import read_evaluation
 from metarl.evaluation.records import BLIND, LESS_IS_BETTER
 from metarl.evaluation.references import reference
-from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent
 from metarl.runs import files, run_folder, zoo
-from metarl.runs.decoding import read_object, unreadable
+from metarl.runs.decoding import unreadable
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
@@ -285,7 +285,7 @@ def _ranked(run: TrainedAgent, options: VideoOptions, listed: Sequence[Task]) ->
     """The tasks by what the run's evaluation on the split found, those asked for first."""
     path = run.run.evaluation_path(evaluation_name(options.split, checkpoint=options.checkpoint))
     try:
-        found = Evaluation.from_json({k: v for k, v in read_object(path).items() if k != "official"})
+        found = read_evaluation(path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--task {options.task} is by the evaluation {path}, which {unreadable(error)}: "

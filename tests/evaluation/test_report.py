@@ -229,6 +229,19 @@ def test_a_page_holds_nothing_that_a_strangers_link_points_to(tmp_path: Path, li
     assert "cannot be read: it is a symbolic link" in content
 
 
+def test_evaluations_are_read_through_no_link(tmp_path: Path) -> None:
+    (run, *_) = agents(tmp_path)
+    (run / "evaluations").rename(tmp_path / "elsewhere")
+    (run / "evaluations").symlink_to(tmp_path / "elsewhere")
+    found = material.look(run)
+    assert not found.evaluations and "it is a symbolic link" in " ".join(found.problems)
+    (run / "evaluations").unlink()
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "test.json").symlink_to(tmp_path / "elsewhere" / "test.json")
+    found = material.look(run)
+    assert not found.evaluations and "it is a symbolic link" in " ".join(found.problems)
+
+
 def test_few_shot_runs_have_calibration_and_their_worst_tenth(tmp_path: Path) -> None:
     evaluation = made_up("prototypical", amounts=(0,), foreign=False)
     config = evaluation.config

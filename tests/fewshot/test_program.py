@@ -223,6 +223,23 @@ def test_bad_input_is_one_message_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_classes_too_small_for_the_accuracy_by_instance_cost_that_table_alone(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback after all the training."""
+    assert call("mann", "--data", photos, "--run", tmp_path / "run", *SIZES, *SMALL, "--steps", "1") == 0
+    told = capsys.readouterr()
+    assert "accuracy by instance is left out: need 10 examples a class (9 support + 1 query)" in told.err
+    assert "accuracy before adaptation" in told.out and "written to" in told.out
+    assert [path.name for path in (tmp_path / "run" / "evaluations").iterdir()] == ["test.json"]
+
+
+def test_the_help_says_what_depends_on_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("prototypical", "--help") == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--threads" in printed and "on which the last bit of results may depend" in printed
+
+
 # metarl.load
 
 

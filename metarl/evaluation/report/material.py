@@ -10,6 +10,7 @@ from typing import TypeVar, cast, final
 
 from metarl.errors import RunError, UsageError
 from metarl.evaluation.evaluate import aggregate
+from metarl.evaluation.reading import evaluation_of, read_evaluation
 from metarl.evaluation.results import Evaluation
 from metarl.runs import files, metrics, run_folder
 from metarl.runs.decoding import read_object, unreadable
@@ -72,7 +73,7 @@ def look(path: Path) -> Found:
     rows = _attempt(lambda: metrics.read(path), problems) or ()
     evaluations = {}
     for file in sorted((path / "evaluations").glob("*.json"), key=lambda file: file.stem):
-        evaluation = _attempt(lambda file=file: Evaluation.from_json(_without_extras(_content(file))), problems, file)
+        evaluation = _attempt(lambda file=file: _read(read_evaluation, file), problems, file)
         if evaluation is not None:
             evaluations[file.stem] = evaluation
     if not rows:
@@ -162,21 +163,21 @@ def _file(path: Path) -> tuple[dict[str, Evaluation], list[str]]:
     if not path.is_file():
         raise UsageError(f"there is no evaluation {path}")
     problems: list[str] = []
-    content = _attempt(lambda: _content(path), problems, path) or {}
+    content = _attempt(lambda: _read(read_object, path), problems, path) or {}
     parts = content.get("evaluations")
     named = cast(dict[str, object], parts) if isinstance(parts, dict) else {"test": content}
     evaluations = {}
     for part in named.values():
-        read = _attempt(lambda part=part: Evaluation.from_json(_without_extras(_object(part))), problems, path)
+        read = _attempt(lambda part=part: evaluation_of(_object(part)), problems, path)
         if read is not None:
             name = read.config.split if len(named) == 1 else f"{read.config.split} on {read.config.distribution}"
             evaluations[name] = read
     return evaluations, problems
 
 
-def _content(path: Path) -> dict[str, object]:
+def _read(read: Callable[[Path], Value], path: Path) -> Value:
     try:
-        return read_object(path)
+        return read(path)
     except (OSError, ValueError) as error:
         raise ValueError(unreadable(error)) from error
 
@@ -185,11 +186,6 @@ def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError("is not an evaluation")
     return cast(dict[str, object], value)
-
-
-def _without_extras(content: dict[str, object]) -> dict[str, object]:
-    """What other programs put beside an evaluation (`official`) is none of its own."""
-    return {name: value for name, value in content.items() if name != "official"}
 
 
 def _attempt(read: Callable[[], Value], problems: list[str], path: Path | None = None) -> Value | None:
