@@ -31,11 +31,19 @@ from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
 from metarl.evaluation.table import table
 from metarl.fewshot import datasets, encoders, outer_step, plot
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
+from metarl.fewshot.class_choice import ClassChoice, class_lines
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.instance_accuracy import InstanceAccuracy
-from metarl.fewshot.learner import FewShotLearner, LearnerConfig, SequenceLearner
+from metarl.fewshot.learner import (
+    BatchNorm,
+    EmbeddingLearner,
+    FewShotLearner,
+    LearnerConfig,
+    SequenceLearner,
+    need_batch_norm,
+)
 from metarl.fewshot.registry import LEARNERS
 from metarl.learning.protocols import Metrics, State
 from metarl.runs import metrics, run_folder
@@ -43,7 +51,7 @@ from metarl.runs.files import write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
-from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder
+from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder, write_classes
 from metarl.runs.warm_start import warm_parameters
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
@@ -65,6 +73,7 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     run: RunOptions
     data: DataOptions
     encoder: EncoderOptions = cast(EncoderOptions, PaperEncoder())
+    classes: ClassChoice = ClassChoice()
     episodes: EpisodeOptions = EpisodeOptions()
     loop: TrainingOptions = TrainingOptions(steps=20_000, checkpoint_every=1000, validate_every=1000)
     validation_tasks: int | None = None
@@ -78,6 +87,10 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
+    batch_norms: tuple[str, ...] = ()
+    """The batch-norm modes that are evaluated, of running, transductive and support. All of the learner's if not given;
+    but where it embeds every image once in its first mode, only that one: in the others an image is embedded anew for
+    each task that it is in, which takes ten times as long."""
     compute: ComputeOptions = ComputeOptions(threads=1)
 
     def __post_init__(self) -> None:
@@ -100,7 +113,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(FewshotOptions[learner, encoder], arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
     with usage():
-        benchmark = open_benchmark(options.data, options.episodes, options.compute.device)
+        benchmark = open_benchmark(options.data, options.episodes, options.compute.device, options.classes)
         config = options.learner
         if not isinstance(options.encoder, PaperEncoder):
             config = with_encoder(config, options.encoder)
@@ -108,10 +121,12 @@ def program(arguments: Sequence[str], name: str) -> None:
         if isinstance(benchmark, RegressionBenchmark):
             benchmark.tasks(EvaluationSettings(split="validation", num_tasks=options.validation_tasks))
             benchmark.tasks(EvaluationSettings(split="test", num_tasks=options.tasks))
+        _ = modes_of(built, options.batch_norms)
         sizes = {"": benchmark} | {name: benchmark.resized(built, size) for name, size in map(size_of, options.also)}
     if isinstance(benchmark, ClassificationBenchmark):
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
+        print("\n".join(class_lines(benchmark.data)))
     run = train_learner(learner_id(LEARNERS, options.learner, arguments), config, built, benchmark, options)
     evaluate_run(run, sizes, built, options)
 
@@ -140,7 +155,7 @@ def train_learner(
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, benchmark)
 
     with usage():
-        groups = fewshot_groups(config, options.data, options.episodes, benchmark.record)
+        groups = fewshot_groups(config, options.data, options.episodes, benchmark.record, options.classes)
         source = benchmark.source(learner.training)
     groups["validation"] = {"tasks": options.validation_tasks}
     if options.start_from is not None:
@@ -158,6 +173,8 @@ def train_learner(
         threads=options.compute.threads,
     )
     run = train(request, learner, source, validate, first_state=first_state)
+    if isinstance(benchmark, ClassificationBenchmark):
+        write_classes(run, benchmark.data)
     keys = (*learner.progress_keys, SCORE)
     write_atomically(run.folder / "curve.png", plot.training_curve(metrics.read(run.folder), keys))
     return run
@@ -200,7 +217,7 @@ def evaluate_run(
     )
     print(f"{run.folder.name}: {ref.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
     for size, benchmark in sizes.items():
-        for mode in learner.batch_norms:
+        for mode in modes_of(learner, options.batch_norms):
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
             with progress(f"evaluating {run.folder.name} {size}".rstrip(), 100) as shown:
                 found = evaluate_with(
@@ -213,6 +230,20 @@ def evaluate_run(
             in_sequence = Candidate(learner, state, ref, trained_on)
             found = evaluate_with(in_turn, in_sequence, EvaluationSettings(num_tasks=options.tasks))
             _written(run, found, options.checkpoint, size, "by-instance")
+
+
+def modes_of(learner: FewShotLearner, asked: Sequence[str]) -> tuple[BatchNorm, ...]:
+    """The batch-norm modes that a learner is evaluated in.
+
+    Raises:
+        ValueError: it cannot be judged in one of those asked for.
+    """
+    if asked:
+        return tuple(need_batch_norm(mode, learner.batch_norms) for mode in dict.fromkeys(asked))
+    first = learner.batch_norms[0]
+    if isinstance(learner, EmbeddingLearner) and learner.embeds_alone(first):
+        return (first,)
+    return learner.batch_norms
 
 
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from metarl.errors import UsageError
 from metarl.fewshot import datasets
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark
+from metarl.fewshot.class_choice import ClassChoice
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
@@ -53,7 +54,12 @@ class DataOptions:
         return str(Path(self.data).resolve()) if own else canonical(self.data)
 
 
-def open_benchmark(options: DataOptions, sizes: EpisodeOptions, device: torch.device | str = "cpu") -> Benchmark:
+def open_benchmark(
+    options: DataOptions,
+    sizes: EpisodeOptions,
+    device: torch.device | str = "cpu",
+    classes: ClassChoice | None = None,
+) -> Benchmark:
     """The tasks that the options name.
 
     Raises:
@@ -63,11 +69,20 @@ def open_benchmark(options: DataOptions, sizes: EpisodeOptions, device: torch.de
     if options.data == SINUSOID:
         if options != DataOptions(SINUSOID):
             raise ValueError(f"{SINUSOID} is drawn, not read: leave the options of files out")
+        if classes is not None and classes.given:
+            raise ValueError(f"{SINUSOID} has no classes: leave --test-classes and --validation-classes out")
         return RegressionBenchmark(sizes, device)
-    return ClassificationBenchmark(_data_set(options, sizes).on(str(device)), sizes)
+    data = data_set(options, sizes)
+    return ClassificationBenchmark((data if classes is None else classes.apply(data)).on(str(device)), sizes)
 
 
-def _data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
+def data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
+    """The examples that the options name; own classes that are too small for the sizes may be left out.
+
+    Raises:
+        UsageError: files are missing or are others.
+        ValueError: options that do not fit the data, or data that contradict themselves.
+    """
     if ":" in options.data:
         if options != DataOptions(options.data):
             raise ValueError(f"{options.data} makes its data set by itself: leave the options of files out")
