@@ -4,9 +4,11 @@
 evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 5 shots, and of 20 ways and 1 shot, too.
 `fewshot.py --list` names the learners, encoders and data sets. Own images: `--data folder`, with `folder/class/*.png`.
 An encoder after the learner has its own options: `fewshot.py prototypical conv4 --filters 32 --data ...`.
+Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults (`--help` says more).
 """
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +59,8 @@ from metarl.runs.warm_start import warm_parameters
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
+_PROGRAMS = {"robustness": "metarl.commands.fewshot_robustness"}
+"""What else there is to do with few-shot learners, by the first argument."""
 
 
 @final
@@ -107,6 +111,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun, then evaluates on the held-out tasks."""
     if "--list" in arguments:
         print(listing())
+        return
+    if arguments and arguments[0] in _PROGRAMS:
+        module = importlib.import_module(_PROGRAMS[arguments[0]])
+        module.program(arguments[1:], f"{name} {arguments[0]}")
         return
     learner = cast(type[LearnerConfig], subcommands(LEARNERS, arguments))
     encoder = cast(type[EncoderConfig | PaperEncoder], _encoders(arguments))
