@@ -4,7 +4,9 @@
 evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 5 shots, and of 20 ways and 1 shot, too.
 `fewshot.py --list` names the learners, encoders and data sets. Own images: `--data folder`, with `folder/class/*.png`.
 An encoder after the learner has its own options: `fewshot.py prototypical conv4 --filters 32 --data ...`.
-Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults (`--help` says more).
+Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults, and `fewshot.py ranks
+runs/columns` ranks them on tables; `fewshot.py screening runs/cells --data breast` looks for a finding after a few
+examples; `fewshot.py openml 31 --output tables` fetches tables. `--help` says more of each.
 """
 
 import dataclasses
@@ -33,7 +35,7 @@ from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
 from metarl.evaluation.table import table
 from metarl.fewshot import datasets, encoders, outer_step, plot
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
-from metarl.fewshot.class_choice import ClassChoice, class_lines
+from metarl.fewshot.class_choice import ClassChoice, class_lines, listed
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
@@ -47,6 +49,8 @@ from metarl.fewshot.learner import (
     need_batch_norm,
 )
 from metarl.fewshot.registry import LEARNERS
+from metarl.fewshot.tables import pmlb
+from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.learning.protocols import Metrics, State
 from metarl.runs import metrics, run_folder
 from metarl.runs.files import write_atomically
@@ -55,11 +59,17 @@ from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
 from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder, write_classes
 from metarl.runs.warm_start import warm_parameters
+from metarl.tasks import SPLITS
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
-_PROGRAMS = {"robustness": "metarl.commands.fewshot_robustness"}
+_PROGRAMS = {
+    "robustness": "metarl.commands.fewshot_robustness",
+    "ranks": "metarl.commands.fewshot_ranks",
+    "openml": "metarl.commands.fewshot_openml",
+    "screening": "metarl.commands.fewshot_screening",
+}
 """What else there is to do with few-shot learners, by the first argument."""
 
 
@@ -135,6 +145,11 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
+    if isinstance(benchmark, TableBenchmark):
+        for split in SPLITS:
+            print(f"{split} tables ({len(names := benchmark.collection.names(split))}): {listed(names)}")
+        for line in (line for table in benchmark.collection.tables for line in table.left_out):
+            warn(f"left out: {line}")
     run = train_learner(learner_id(LEARNERS, options.learner, arguments), config, built, benchmark, options)
     evaluate_run(run, sizes, built, options)
 
@@ -278,8 +293,13 @@ def listing() -> str:
     learners = {name: _about(LEARNERS[name]) for name in LEARNERS}
     kinds = {name: first_line(encoders.ENCODERS[name]) for name in encoders.ENCODERS}
     data = {SINUSOID: "regression: amplitudes and phases, 600 test tasks"}
+    data |= {pmlb.NAME: "86 tables, split by table, 2 to 10 classes a task"}
     data |= {name: datasets.DATASETS[name].about for name in datasets.DATASETS}
-    data |= {"a folder, .zip, .npz": "one's own images by class", "my_file.py:name": "a function of one's own"}
+    data |= {
+        "a folder of .csv, .tsv": "one's own tables",
+        "a folder, .zip, .npz": "one's own images by class",
+        "my_file.py:name": "a function of one's own",
+    }
     parts: list[str] = []
     for title, about in (("learners", learners), ("encoders", kinds), ("data sets", data)):
         width = max(map(len, about))

@@ -13,6 +13,9 @@ from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
 from metarl.fewshot.sampler import bounds
+from metarl.fewshot.tables import pmlb
+from metarl.fewshot.tables.benchmark import TableBenchmark
+from metarl.fewshot.tables.collection import TableCollection, read_folder, table_files
 from metarl.registry import canonical, load_object
 
 SINUSOID = "sinusoid"
@@ -25,7 +28,8 @@ class DataOptions:
 
     data: str
     """A data set's name (--list), or one's own images: a folder of folders of pictures, one folder a class; a zip of
-    it; or an .npz file with `images` and integer `labels`. my_file.py:name for a function that returns a data set."""
+    it; or an .npz file with `images` and integer `labels`. my_file.py:name for a function that returns a data set. Or
+    one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column `target`."""
     data_root: Path | None = None
     """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
     download: bool = False
@@ -50,7 +54,7 @@ class DataOptions:
     @property
     def id(self) -> str:
         """What a run remembers: own files by their absolute path, so that they are found from every folder."""
-        own = ":" not in self.data and self.data not in datasets.DATASETS and self.data != SINUSOID
+        own = ":" not in self.data and self.data not in (*datasets.DATASETS, SINUSOID, pmlb.NAME)
         return str(Path(self.data).resolve()) if own else canonical(self.data)
 
 
@@ -66,6 +70,12 @@ def open_benchmark(
         UsageError: files are missing or are others.
         ValueError: options that do not fit the data, or data that contradict themselves.
     """
+    if options.data == pmlb.NAME or is_table_folder(options.data):
+        if classes is not None and classes.given:
+            raise ValueError(
+                "tables are split by table, not by class: leave --test-classes and --validation-classes out"
+            )
+        return TableBenchmark(_tables(options), sizes, device)
     if options.data == SINUSOID:
         if options != DataOptions(SINUSOID):
             raise ValueError(f"{SINUSOID} is drawn, not read: leave the options of files out")
@@ -74,6 +84,20 @@ def open_benchmark(
         return RegressionBenchmark(sizes, device)
     data = data_set(options, sizes)
     return ClassificationBenchmark((data if classes is None else classes.apply(data)).on(str(device)), sizes)
+
+
+def is_table_folder(data: str) -> bool:
+    """Whether there is a folder of this name with files of tables in it."""
+    return ":" not in data and data not in datasets.DATASETS and bool(table_files(Path(data)))
+
+
+def _tables(options: DataOptions) -> TableCollection:
+    allowed = DataOptions(options.data, data_root=options.data_root, split_seed=options.split_seed)
+    if options != allowed or (options.data == pmlb.NAME and options.split_seed is not None):
+        raise ValueError("tables are read as they are, and split by table: leave the options of images and splits out")
+    if options.data == pmlb.NAME:
+        return pmlb.load(options.data_root)
+    return read_folder(Path(options.data), options.split_seed or 0)
 
 
 def data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
