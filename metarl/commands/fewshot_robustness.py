@@ -18,6 +18,7 @@ from metarl.commands.other_tasks import OtherTasks
 from metarl.errors import UsageError
 from metarl.evaluation.charts import Chart, Panel, estimated, line_chart
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.class_choice import listed
 from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, Kind
 from metarl.maths import statistics
@@ -94,7 +95,10 @@ def program(arguments: Sequence[str], name: str) -> None:
         if not isinstance(run, TrainedFewShot):
             raise UsageError(f"{folder} is an agent; faults are of few-shot tasks")
         with usage():
-            faults = Faults(options.other.benchmark(run, "test"), options.levels, options.kinds)
+            benchmark = options.other.benchmark(run, "test")
+            if not isinstance(benchmark, ClassificationBenchmark):
+                raise UsageError(f"{folder} was trained on tables; faults are of images and vectors")
+            faults = Faults(benchmark, options.levels, options.kinds)
         prepared.append((f"{run.ref.learner} ({folder.name})", run, faults))
     first = prepared[0][2].benchmark
     for label, _, faults in prepared[1:]:

@@ -13,10 +13,12 @@ from metarl.errors import UsageError, warn
 from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.class_choice import listed, matching
 from metarl.fewshot.conversion import as_examples
-from metarl.fewshot.data_options import DataOptions, data_set
+from metarl.fewshot.data_options import DataOptions, are_tables, data_set, open_benchmark
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import DATASETS
+from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.examples import TaskRecord
+from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.runs.trained import ClassNames, TrainedFewShot
 from metarl.tasks import Split
 
@@ -59,7 +61,7 @@ class OtherTasks:
         numbers = ((self.ways, "w"), (self.shots, "s"), (self.queries, "q"))
         return [*labels, *filter(None, ["".join(f"{number}{unit}" for number, unit in numbers if number is not None)])]
 
-    def benchmark(self, run: TrainedFewShot, split: Split) -> ClassificationBenchmark:
+    def benchmark(self, run: TrainedFewShot, split: Split) -> ClassificationBenchmark | TableBenchmark:
         """The tasks, as the run's learner takes them.
 
         Raises:
@@ -69,6 +71,8 @@ class OtherTasks:
         own = self.data is None or DataOptions(self.data).id == run.data.id
         if self.data is None and self.data_root is not None:
             raise ValueError("--data-root goes with --data")
+        if are_tables(run.data.data):
+            return self._tables(run)
         if not run.trained.tasks.signature.classifies:
             raise ValueError(f"{run.run.folder} is a regression: there are no other tasks for it")
         data = run.choice.apply(self._examples(run)) if own else self._examples(run)
@@ -84,10 +88,31 @@ class OtherTasks:
                     f"tell {self.ways} apart"
                 )
             options = dataclasses.replace(options, ways=self.ways)
-        given = {"shots": self.shots, "queries": self.queries}
-        options = dataclasses.replace(options, **{name: value for name, value in given.items() if value is not None})
+        options = self._sized(options)
         fitting = fitted(data, run.trained.tasks, split)
         return ClassificationBenchmark(fitting.on(str(run.trained.state.device)), options)
+
+    def _sized(self, options: EpisodeOptions) -> EpisodeOptions:
+        """With as many shots and queries as are asked for."""
+        shots = options.shots if self.shots is None else self.shots
+        return dataclasses.replace(
+            options, shots=shots, queries=options.queries if self.queries is None else self.queries
+        )
+
+    def _tables(self, run: TrainedFewShot) -> TableBenchmark:
+        """The tables that were not trained on, of the run's own or of another collection."""
+        if self.test_classes:
+            raise ValueError("tables are split by table: leave --test-classes out")
+        options = run.data if self.data is None else DataOptions(self.data)
+        if self.data_root is not None:
+            options = dataclasses.replace(options, data_root=self.data_root)
+        sizes = self._sized(run.episodes)
+        if self.ways is not None:
+            sizes = dataclasses.replace(sizes, ways=self.ways)
+        opened = open_benchmark(options, sizes, run.trained.state.device)
+        if not isinstance(opened, TableBenchmark):
+            raise ValueError(f"{run.run.folder} was trained on tables, {opened.id} has none")
+        return opened
 
     def _examples(self, run: TrainedFewShot) -> FewShotDataset:
         """All that the data set has; images of one's own in the size that the run was trained on."""

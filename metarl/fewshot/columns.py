@@ -7,14 +7,15 @@ What the support shows of column c (all of it the same whatever the order of row
            and shots of the task]
     h_c = MLP(d_c),   context = mean over columns of h_c                        (deep sets, Zaheer et al. 2017, eq. 4)
     a_c = softmax over columns of u(h_c, context)                               (attention over columns)
-    r(x) = [√a_c z_c, √a_c g_c tanh(α_c z_c)]  for each c                       the row as features
+    r_c = √a_c ((1 − g_c) z_c + g_c tanh(α_c z_c))                              the row as features
 
-with z the values in the support's units. Four ways to classify by r, each with what it needs (temperature, ridge,
-shrinkage) a function of the context, are pooled (a product of experts with learned exponents):
+with z the values in the support's units. Four ways to classify by r, each with what it needs (temperature, the weights'
+prior, shrinkage) a function of the context, are pooled (a product of experts with learned exponents):
 
     prototypes   −τ ‖r − mean of the class‖²                                    (Snell et al. 2017)
     neighbours   log Σ_i∈class exp(−τ ‖r − r_i‖²)                               (Vinyals et al. 2016)
-    ridge        τ r Rᵀ (R Rᵀ + λ I)⁻¹ Y                                        (Bertinetto et al. 2019, eq. 5)
+    logistic     multinomial logistic regression on r, its weights' prior variance κ C for C columns: with a
+                 column's attention it is that column's own prior, and with all alike and κ = 1 it is scikit-learn's
     Gauss        −Σ_c a_c (z_c − mean of the class)² / 2 v_c,  v the variance within classes, shrunk to 1
 
 All of it is meta-learned over training tables.
@@ -22,6 +23,7 @@ All of it is meta-learned over training tables.
 
 import dataclasses
 import functools
+import math
 from typing import final
 
 import torch
@@ -40,10 +42,12 @@ from metarl.learning.protocols import Parameters
 
 _DESCRIBED = 10  # numbers of d_c
 _EXPERTS = 4
+_MOST_COLUMNS = 4096  # every two of them are correlated
 _LEAST = 1e-9  # attention: √0 has no derivative
-_OF_COLUMN = 3  # attention, g, log α
-_OF_TASK = 6  # three log temperatures, log λ, shrinkage, log of the attention's sum
-_STARTS = (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+_OF_COLUMN = 3  # attention, g before the sigmoid, log α
+_OF_TASK = 6  # three log temperatures, log κ, shrinkage before the sigmoid, log of the distances' scale
+_G = -2.0  # what g begins with, before the sigmoid
+_ROUNDS = 40  # of the logistic regression's fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +75,8 @@ class ColumnsConfig:
         return None
 
     def build(self, signature: TaskSignature, device: str = "cpu") -> "Columns":
-        if signature.images:
-            raise ValueError("columns compares rows of tables, not images")
+        if (columns := math.prod(signature.shape)) > _MOST_COLUMNS:
+            raise ValueError(f"columns compares rows of at most {_MOST_COLUMNS} numbers, got {columns}")
         return Columns(self, signature, device)
 
 
@@ -90,7 +94,7 @@ class Columns(MetricLearner):
     @functools.cached_property
     def network(self) -> Network:
         """Rows as they are: what a row means depends on the whole support."""
-        return Network(Rows(self.signature.shape[0]))
+        return Network(Rows(self.signature.shape))
 
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         width = self.config.width
@@ -118,19 +122,19 @@ class Columns(MetricLearner):
         size = known[:, 0, -3:]  # of the task; the same for every column
         task = torch.relu(affine(parameters, "of_task.0", torch.cat([context, size], -1)))
         numbers = affine(parameters, "of_task.1", task)[:, :, None, None]
-        numbers = [numbers[:, index] + start for index, start in enumerate((*_STARTS, *(0.0,) * _EXPERTS))]
-        # As many units of distance as there are columns to the power of 1/2, times what the task says.
+        numbers = list(numbers.unbind(1))
         scale = 4 * torch.exp(numbers[5])
         root = attention.sqrt()[:, None]
 
         def row(z: Tensor) -> Tensor:
-            return torch.cat([root * z, root * gain[:, None] * torch.tanh(torch.exp(bend[:, None]) * z)], dim=-1)
+            share = torch.sigmoid(gain[:, None] + _G)
+            return root * ((1 - share) * z + share * torch.tanh(torch.exp(bend[:, None]) * z))
 
         rows = tasks._replace(support=row(tasks.support), query=row(tasks.query))
         experts = (
             -scale * torch.exp(numbers[0]) * squared_distances(rows.query, prototypes(rows)),
             _neighbours(rows, scale * torch.exp(numbers[1])),
-            torch.exp(numbers[2]) * _ridge(rows, torch.exp(numbers[3])),
+            torch.exp(numbers[2]) * logistic(rows, seen.sum(1)[:, None, None] * torch.exp(numbers[3])),
             scale * _gauss(tasks, attention, torch.sigmoid(numbers[4])),
         )
         weights = torch.nn.functional.softplus(torch.stack(numbers[_OF_TASK:])) / _EXPERTS / 0.6931
@@ -174,11 +178,27 @@ def _neighbours(rows: Embedded, temperature: Float[Tensor, "task 1 1"]) -> Float
     return torch.logsumexp(similarity[:, :, None].masked_fill(elsewhere, -torch.inf), -1)
 
 
-def _ridge(rows: Embedded, ridge: Float[Tensor, "task 1 1"]) -> Float[Tensor, "task query way"]:
-    wanted = rows.one_hot - 1 / rows.ways
-    kernel = rows.support @ rows.support.mT
-    solved = torch.linalg.solve(kernel + ridge * torch.eye(kernel.shape[-1]).to(kernel), wanted)
-    return rows.ways * (rows.query @ rows.support.mT) @ solved
+def logistic(
+    rows: Embedded, prior: Float[Tensor, "task 1 1"], rounds: int = _ROUNDS
+) -> Float[Tensor, "task query way"]:
+    """Logits of a multinomial logistic regression that is fitted to the support, without an intercept.
+
+    With weights W ~ N(0, κ I) the most probable logits of the support are F = K A with K = κ R Rᵀ and
+    A = Y − softmax(F). By Böhning's bound (1992) on the curvature, I/2, every round of
+
+        A ← (I + K/2)⁻¹ (F/2 + Y − softmax(F)),   F ← K A
+
+    brings the posterior up. So few rounds stop early where classes are far apart, which is no harm with few rows.
+    """
+    kernel = prior * (rows.support @ rows.support.mT)
+    identity = torch.eye(kernel.shape[-1]).to(kernel)
+    inverse = torch.linalg.inv(identity + kernel / 2)
+    logits = torch.zeros_like(rows.one_hot)
+    weights = logits
+    for _ in range(rounds):
+        weights = inverse @ (logits / 2 + rows.one_hot - torch.softmax(logits, -1))
+        logits = kernel @ weights
+    return prior * (rows.query @ rows.support.mT) @ weights
 
 
 def _gauss(
@@ -194,9 +214,9 @@ def _gauss(
 @final
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """An encoder that leaves vectors as they are."""
+    """An encoder that leaves vectors as they are, and takes an image's pixels for columns."""
 
-    width: int
+    shape: tuple[int, ...]
 
     @property
     def normalises(self) -> bool:
@@ -204,7 +224,7 @@ class Rows:
 
     @property
     def num_features(self) -> int:
-        return self.width
+        return math.prod(self.shape)
 
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
         return {}
@@ -213,6 +233,6 @@ class Rows:
         return {}
 
     def __call__(
-        self, parameters: Parameters, inputs: Float[Tensor, "*example feature"], statistics: Statistics | None = None
+        self, parameters: Parameters, inputs: Float[Tensor, "..."], statistics: Statistics | None = None
     ) -> Encoded:
-        return Encoded(inputs, {})
+        return Encoded(inputs.flatten(-len(self.shape)), {})

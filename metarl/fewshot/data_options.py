@@ -70,7 +70,7 @@ def open_benchmark(
         UsageError: files are missing or are others.
         ValueError: options that do not fit the data, or data that contradict themselves.
     """
-    if options.data == pmlb.NAME or is_table_folder(options.data):
+    if are_tables(options.data):
         if classes is not None and classes.given:
             raise ValueError(
                 "tables are split by table, not by class: leave --test-classes and --validation-classes out"
@@ -86,9 +86,9 @@ def open_benchmark(
     return ClassificationBenchmark((data if classes is None else classes.apply(data)).on(str(device)), sizes)
 
 
-def is_table_folder(data: str) -> bool:
-    """Whether there is a folder of this name with files of tables in it."""
-    return ":" not in data and data not in datasets.DATASETS and bool(table_files(Path(data)))
+def are_tables(data: str) -> bool:
+    """Whether these are tables: the published ones, or a folder of this name with files of tables in it."""
+    return data == pmlb.NAME or (":" not in data and data not in datasets.DATASETS and bool(table_files(Path(data))))
 
 
 def _tables(options: DataOptions) -> TableCollection:

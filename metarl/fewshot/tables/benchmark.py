@@ -91,9 +91,11 @@ class TableBenchmark:
             raise ValueError(f"{self.id} has tasks of 2 to {self.ways} classes; this learner has a fixed number")
         if training.by_class:
             raise ValueError(f"{self.id} has no classes in common that this learner could be trained on")
-        ways = chosen_range(self.options.train_ways, (2, self.ways))
         shots = chosen_range(self.options.train_shots, (1, max(10, self.shots)))
         queries = chosen(self.options.train_queries, _FEWEST_QUERIES)
+        tables = [self.collection.tables[number] for number in self.collection.splits["train"]]
+        most = max(len(usable_classes(table, bounds(shots)[1] + queries)) for table in tables)
+        ways = chosen_range(self.options.train_ways, (2, max(2, min(self.ways, most))))
         return TableSource(self.collection, ways, shots, queries, self.device)
 
     def resized(self, learner: FewShotLearner, size: Size) -> "TableBenchmark":

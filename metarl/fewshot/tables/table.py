@@ -3,11 +3,12 @@
 import csv
 import dataclasses
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -71,13 +72,13 @@ def read_table(path: Path, target: str = TARGET) -> Table:
         raise UsageError(f"{path} cannot be read ({reason})") from error
 
 
-def _opened(path: Path) -> TextIO:
+def _opened(path: Path) -> io.TextIOWrapper:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _limited(path: Path, lines: TextIO) -> Iterator[str]:
+def _limited(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
     """The lines, as long as they are no more than may be read."""
     total = 0
     while line := lines.readline(MOST_BYTES - total + 1):

@@ -14,7 +14,7 @@ from metarl.commands import main as commands
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.classical import ClassicalConfig, Model
-from metarl.fewshot.columns import ColumnsConfig, described, without_empty_columns
+from metarl.fewshot.columns import ColumnsConfig, described, logistic, without_empty_columns
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.examples import Examples, TaskSignature
 from metarl.fewshot.maml import MamlConfig
@@ -150,6 +150,21 @@ def test_what_a_column_shows_is_its_share_of_variance_between_classes() -> None:
     assert without_empty_columns(tasks).support.shape[-1] == 2
 
 
+@pytest.mark.parametrize("ways", [2, 4])
+def test_its_logistic_regression_is_scikit_learns(ways: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(ways), 5)
+    x = rng.normal(size=(len(labels), 6)) + labels[:, None] * 0.7
+    queries = rng.normal(size=(9, 6))
+    own = LogisticRegression(fit_intercept=False, C=0.5, tol=1e-10, max_iter=1000).fit(x, labels)
+    tasks = Embedded(torch.from_numpy(x)[None], torch.from_numpy(labels)[None], torch.from_numpy(queries)[None])
+    share = 0.5 if ways > 2 else 0.25  # scikit-learn has one weight for two classes, the difference of these two
+    found = torch.softmax(logistic(tasks, torch.full((1, 1, 1), share, dtype=torch.float64), 400)[0], -1)
+    np.testing.assert_allclose(found.numpy(), own.predict_proba(queries), atol=1e-5)
+
+
 def test_it_learns_which_columns_matter_on_tables_that_it_never_met(benchmark: TableBenchmark) -> None:
     """One column in many tells the classes apart: centroids drown in the noise of the others."""
     learner = ColumnsConfig(learning_rate=1e-2).build(benchmark.record.signature)
@@ -215,16 +230,20 @@ def test_ranks_are_demsars_and_the_test_is_scipys() -> None:
 # The programs
 
 
-def call(*arguments: str | Path) -> int:
+def call(*arguments: str | Path, program: str = "fewshot") -> int:
     before = sys.argv
-    sys.argv = ["fewshot.py", *map(str, arguments)]
+    sys.argv = [f"{program}.py", *map(str, arguments)]
     try:
-        commands.script("fewshot")
+        commands.script(program)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = before
     raise AssertionError("a script ends with its status")
+
+
+def evaluate(*arguments: str | Path) -> int:
+    return call(*arguments, program="evaluate")
 
 
 def write(path: Path, table: Table) -> None:
@@ -259,6 +278,10 @@ def test_ones_own_tables_are_trained_on_and_learners_ranked(
     ]  # fmt: skip
     assert set(content["by_table"]) == set(content["tables"]["test"])
     assert sum(each["mean_rank"] for each in content["learners"]) == pytest.approx(15)
+    assert evaluate(run, "--shots", "3", "--num-tasks", "6") == 0
+    assert list((run / "evaluations").glob("test-3s-*"))
+    assert evaluate(run, "--test-classes", "1") == 2
+    assert "tables are split by table" in capsys.readouterr().err
     assert call("ranks", run, "--baselines", "logistic") == 2
     assert "at least three learners" in capsys.readouterr().err
 
