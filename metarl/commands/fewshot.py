@@ -31,7 +31,8 @@ from metarl.commands.options import (
 from metarl.errors import UsageError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
+from metarl.evaluation.records import LESS_IS_BETTER, CheckpointRef
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.fewshot import datasets, encoders, outer_step, plot
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size

@@ -18,8 +18,9 @@ from metarl.errors import UsageError
 from metarl.evaluation import encoding, video
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.evaluation.records import BLIND, LESS_IS_BETTER
 from metarl.evaluation.references import reference
-from metarl.evaluation.results import BLIND, LESS_IS_BETTER, Evaluation
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent

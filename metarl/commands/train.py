@@ -23,7 +23,7 @@ from metarl.commands.options import (
 from metarl.errors import RunError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import CheckpointRef
+from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Metrics, State

@@ -10,7 +10,7 @@ from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.html import table_html
-from metarl.evaluation.results import CheckpointRef
+from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.fewshot import encoders
 from metarl.fewshot.benchmarks import Benchmark

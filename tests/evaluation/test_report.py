@@ -16,8 +16,9 @@ from PIL import Image
 from metarl.commands.main import _run  # pyright: ignore[reportPrivateUsage]
 from metarl.errors import UsageError
 from metarl.evaluation import encoding
+from metarl.evaluation.records import CheckpointRef, Yardstick
 from metarl.evaluation.report import material, page
-from metarl.evaluation.results import CheckpointRef, Evaluation, Yardstick
+from metarl.evaluation.results import Evaluation
 from metarl.runs.files import encode_json
 from tests.evaluation.evaluations import made_up, write_run
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from metarl import envs
 from metarl.envs import TaskVectorEnv, markers
 from metarl.errors import DiskFullError, RunError
+from metarl.evaluation import encoding
 from metarl.evaluation import video as video_module
 from metarl.evaluation.video import (
     Column,
@@ -264,6 +265,20 @@ def test_a_gif_has_the_frames_too(tmp_path: Path) -> None:
     with Image.open(recording.path) as gif:
         assert gif.size == (2 * SIZE[0], SIZE[1] + 94)
         assert getattr(gif, "n_frames") > 5  # noqa: B009  # pictures that do not change are shown longer instead
+
+
+def test_a_gif_keeps_the_colour_of_a_large_area_among_many_shades(tmp_path: Path) -> None:
+    blue = (38, 94, 200)
+    shades = np.linspace(0, 255, 40 * 100).astype(np.uint8).reshape(40, 100, 1)  # as smooth text has
+    frame = np.full((120, 100, 3), 250, np.uint8)
+    with encoding.writer(tmp_path / "blue.gif", (100, 120), 10.0) as write:
+        for number in range(3):
+            frame[:40] = np.roll(shades, 5 * number, 0)
+            frame[60:] = blue if number else 250
+            write(frame)
+    with Image.open(tmp_path / "blue.gif") as gif:
+        gif.seek(2)
+        assert np.abs(np.asarray(gif.convert("RGB"), int)[60:] - blue).max() < 12
 
 
 def test_parameters_are_told_by_names_and_units() -> None:

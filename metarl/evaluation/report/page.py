@@ -13,9 +13,10 @@ from markupsafe import Markup
 import metarl
 from metarl.evaluation.charts import Chart, adaptation_chart
 from metarl.evaluation.compare import Comparison, compare, winners
+from metarl.evaluation.records import LESS_IS_BETTER
 from metarl.evaluation.report.figures import calibration_chart, learning_chart
 from metarl.evaluation.report.material import Found, Group
-from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import counted, decimals, html_table, yardsticks_html
 from metarl.maths.statistics import Estimate
 from metarl.runs import files
