@@ -17,12 +17,8 @@ PROGRAMS = {
     "fewshot": "train and evaluate a few-shot learner",
     "rl2_tables": "bandits and random MDPs: agents beside classical algorithms",
     "benchmark": "speed ratios against peers, in one run",
-<<<<<<< HEAD
     "reproduce": "repeat a figure of the results page, and compare",
-    "list": "task distributions, agents, learners, data sets",
-=======
     "list": "distributions, agents, learners, data sets, zoo",
->>>>>>> show
     "describe": "one of those: what varies, splits, options",
     "doctor": "what works on this machine, and what to do",
     "completion": "a script that completes words in bash, zsh or fish",

@@ -121,6 +121,8 @@ class ClassificationBenchmark:
 
     def source(self, training: TrainingTasks) -> EpisodeSource | ClassSource:
         given = self.options
+        for split in ("validation", "test"):
+            self._tasks.check(split)
         if training.by_class:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")

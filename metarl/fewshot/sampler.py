@@ -20,6 +20,7 @@ from metarl.fewshot.dataset import FewShotDataset, normalised
 from metarl.fewshot.examples import Batch, Examples
 from metarl.tasks import Split
 
+_SHOWN = 8  # names of classes in a message
 Range = int | tuple[int, int]
 """A number, or the least and the most of a number that is drawn."""
 
@@ -80,7 +81,12 @@ class EpisodeSampler:
         ways, shots, queries = bounds(self.shape.ways)[1], bounds(self.shape.shots)[1], self.shape.queries
         classes = self.data.splits[split]
         if ways > len(classes):
-            raise ValueError(f"{ways} ways need {ways} classes; {self.data.id} has {len(classes)} {split} classes")
+            names = ", ".join(self.data.classes[number] for number in classes[:_SHOWN])
+            more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+            raise ValueError(
+                f"{ways} ways need {ways} classes; {self.data.id} has {len(classes)} {split} classes "
+                f"({names or 'none'}{more}): ask for fewer ways, or choose more classes for {split}"
+            )
         fewest = classes[int(np.argmin(self.data.counts[list(classes)]))]
         if self.data.counts[fewest] < shots + queries:
             raise ValueError(

@@ -19,10 +19,7 @@ from metarl.evaluation import encoding
 from metarl.evaluation.records import CheckpointRef, Yardstick
 from metarl.evaluation.report import material, page
 from metarl.evaluation.results import Evaluation
-<<<<<<< HEAD
-=======
 from metarl.evaluation.stills import png
->>>>>>> show
 from metarl.runs.files import encode_json
 from metarl.tasks import Task
 from tests.evaluation.evaluations import made_up, write_run

@@ -18,10 +18,7 @@ from metarl.evaluation.records import LESS_IS_BETTER
 from metarl.evaluation.report.figures import calibration_chart, learning_chart
 from metarl.evaluation.report.material import Found, Group
 from metarl.evaluation.results import Evaluation
-<<<<<<< HEAD
-=======
 from metarl.evaluation.stills import description
->>>>>>> show
 from metarl.evaluation.table import counted, decimals, html_table, yardsticks_html
 from metarl.maths.statistics import Estimate
 from metarl.runs import files

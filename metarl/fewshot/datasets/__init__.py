@@ -9,7 +9,7 @@ from typing import final
 
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.datasets import cifar100, images, mini_imagenet, omniglot, tiny_imagenet
+from metarl.fewshot.datasets import cifar100, images, medical, mini_imagenet, omniglot, tiny_imagenet
 from metarl.fewshot.datasets.options import ReadOptions, Splitting
 from metarl.fewshot.datasets.sources import shown
 from metarl.fewshot.datasets.storage import existing_data_root
@@ -80,6 +80,11 @@ register(
     "fc100",
     "100 classes, 32×32, split by superclass",
     lambda root, download: cifar100.load(root, "fc100", download=download),
+)
+register(
+    "blood-cells",
+    "12 types of red blood cells, 40×40; --ways 2: three types are tested",
+    lambda root, _: medical.blood_cells(root),
 )
 
 
