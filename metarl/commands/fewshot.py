@@ -29,11 +29,12 @@ from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
 from metarl.evaluation.table import table
-from metarl.fewshot import datasets, encoders, outer_step, plot
+from metarl.fewshot import datasets, encoders, outer_step, plot, texts
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
+from metarl.fewshot.given_tasks import GivenTasks
 from metarl.fewshot.instance_accuracy import InstanceAccuracy
 from metarl.fewshot.learner import FewShotLearner, LearnerConfig, SequenceLearner
 from metarl.fewshot.registry import LEARNERS
@@ -112,6 +113,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     if isinstance(benchmark, ClassificationBenchmark):
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
+        if benchmark.data.text_encoder:
+            print(texts.why(options.data.text_encoder or texts.AUTO))
+            found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
+            options = dataclasses.replace(options, data=found)
     run = train_learner(learner_id(LEARNERS, options.learner, arguments), config, built, benchmark, options)
     evaluate_run(run, sizes, built, options)
 
@@ -208,6 +213,9 @@ def evaluate_run(
                 )
             default = mode == learner.batch_norms[0]
             _written(run, found, options.checkpoint, size, "" if default else mode)
+        if not size and isinstance(benchmark, ClassificationBenchmark) and benchmark.data.given:
+            found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
+            _written(run, found, options.checkpoint, "published")
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
             in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
             in_sequence = Candidate(learner, state, ref, trained_on)
@@ -240,7 +248,8 @@ def listing() -> str:
     kinds = {name: first_line(encoders.ENCODERS[name]) for name in encoders.ENCODERS}
     data = {SINUSOID: "regression: amplitudes and phases, 600 test tasks"}
     data |= {name: datasets.DATASETS[name].about for name in datasets.DATASETS}
-    data |= {"a folder, .zip, .npz": "one's own images by class", "my_file.py:name": "a function of one's own"}
+    data |= {"a folder, .zip, .npz": "one's own images by class", "a .csv": "one's own texts: columns text and label"}
+    data |= {"my_file.py:name": "a function of one's own"}
     parts: list[str] = []
     for title, about in (("learners", learners), ("encoders", kinds), ("data sets", data)):
         width = max(map(len, about))
