@@ -15,6 +15,7 @@ PROGRAMS = {
     "report": "one page about runs: headline, curves, tables, videos",
     "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
+    "classify": "classify texts, tables, images from a few examples",
     "benchmark": "speed ratios against peers, in one run",
     "list": "task distributions, agents, learners, data sets",
     "describe": "one of those: what varies, splits, options",

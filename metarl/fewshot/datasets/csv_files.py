@@ -100,7 +100,7 @@ def _rows(path: Path, text: str) -> Iterator[Row]:
     reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            if cells:
                 yield Row(line, tuple(cells))
             line = reader.line_num + 1
     except csv.Error as error:
