@@ -16,6 +16,7 @@ PROGRAMS = {
     "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
     "classify": "classify texts, tables, images from a few examples",
+    "translation": "find translations from a few sentence pairs of a language",
     "benchmark": "speed ratios against peers, in one run",
     "list": "task distributions, agents, learners, data sets",
     "describe": "one of those: what varies, splits, options",
