@@ -6,9 +6,10 @@ Bertinetto et al. (2019, "Meta-learning with differentiable closed-form solvers"
     s(x, y)  = cos(f(x), φ(y)) + β ψ(x)·ψ(y) − γ r(y)
 
 f is ridge regression towards the identity: without a support, features stay as they are. r(y) is the mean cosine of
-y with its ten nearest f(xᵢ) of the support, so that a candidate that is near everything is near nothing (the correction of
-Conneau et al. 2018, "Word translation without parallel data", eq. 3, but without the help of other queries). Over the
-training languages, w, λ, β, γ and a temperature τ minimise −log softmax_y τ s(x, y) at x's translation.
+y with its ten nearest f(xᵢ) of the support, so that a candidate that is near everything is near nothing (the
+correction of Conneau et al. 2018, "Word translation without parallel data", eq. 3, but without the help of other
+queries). Over the training languages, w, λ, β, γ and a temperature τ minimise −log softmax_y τ s(x, y) at x's
+translation.
 """
 
 import dataclasses
