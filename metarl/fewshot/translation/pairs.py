@@ -22,7 +22,7 @@ from metarl.tasks import Split
 
 ARCHIVE = SourceFile(
     "translation/tatoeba_v1/tatoeba_v1.zip",
-    ("sha256:251c16aff56c73362d16b023aaf813510d5d7142fe3488af19295d9f7a189437",),
+    ("sha256:ad01b0a4fe184b53ca6f37c7a213b1ed1f041341d1221a53544d95f6a568e812",),
 )
 LANGUAGES: Mapping[Split, tuple[str, ...]] = {
     "train": (
