@@ -29,7 +29,7 @@ _NEAREST = 10
 _QUERIES = 200  # of a training task
 _SUPPORTS = (10, 25, 50, 100)  # pairs of a training task
 
-Numbers = Int[np.ndarray, " number"]
+Numbers = Int[np.ndarray, "_"]  # of any length: a support has another one than its queries
 
 
 @final

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from metarl import checks
 from metarl.fewshot.translation.adapter import Numbers
@@ -43,7 +43,7 @@ def draws(language: Language, most: int, candidates: int, count: int, seed: int)
 def retrieved(language: Language, scores: Scores, support: Numbers, candidates: Numbers) -> Bool[np.ndarray, " query"]:
     """Whether the best candidate of each query is its translation, or one with the same text."""
     best = scores(language, support, candidates, candidates).argmax(1).numpy()
-    meanings: Int[np.ndarray, " query"] = language.meanings[candidates]
+    meanings = language.meanings[candidates]
     return meanings[best] == meanings
 
 
