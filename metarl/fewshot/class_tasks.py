@@ -55,6 +55,7 @@ class ClassTasks:
             rng = np.random.default_rng([settings.seed, index + 1])
             pool = pools[int(rng.integers(len(pools)))] if len(pools) > 1 else pools[0]
             classes = rng.choice(pool, self.ways, replace=False)  # in random order: the order is the labels
+            classes = np.sort(classes) if self.data.ordered else classes
             names = _SEPARATOR.join(self.data.classes[number] for number in classes)
             drawn.append(Task.of(family, index=index, classes=names))
         return tuple(drawn)

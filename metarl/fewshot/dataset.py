@@ -58,6 +58,9 @@ class FewShotDataset:
     groups: tuple[str, ...] = ()
     """The group of each class, where a task's classes are all of one group (a domain's intents, a product's good and
     bad reviews); where empty, a task has any classes of its split."""
+    ordered: bool = False
+    """Whether the classes of a group correspond to those of others, in their order (bad and good reviews of a product):
+    a class's label is then its place among the task's, and nothing that is drawn."""
     given: tuple[GivenTask, ...] = ()
     """Test tasks whose supports and queries are published."""
     text_encoder: str = ""
@@ -106,6 +109,8 @@ class FewShotDataset:
         }
         if self.groups:
             spec["groups"] = list(self.groups)
+        if self.ordered:
+            spec["ordered"] = True
         if self.given:
             spec["given"] = [task.to_json() for task in self.given]
         return content_hash(spec)

@@ -115,12 +115,14 @@ class EpisodeSampler:
 def draw_classes(
     data: FewShotDataset, split: Split, count: int, ways: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "{count} {ways}"]:
-    """The classes of each task, distinct and in random order; of one group each, every group as likely."""
+    """The classes of each task, distinct and in random order (or their own); of one group each, all as likely."""
     pools = data.pools[split]
     sizes = np.array([len(pool) for pool in pools])
     # Without groups nothing is drawn for the only pool: tasks are the same as before there were groups.
     group = rng.integers(len(pools), size=count) if len(pools) > 1 else np.zeros(count, dtype=np.int64)
     places = distinct(sizes[group], ways, rng)
+    if data.ordered:
+        places = np.sort(places, axis=1)
     starts = np.cumsum(sizes) - sizes
     return np.concatenate(pools)[starts[group][:, None] + places]
 

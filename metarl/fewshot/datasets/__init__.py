@@ -102,6 +102,11 @@ register(
     "good and bad product reviews, 12 published test tasks; --ways 2",
     lambda root, _: arsc.load(root),
 )
+register(
+    "arsc-signed",
+    "the same, with negative 0 and positive 1 in every task",
+    lambda root, _: arsc.load(root, signed=True),
+)
 
 
 def load(

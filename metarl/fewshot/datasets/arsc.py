@@ -56,16 +56,20 @@ Reviews = Mapping[str, tuple[tuple[str, int], ...]]
 """By file, such as `books.t2.train`: texts with 0 for negative and 1 for positive."""
 
 
-def load(root: Path) -> TextDataset:
+def load(root: Path, *, signed: bool = False) -> TextDataset:
     """The training products' reviews, and the twelve test tasks.
+
+    Args:
+        signed: negative is 0 and positive 1 in every task, so that a learner may learn what both have in common over
+            products; otherwise labels are drawn, as in few-shot learning.
 
     Raises:
         UsageError: the archive is missing, another one, or cannot be read.
     """
-    return assemble(_reviews(ARCHIVE.find(root, download=False)), PRODUCTS)
+    return assemble(_reviews(ARCHIVE.find(root, download=False)), PRODUCTS, signed=signed)
 
 
-def assemble(reviews: Reviews, products: Mapping[Split, tuple[str, ...]]) -> TextDataset:
+def assemble(reviews: Reviews, products: Mapping[Split, tuple[str, ...]], *, signed: bool = False) -> TextDataset:
     """The data set of the files of these products."""
     texts, labels, classes, groups, given = list[str](), list[int](), list[str](), list[str](), list[GivenTask]()
     splits: dict[Split, tuple[int, ...]] = {}
@@ -86,7 +90,14 @@ def assemble(reviews: Reviews, products: Mapping[Split, tuple[str, ...]]) -> Tex
                 given.append(GivenTask(task, ways, tuple(range(start, middle)), tuple(range(middle, len(texts)))))
         splits[split] = tuple(range(first_class, len(classes)))
     return TextDataset(
-        "arsc", tuple(texts), np.array(labels), tuple(classes), splits, groups=tuple(groups), given=tuple(given)
+        "arsc-signed" if signed else "arsc",
+        tuple(texts),
+        np.array(labels),
+        tuple(classes),
+        splits,
+        groups=tuple(groups),
+        ordered=signed,
+        given=tuple(given),
     )
 
 

@@ -27,6 +27,8 @@ class TextDataset:
     splits: Mapping[Split, tuple[int, ...]]
     groups: tuple[str, ...] = ()
     """See `FewShotDataset`."""
+    ordered: bool = False
+    """See `FewShotDataset`."""
     given: tuple[GivenTask, ...] = ()
     """See `FewShotDataset`."""
 
@@ -45,6 +47,7 @@ class TextDataset:
             self.classes,
             self.splits,
             groups=self.groups,
+            ordered=self.ordered,
             given=self.given,
             text_encoder=chosen(encoder),
             source_hash=content_hash({"texts": content_of(self.texts), "encoder": model.key}),

@@ -70,6 +70,21 @@ def test_ways_are_bounded_by_the_smallest_group() -> None:
     assert source.collect(learner, learner.init(0), 0, 1).support.targets.max() == 2
 
 
+def test_ordered_classes_have_their_place_in_every_task() -> None:
+    pairs = tuple("aabbcc" + "ddd" + "eee")
+    for ordered in (True, False):
+        data = vectors(groups=pairs, ordered=ordered)
+        draw = EpisodeSampler(data, EpisodeShape(2, 1, 2)).draw("train", 40, np.random.default_rng(0))
+        by_label = {
+            (int(data.labels[n]) % 2, int(way)) for n, way in zip(draw.query.flat, draw.query_targets.flat, strict=True)
+        }
+        assert by_label == ({(0, 0), (1, 1)} if ordered else {(0, 0), (1, 1), (0, 1), (1, 0)})
+        listed = ClassTasks(data, 2, 1, 2).tasks(EvaluationSettings(split="train", num_tasks=40), "t")
+        first = {THINGS.index(str(task["classes"]).split(" | ")[0]) % 2 for task in listed}
+        assert first == ({0} if ordered else {0, 1})
+    assert vectors(groups=pairs).hash != vectors(groups=pairs, ordered=True).hash
+
+
 def test_groups_that_contradict_the_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="group 'a' is in train and in test"):
         vectors(groups=(*GROUPS[:9], *"aaa"))
@@ -195,6 +210,8 @@ def test_arsc_has_tasks_of_training_products_and_the_published_ones() -> None:
     counts = np.bincount(data.labels)
     assert counts[:4].tolist() == [30] * 4 and counts[8:10].tolist() == [arsc.MOST_REVIEWS] * 2
     assert [task.name for task in data.given] == ["c.t2", "c.t4", "c.t5"]
+    signed = arsc.assemble(files, {"train": ("a",), "validation": ("b",), "test": ("c",)}, signed=True)
+    assert (data.id, data.ordered, signed.id, signed.ordered) == ("arsc", False, "arsc-signed", True)
     task = data.given[0]
     assert [data.texts[number] for number in task.support] == [f"train {n}" for n in range(10)]
     assert [data.texts[number] for number in task.query] == [f"test {n}" for n in range(31)]
