@@ -53,7 +53,7 @@ class ClassTasks:
         pools, drawn = self.data.pools[settings.split], list[Task]()
         for index in range(count):
             rng = np.random.default_rng([settings.seed, index + 1])
-            pool = pools[int(rng.integers(len(pools)))] if len(pools) > 1 else pools[0]
+            pool = pools[int(rng.integers(len(pools))) if len(pools) > 1 else 0]
             classes = rng.choice(pool, self.ways, replace=False)  # in random order: the order is the labels
             classes = np.sort(classes) if self.data.ordered else classes
             names = _SEPARATOR.join(self.data.classes[number] for number in classes)

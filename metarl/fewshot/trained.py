@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from typing import final
+from typing import TypeGuard, final
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class TrainedLearner:
         if are_texts(examples):
             if not self.text_encoder:
                 raise ValueError(f"this learner was trained on {_size(self.tasks.signature.shape)}, got texts")
-            examples = features(text_encoder(self.text_encoder), [str(text) for text in examples], keep=False)
+            examples = features(text_encoder(self.text_encoder), examples, keep=False)
         pixels = as_examples(examples, shape=self.tasks.signature.shape)
         return normalised(pixels.to(self.state.device), self.tasks.mean, self.tasks.std)[None]
 
@@ -125,7 +125,7 @@ class AdaptedLearner:
         return values.cpu().numpy()
 
 
-def are_texts(examples: Inputs) -> bool:
+def are_texts(examples: Inputs) -> TypeGuard[Sequence[str]]:
     """Whether these are texts, all of them.
 
     Raises:

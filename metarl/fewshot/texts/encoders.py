@@ -23,6 +23,7 @@ from metarl.errors import UsageError
 from metarl.registry import Registry, canonical
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import HashingVectorizer
 
 AUTO = "auto"
@@ -106,8 +107,8 @@ def text_encoder(id: str) -> TextEncoder:
         return _sentence_transformer(id.removeprefix(_SENTENCE_TRANSFORMERS))
     if _JOINT in id:
         return JointEncoder(tuple(text_encoder(part) for part in id.split(_JOINT)))
-    encoder: object = TEXT_ENCODERS[id]()
-    if not isinstance(encoder, TextEncoder):
+    encoder = TEXT_ENCODERS[id]()
+    if not isinstance(encoder, TextEncoder):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from outside
         raise ValueError(f"text encoder {id!r} must make something with `key` and `encode`, got {type(encoder)}")
     return encoder
 
@@ -154,7 +155,8 @@ class NgramEncoder:
         return text.HashingVectorizer(analyzer="char_wb", ngram_range=self.letters, n_features=self.num_features)
 
     def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "text feature"]:
-        return self._vectorizer.transform(texts).toarray().astype(np.float32)
+        counts = cast("csr_matrix", self._vectorizer.transform(texts))
+        return counts.toarray().astype(np.float32)
 
 
 @final

@@ -41,7 +41,7 @@ def vectors(**more: object) -> FewShotDataset:
     """12 classes of 10 vectors around centres of their own."""
     rng, labels = np.random.default_rng(0), np.arange(12).repeat(10)
     examples = rng.normal(size=(12, 5))[labels] + 0.3 * rng.normal(size=(120, 5))
-    data = FewShotDataset("v", torch.from_numpy(examples).float(), labels, THINGS, SPLITS)  # pyright: ignore[reportArgumentType]
+    data = FewShotDataset("v", torch.from_numpy(examples).float(), labels, THINGS, SPLITS)
     return dataclasses.replace(data, **more)  # pyright: ignore[reportArgumentType]
 
 

@@ -26,11 +26,11 @@ def toy(seed: int, count: int = SIDE, width: int = 24) -> Language:
     rng = np.random.default_rng(seed)
     y = rng.normal(size=(count, width))
     x = y @ (np.eye(width) + 0.5 * rng.normal(size=(width, width)) / np.sqrt(width)) + 0.6 * rng.normal(size=y.shape)
-    unit = [torch.nn.functional.normalize(torch.from_numpy(each), dim=-1) for each in (x, y)]
+    sources, targets = (torch.nn.functional.normalize(torch.from_numpy(each), dim=-1) for each in (x, y))
     noise = rng.normal(size=(2, count, 40))
     psi = noise / np.linalg.norm(noise, axis=-1, keepdims=True)
     ngrams, surface = (torch.from_numpy(psi[0] @ psi[other].T) for other in (0, 1))
-    return Language(f"toy{seed}", *unit, ngrams, surface, np.arange(count))
+    return Language(f"toy{seed}", sources, targets, ngrams, surface, np.arange(count))
 
 
 def test_the_map_is_scikit_learns_ridge_in_the_joint_features() -> None:
