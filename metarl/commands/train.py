@@ -33,6 +33,7 @@ from metarl.learning.protocols import Metrics, State
 from metarl.learning.sources import TrialSource
 from metarl.registry import canonical
 from metarl.runs.decoding import options_to_json
+from metarl.runs.files import as_text
 from metarl.runs.interrupt import interruption_point
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
 from metarl.runs.warm_start import warm_agent
@@ -78,7 +79,7 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
         agent = options.agent.build(dist.spaces, compute.device)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
     settings = EvaluationSettings(split="validation", num_tasks=count, swap_control=False)
-    ref = CheckpointRef(learner, options.run.run.name, seed, "last", 0)
+    ref = CheckpointRef(learner, as_text(options.run.run.name), seed, "last", 0)
     with usage():
         groups: dict[str, dict[str, object]] = {
             "learner": dict(options_to_json(options.agent)),

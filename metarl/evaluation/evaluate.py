@@ -16,6 +16,7 @@ from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import ScoredTasks, TrialJudge
 from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.protocols import Agent, State
+from metarl.runs.files import as_text
 
 AnyLearner = TypeVar("AnyLearner")
 Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
@@ -120,7 +121,8 @@ def evaluate(
 
 def candidate_of(agent: Agent, name: str) -> Candidate[Agent]:
     """A policy that was not trained here, and learns nothing."""
-    return Candidate(agent, agent.init(0), CheckpointRef(name, name, None, "none", 0))
+    shown = as_text(name)  # it may be a file's
+    return Candidate(agent, agent.init(0), CheckpointRef(shown, shown, None, "none", 0))
 
 
 def evaluate_with(

@@ -24,7 +24,7 @@ from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.trained import AdaptedLearner, Inputs, Labels, TrainedLearner
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent, State
-from metarl.runs import run_folder, zoo
+from metarl.runs import files, run_folder, zoo
 from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
 from metarl.runs.decoding import OpenKind, OpenKinds, decode, options_to_json
 from metarl.runs.files import encode_json, write_atomically
@@ -266,7 +266,8 @@ def checkpoint_of(run: Run, which: Which, expected: State) -> tuple[Checkpoint, 
     if saved is None:
         raise UsageError(f"{run.folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
     experiment, label = run.config.experiment, "last" if which == "last" else "best on validation"
-    ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+    name = files.as_text(run.folder.name)
+    ref = CheckpointRef(experiment.learner, name, experiment.seed, label, saved.step, saved.content)
     return saved, ref
 
 
