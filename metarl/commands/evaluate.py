@@ -6,6 +6,7 @@ metaworld-ml10`, `evaluate.py --policy my_model.zip --trust-pickle --env cheetah
 
 import contextlib
 import dataclasses
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -174,6 +175,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     if options.output is not None:
         write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
+    elif not any(zoo.contains(zoo.resolve(folder)) for folder in options.runs):
+        print(f"next: metarl report {shlex.join(map(str, options.runs))}")
 
 
 def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions) -> Evaluation:
@@ -214,7 +217,9 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     unwritten: RunError | None = None
     for id in options.env:
         with usage():
-            dist, candidate = reference(policy, distribution(id), options.settings, trusted=options.trust_pickle)
+            dist = distribution(id)
+            tasks = dist.tasks(options.split)[: options.num_tasks]
+            dist, candidate = reference(policy, dist, tasks, trusted=options.trust_pickle)
         collector = Collector(dist, options.compute.threads, options.compute.device)
         with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)

@@ -34,12 +34,13 @@ from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import LESS_IS_BETTER, CheckpointRef
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
-from metarl.fewshot import datasets, encoders, outer_step, plot
+from metarl.fewshot import answers, datasets, encoders, outer_step, plot, texts
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.class_choice import ClassChoice, class_lines, listed
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
+from metarl.fewshot.given_tasks import GivenTasks
 from metarl.fewshot.instance_accuracy import InstanceAccuracy
 from metarl.fewshot.learner import (
     BatchNorm,
@@ -53,8 +54,8 @@ from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.tables import pmlb
 from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.learning.protocols import Metrics, State
-from metarl.runs import metrics, run_folder
-from metarl.runs.files import write_atomically
+from metarl.runs import files, metrics, run_folder
+from metarl.runs.files import write_atomically, writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
@@ -65,6 +66,7 @@ from metarl.tasks import SPLITS
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
+_DRAWN_TASKS = 3
 _PROGRAMS = {
     "robustness": "metarl.commands.fewshot_robustness",
     "ranks": "metarl.commands.fewshot_ranks",
@@ -146,6 +148,10 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
+        if benchmark.data.text_encoder:
+            print(texts.why(options.data.text_encoder or texts.AUTO))
+            found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
+            options = dataclasses.replace(options, data=found)
     if isinstance(benchmark, TableBenchmark):
         for split in SPLITS:
             print(f"{split} tables ({len(names := benchmark.collection.names(split))}): {listed(names)}")
@@ -240,6 +246,7 @@ def evaluate_run(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
     print(f"{run.folder.name}: {ref.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
+    _draw_answers(run, sizes[""], candidate)
     for size, benchmark in sizes.items():
         for mode in modes_of(learner, options.batch_norms):
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
@@ -249,11 +256,29 @@ def evaluate_run(
                 )
             default = mode == learner.batch_norms[0]
             _written(run, found, options.checkpoint, size, "" if default else mode)
+        if not size and isinstance(benchmark, ClassificationBenchmark) and benchmark.data.given:
+            found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
+            _written(run, found, options.checkpoint, "published")
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
-            in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
+            try:
+                in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
+            except ValueError as error:  # long after training: the other tables are none the worse
+                warn(f"the accuracy by instance is left out: {error}")
+                continue
             in_sequence = Candidate(learner, state, ref, trained_on)
             found = evaluate_with(in_turn, in_sequence, EvaluationSettings(num_tasks=options.tasks))
             _written(run, found, options.checkpoint, size, "by-instance")
+
+
+def _draw_answers(run: run_folder.Run, benchmark: Benchmark, candidate: Candidate[FewShotLearner]) -> None:
+    """Draws a few test tasks with the learner's answers, where they are of images."""
+    if not isinstance(benchmark, ClassificationBenchmark) or not benchmark.record.signature.images:
+        return
+    settings = EvaluationSettings(num_tasks=_DRAWN_TASKS)
+    content = answers.picture(benchmark.answered(candidate.learner, candidate.state, settings))
+    with writing(run.pictures):
+        files.make_folder(run.pictures)
+    write_atomically(run.pictures / "test.png", content)
 
 
 def modes_of(learner: FewShotLearner, asked: Sequence[str]) -> tuple[BatchNorm, ...]:
@@ -273,7 +298,7 @@ def modes_of(learner: FewShotLearner, asked: Sequence[str]) -> tuple[BatchNorm, 
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:
     print(f"\n{table(found)}")  # first: it was long work, and writing may fail
     path = run.write_evaluation(evaluation_name("test", *labels, checkpoint=checkpoint), found.to_json())
-    print(f"written to {path}")
+    print(f"written to {path}; next: metarl report {run.folder}")
 
 
 def size_of(text: str) -> tuple[str, Size]:
@@ -299,6 +324,7 @@ def listing() -> str:
     data |= {
         "a folder of .csv, .tsv": "one's own tables",
         "a folder, .zip, .npz": "one's own images by class",
+        "a .csv": "one's own texts: columns text and label",
         "my_file.py:name": "a function of one's own",
     }
     parts: list[str] = []

@@ -1,6 +1,9 @@
 """Trains an agent: `train.py maml --env cheetah-direction --run runs/dir`. The same command again resumes.
 
 An agent or a distribution of your own: `train.py my_file.py:MyConfig --env my_file.py:pendulum --run runs/mine`.
+
+How long it takes: 120 outer steps of rl2 on cheetah-terrain at most ten minutes on two cores. The progress line says
+how long is left.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """A run's folder: what it was started with, whose it is now, and where its files are.
 
-    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  store/  evaluations/<name>.json  videos/  report.html
+    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  store/  evaluations/<name>.json
+    videos/  pictures/  report.html
 
 What decides a run's results (learner, options, distribution and its hash, seed, device) is its `Experiment`, and a
 folder holds one. `--steps` may grow. Thread counts, versions and the git revision should not change results, but
@@ -15,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, cast, final
@@ -151,8 +153,24 @@ class Run:
     def videos(self) -> Path:
         return self.folder / "videos"
 
-    def options(self, group: str, kind: type[Record], *, open_kinds: OpenKinds | None = None) -> Record:
+    @property
+    def pictures(self) -> Path:
+        """PNGs of tasks with their answers."""
+        return self.folder / "pictures"
+
+    def options(
+        self,
+        group: str,
+        kind: type[Record],
+        *,
+        open_kinds: OpenKinds | None = None,
+        added: Mapping[str, object] = types.MappingProxyType({}),
+    ) -> Record:
         """A group of the experiment's options as a record.
+
+        Args:
+            open_kinds: how the records of registries are named.
+            added: options that earlier revisions did not write, with their values there.
 
         Raises:
             RunError: it is not a record of this kind.
@@ -162,7 +180,10 @@ class Run:
             raise RunError(
                 f"{self.folder / _CONFIG} has no options {group!r}; there are {', '.join(options) or 'none'}"
             )
-        return options_from_json(kind, options[group], self.folder / _CONFIG, at=at, open_kinds=open_kinds or {})
+        stored = options[group]
+        if isinstance(stored, Mapping):
+            stored = {**added, **cast(Mapping[str, object], stored)}
+        return options_from_json(kind, stored, self.folder / _CONFIG, at=at, open_kinds=open_kinds or {})
 
     def evaluation_path(self, name: str) -> Path:
         """The file of an evaluation; it need not exist yet. `evaluation_name` makes the name.
@@ -281,7 +302,7 @@ def open_run(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, warning):
-        for part in (folder, folder / "evaluations", folder / "videos"):
+        for part in (folder, folder / "evaluations", folder / "videos", folder / "pictures"):
             files.clean_up(part)
         yield _open(folder, asked, warning)
 
