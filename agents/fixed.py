@@ -1,6 +1,7 @@
 """Random actions, the floor of every comparison. Other policies that learn nothing are `FixedPolicy`s too."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypeVar, final
 
 import torch
@@ -11,7 +12,7 @@ from metarl.learning.collect import EnvSource
 from metarl.learning.fixed import NOTHING, FixedPolicy
 from metarl.learning.random_streams import TaskRandom
 from metarl.learning.spaces import Spaces
-from metarl.tasks import Split
+from metarl.tasks import Task
 
 __all__ = ["NOTHING", "FixedPolicy", "UniformActions", "random_policy", "random_reference"]
 
@@ -44,6 +45,6 @@ def random_policy(spaces: Spaces, episodes: int = 1) -> FixedPolicy:
     return FixedPolicy(UniformActions(spaces.action_size, spaces.discrete), episodes)
 
 
-def random_reference(dist: Source, split: Split, num_tasks: int | None) -> tuple[Source, FixedPolicy]:
+def random_reference(dist: Source, tasks: Sequence[Task]) -> tuple[Source, FixedPolicy]:
     """The reference policy `random`: see `metarl.evaluation.references`."""
     return dist, random_policy(dist.spaces)

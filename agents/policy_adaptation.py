@@ -83,6 +83,7 @@ class PolicyAdaptationConfig:
         checks.positive(inner_lr=self.inner_lr, minimum_std=self.minimum_std, baseline_ridge=self.baseline_ridge)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
         checks.layers(self.hidden)
+        checks.log_std(initial_log_std=self.initial_log_std)
 
 
 @final

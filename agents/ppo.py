@@ -70,6 +70,7 @@ class PpoConfig:
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
         checks.layers(self.hidden)
+        checks.log_std(initial_log_std=self.initial_log_std)
 
     def build(self, spaces: Spaces, device: torch.device | str = "cpu") -> "Ppo":
         """The agent with these options."""

@@ -136,6 +136,7 @@ class Rl2PpoConfig:
         checks.count(meta_batch=self.meta_batch, episodes_per_trial=self.episodes_per_trial)
         checks.count(epochs=self.epochs, minibatches=self.minibatches)
         checks.layers((self.hidden,))
+        checks.log_std(initial_log_std=self.initial_log_std)
         checks.positive(learning_rate=self.learning_rate, clip=self.clip, max_gradient_norm=self.max_gradient_norm)
         checks.at_least(0, entropy_coefficient=self.entropy_coefficient, value_coefficient=self.value_coefficient)
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)

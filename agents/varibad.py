@@ -113,6 +113,7 @@ class VaribadConfig:
         checks.positive(**{name: getattr(self, name) for name in positive})
         checks.fraction(discount=self.discount, gae_lambda=self.gae_lambda)
         checks.layers(self.hidden)
+        checks.log_std(initial_log_std=self.initial_log_std)
         checks.layers(self.decoder_layers)
 
     def build(self, spaces: Spaces, device: torch.device | str = "cpu") -> "Varibad":

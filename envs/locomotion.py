@@ -74,6 +74,7 @@ class LocomotionSimulator:
         self._targets: Float[ndarray, "env number"] = np.zeros((num_envs, 0))
         self._slopes = np.zeros(num_envs)  # rad
         self._sloped: Int[ndarray, " sloped"] = np.zeros(0, np.intp)
+        self._ghost: Float[ndarray, " coordinate"] | None = None
 
     @property
     def pool(self) -> MujocoPool:
@@ -129,12 +130,24 @@ class LocomotionSimulator:
         camera.lookat[:] = (*position, view.height + position[0] * np.tan(self._slopes[index]))
         camera.distance, camera.azimuth, camera.elevation = view.distance, 90.0, view.elevation
 
+        model, slope = self._pool.model(index), float(self._slopes[index])
+
         def decorate(scene: mujoco.MjvScene) -> None:
-            markers.draw_metres(scene, position, float(self._slopes[index]), self._body.axes)
+            if not model.nhfield:  # on bumps there is no plane to draw it on
+                markers.draw_shadow(scene, slope, model.light_dir[0])
+            if self._ghost is not None:
+                markers.draw_ghost(scene, model, self._ghost)
+            markers.draw_metres(scene, position, slope, self._body.axes)
             if self._objective.draw is not None:
                 self._objective.draw(scene, position, self._targets[index])
 
         return self._pool.render(index, width, height, camera, decorate)
+
+    def pose(self, index: int) -> Float[ndarray, " coordinate"]:
+        return self._state.qpos[index].copy()
+
+    def show_ghost(self, pose: Float[ndarray, " coordinate"] | None) -> None:
+        self._ghost = pose
 
     def close(self) -> None:
         self._pool.close()

@@ -21,7 +21,7 @@ from metarl.envs.maze import ACTION_LIMIT, ID, slide
 from metarl.envs.maze_layouts import MAX_SIZE, Maze, goal_of, maze_of
 from metarl.learning.fixed import FixedPolicy
 from metarl.learning.random_streams import TaskRandom
-from metarl.tasks import Split, Task
+from metarl.tasks import Task
 
 PER_CELL = 4  # nodes along a cell of 1 m; even, so that the start is one of them
 _REACH = round(ACTION_LIMIT * PER_CELL)  # nodes along each axis that a move can go
@@ -89,14 +89,12 @@ def planned_actions(tasks: Sequence[Task]) -> PlannedActions:
     return PlannedActions(targets)
 
 
-def planner_reference(
-    dist: EnvDistribution, split: Split, num_tasks: int | None
-) -> tuple[EnvDistribution, FixedPolicy]:
-    """The reference policy `planner`: told the mazes and goals of a split's first tasks.
+def planner_reference(dist: EnvDistribution, tasks: Sequence[Task]) -> tuple[EnvDistribution, FixedPolicy]:
+    """The reference policy `planner`: told the mazes and goals of its tasks.
 
     Raises:
         ValueError: the distribution's tasks are no mazes.
     """
     if dist.id != ID:
         raise ValueError(f"there are plans for {ID} only, not for {dist.id}")
-    return dist, FixedPolicy(planned_actions(dist.tasks(split)[:num_tasks]))
+    return dist, FixedPolicy(planned_actions(tasks))

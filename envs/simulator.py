@@ -10,7 +10,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy import ndarray
 
 from metarl.errors import RunError
@@ -85,6 +85,19 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Gives back threads and rendering contexts. A second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class GhostSimulator(Simulator, Protocol):
+    """A simulator that can also draw where the body of another policy is, on the same task: for pictures only."""
+
+    def pose(self, index: int) -> Float[ndarray, " coordinate"]:
+        """Where a sub-simulation's body is, as `show_ghost` takes it."""
+        ...
+
+    def show_ghost(self, pose: Float[ndarray, " coordinate"] | None) -> None:
+        """Draws a translucent body there in the pictures that follow; None for none."""
         ...
 
 

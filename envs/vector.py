@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy import ndarray
 
 from metarl.envs.observations import ObservationBuffer, Observations
-from metarl.envs.simulator import Simulator, SimulatorError, check_outcome
+from metarl.envs.simulator import GhostSimulator, Simulator, SimulatorError, check_outcome
 from metarl.tasks import Task
 
 Infos = dict[str, ndarray]
@@ -177,6 +177,15 @@ class TaskVectorEnv(VectorEnv[Observations, ndarray, ndarray]):
         """A picture of one sub-environment; sizes in pixels."""
         self._check_process()
         return self._simulator.render(index, width, height)
+
+    def pose(self, index: int) -> Float[ndarray, " coordinate"] | None:
+        """Where a sub-environment's body is; None where nothing could draw it as a ghost."""
+        return self._simulator.pose(index) if isinstance(self._simulator, GhostSimulator) else None
+
+    def show_ghost(self, pose: Float[ndarray, " coordinate"] | None) -> None:
+        """Draws a translucent body in the pictures that follow, at a `pose` of another environment of the same task."""
+        if isinstance(self._simulator, GhostSimulator):
+            self._simulator.show_ghost(pose)
 
     def close_extras(self, **_: object) -> None:
         self._simulator.close()

@@ -59,6 +59,11 @@ def fraction(**options: float | int) -> None:
             raise ValueError(f"{name} must be in (0, 1], got {value}")
 
 
+def log_std(**options: float) -> None:
+    """Raises ValueError for the first log σ of actions that nobody acts by: beyond ±20, where σ is 2e-9 or 5e8."""
+    between(-20, 20, **options)
+
+
 def seed(value: int) -> None:
     """Raises ValueError for a number that is no seed: PyTorch and NumPy take those from 0 to 2⁶³ − 1."""
     if not 0 <= value < 1 << 63:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 _OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # print says no file's name
@@ -89,6 +90,7 @@ def exit_status(program: Callable[[], object]) -> int:
     any other exception passes, with its traceback. Where the reader of stdout has gone (`| head`) the program ends in
     silence with 141, as the shell's own do.
     """
+    _occupy_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and names that are no text
             stream.reconfigure(errors="backslashreplace")
@@ -114,10 +116,32 @@ def exit_status(program: Callable[[], object]) -> int:
     except OSError as error:
         if isinstance(error.filename, str | bytes):
             return _end(1, f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+        if _nowhere():
+            return _end(1, "error: the folder that this runs in is not there any more, or may not be looked at")
         if error.errno not in _OUTPUT_FAULTS:
             raise
         return _unwritten(error)
     return _end(0)
+
+
+def _nowhere() -> bool:
+    """Whether the current folder has no name: it was deleted, say. Relative paths then cannot be made absolute."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
+
+
+def _occupy_standard_descriptors() -> None:
+    """Gives a standard stream that is closed (`2>&-`) to nobody: else the next file that is opened has its number, and
+    what a library in C complains about stands in the user's file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
 
 
 def _out_of_memory(error: Exception) -> bool:

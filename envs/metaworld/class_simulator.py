@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from metarl.envs import rendering
+from metarl.envs import markers, rendering
 from metarl.envs.metaworld import fast_math, metaworld_api
 from metarl.envs.mujoco_pool import quiet_warnings
 
@@ -121,6 +121,7 @@ class ClassSimulator:
             mujoco.mj_forward(self._model, self._data)
             renderer = self._renderer_of(width, height)
             renderer.update_scene(self._data, _camera())
+            markers.draw_target(renderer.scene, snapshot.attributes["_target_pos"])
             return renderer.render()
 
     def _renderer_of(self, width: int, height: int) -> mujoco.Renderer:

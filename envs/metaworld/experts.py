@@ -15,7 +15,7 @@ from metarl.envs.metaworld import metaworld_api
 from metarl.envs.metaworld.distribution import PREFIX, metaworld
 from metarl.learning.fixed import FixedPolicy
 from metarl.learning.random_streams import TaskRandom
-from metarl.tasks import Split, Task
+from metarl.tasks import Task
 
 SHOWN = "+goal-shown"
 """The option that a distribution needs for the scripted policies."""
@@ -47,8 +47,8 @@ def expert_actions(tasks: Sequence[Task]) -> ExpertActions:
     return ExpertActions(tuple(task.family for task in tasks))
 
 
-def expert_reference(dist: EnvDistribution, split: Split, num_tasks: int | None) -> tuple[EnvDistribution, FixedPolicy]:
-    """The reference policy `expert`: the scripts of a split's first tasks, where the goal is shown to them.
+def expert_reference(dist: EnvDistribution, tasks: Sequence[Task]) -> tuple[EnvDistribution, FixedPolicy]:
+    """The reference policy `expert`: the scripts of its tasks, where the goal is shown to them.
 
     Raises:
         ValueError: the distribution is not Meta-World's.
@@ -56,4 +56,4 @@ def expert_reference(dist: EnvDistribution, split: Split, num_tasks: int | None)
     if not dist.id.startswith(PREFIX):
         raise ValueError(f"there are scripted policies for Meta-World only, not for {dist.id}")
     shown = dist if SHOWN in dist.id else metaworld(dist.id + SHOWN)
-    return shown, FixedPolicy(expert_actions(shown.tasks(split)[:num_tasks]))
+    return shown, FixedPolicy(expert_actions(tasks))

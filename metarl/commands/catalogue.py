@@ -1,4 +1,4 @@
-"""What there is: distributions, agents, few-shot learners and data sets, with a line each.
+"""What there is: distributions, agents, few-shot learners, data sets and trained agents, with a line each.
 
 `metarl list` should answer at once, and loading every distribution takes seconds. So what comes with the package stands
 in `catalogue.json`, which a test holds against the registries. `python -m metarl.commands.catalogue` writes it anew.
@@ -13,12 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final, get_args
 
+import metarl
+
 if TYPE_CHECKING:
     from metarl.learning.protocols import AdaptationProtocol
 
-Kind = Literal["distributions", "agents", "learners", "data"]
+Kind = Literal["distributions", "agents", "learners", "data", "zoo"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FILE = Path(__file__).with_name("catalogue.json")
+_ZOO = Path(metarl.__file__).parent / "zoo"
 _GROUPS: dict[Kind, str] = {
     "distributions": "metarl.envs",
     "agents": "metarl.agents",
@@ -40,13 +43,28 @@ class Entry:
     """What it is, in a line."""
     family: str = ""
     """What the ids of its family have in common, where there are many that begin alike: `metaworld-ml1-`."""
+    need: float | None = None
+    """Of distributions: how much only those reach who know the task (`metarl.runs.zoo.need`), where it was measured."""
 
 
 def entries() -> tuple[Entry, ...]:
     """What comes with the package, then what other packages offer."""
     own = tuple(Entry(**entry) for entry in json.loads(FILE.read_text(encoding="utf-8")))
     known = {(entry.kind, entry.name) for entry in own}
-    return own + tuple(entry for entry in _offered() if (entry.kind, entry.name) not in known)
+    return (*own, *(entry for entry in _offered() if (entry.kind, entry.name) not in known), *_trained())
+
+
+def _trained() -> Iterator[Entry]:
+    """The entries of the zoo, by what their evaluations say."""
+    for file in sorted(_ZOO.glob("*/*/evaluation.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        source, figures, config = found["sources"][0], found["figures"]["all"], found["config"]
+        ends = [figures["curve"][index]["mean"]["value"] for index in (0, -1)]
+        score = f"{config['score']} {ends[0]:.4g}" + (f" → {ends[1]:.4g}" if len(figures["curve"]) > 1 else "")
+        scale = figures["normalised"]
+        place = f"{scale['value']:.2f}, " if scale else ""
+        name = f"zoo:{file.parent.parent.name}/{file.parent.name}"
+        yield Entry("zoo", name, f"{place}{config['split']} {score}, {source['learner']}")
 
 
 def _offered() -> Iterator[Entry]:
@@ -64,12 +82,15 @@ def made() -> tuple[Entry, ...]:
     from metarl.fewshot import datasets
     from metarl.fewshot.data_options import SINUSOID
     from metarl.fewshot.registry import LEARNERS
+    from metarl.runs import zoo
 
     found: list[Entry] = []
     for id in envs.list():
         dist = envs.make(id)
         about = f"{dist.score}, {dist.horizon} steps: {dist.about.removesuffix('.')}"
-        found.append(Entry("distributions", id, about, registry.family_of(id)))
+        need = zoo.need(id)
+        measured = None if need is None else round(need.value, 2)
+        found.append(Entry("distributions", id, about, registry.family_of(id), measured))
     spaces = envs.make("point-navigation").spaces
     for name in agents.list():
         config = agents.config_class(name)

@@ -1,10 +1,8 @@
-"""Tables 1 and 2 of the RL² paper (Duan et al. 2016, arXiv:1611.02779), played again by the classical algorithms.
-
-    from metarl.commands.classical_tables import bandit_table, mdp_table
-    for row in (*bandit_table(arms=5, pulls=10), *mdp_table(episodes=(10, 25))): print(row)
+"""Tables 1 and 2 of the RL² paper (Duan et al. 2016, arXiv:1611.02779), played again: classical algorithms and agents.
 
 A figure is the mean total reward of a trial: of n pulls, or of n episodes of 10 steps. The paper takes an algorithm's
-option that did best on the 1000 tasks that it reports; here the option is chosen on other tasks than those.
+option that did best on the 1000 tasks that it reports; here the option is chosen on other tasks than those. Everything
+plays the same tasks, drawn anew: agents have been trained on others.
 """
 
 import dataclasses
@@ -25,12 +23,14 @@ from metarl.agents.bandit_algorithms import (
     Ucb1,
 )
 from metarl.agents.mdp_algorithms import Known, MaximumLikelihood, ModelBasedPolicy, Planner, Psrl, Ucrl2
+from metarl.envs import EnvDistribution
 from metarl.envs.bandits import bernoulli_bandit
 from metarl.envs.tabular_mdp import ACTIONS, HORIZON, STATES, random_mdp, tabular_mdp
 from metarl.learning.collect import Collector
-from metarl.learning.protocols import AdaptationProtocol
+from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy
 from metarl.learning.random_streams import task_seeds
 from metarl.maths.statistics import Estimate, bootstrap, mean
+from metarl.runs.trained import TrainedAgent
 from metarl.tasks import Task
 
 _Options = TypeVar("_Options")
@@ -86,11 +86,18 @@ class Row:
     num_tasks: int
     paper: float | None
     """What the paper prints; None where it has no such row."""
+    above: Estimate | None = None
+    """How far the reward is above that of posterior sampling (Thompson's, in MDPs PSRL) on the same tasks, as a share
+    of the latter; None where that was not played."""
 
     def __str__(self) -> str:
         paper = "–" if self.paper is None else f"{self.paper:g}"
         name = f"{self.algorithm} {self.option}".strip()
-        return f"{self.trial:12} {name:30} {self.reward:.2f}  paper {paper}  ({self.num_tasks} tasks)"
+        line = f"{self.trial:12} {name:30} {self.reward:.2f}  paper {paper}  ({self.num_tasks} tasks)"
+        if self.above is None:
+            return line
+        share = Estimate(*(100 * figure for figure in dataclasses.astuple(self.above)))
+        return f"{line}  {share:+.1f} % above posterior sampling"
 
 
 @final
@@ -119,31 +126,41 @@ def _bandits(pulls: int) -> dict[str, tuple[_Bandit, ...]]:
 
 
 def bandit_table(
-    arms: int, pulls: int, num_tasks: int = 1000, seed: int = 0, algorithms: Collection[str] | None = None
+    arms: int,
+    pulls: int,
+    num_tasks: int = 1000,
+    seed: int = 0,
+    algorithms: Collection[str] | None = None,
+    agents: Sequence[TrainedAgent] = (),
 ) -> tuple[Row, ...]:
     """A line of table 1: the algorithms (all if None) on `num_tasks` bandits, their options chosen on as many others.
 
+    Agents play the same bandits.
+
     Raises:
-        ValueError: there is no such algorithm.
+        ValueError: there is no such algorithm, or an agent was trained on something else.
     """
     dist, rng = bernoulli_bandit(arms, pulls), np.random.default_rng(seed)
     tuning, tasks = dist.sample("train", num_tasks, rng), dist.sample("train", num_tasks, rng)
     collector, seeds = Collector(dist), task_seeds(seed, num_tasks=num_tasks)
 
-    def totals(bandit: _Bandit, tasks: Sequence[Task]) -> Float[ndarray, " task"]:
-        policy = BanditPolicy.start(bandit.rule, len(tasks), arms, bandit.epsilon)
+    def played(policy: AdaptedPolicy, tasks: Sequence[Task]) -> Float[ndarray, " task"]:
         return collector.collect_episodes(policy, tasks, 1, seeds).returns[:, 0].double().numpy()
 
-    rows: list[Row] = []
+    def totals(bandit: _Bandit, tasks: Sequence[Task]) -> Float[ndarray, " task"]:
+        return played(BanditPolicy.start(bandit.rule, len(tasks), arms, bandit.epsilon), tasks)
+
+    found: dict[tuple[str, str], Float[ndarray, " task"]] = {}
     for name, options in _chosen(_bandits(pulls), algorithms).items():
         best = options[0]
         if len(options) > 1:
             best = max(options, key=lambda bandit: totals(bandit, tuning).mean())
-        paper = PAPER_BANDITS.get((pulls, arms), {}).get(name)
-        reward = _estimate(totals(best, tasks), seed)
-        rows.append(Row(f"n={pulls}, k={arms}", name, best.option, reward, num_tasks, paper))
+        found[name, best.option] = totals(best, tasks)
+    for agent in agents:
+        _need_trained_on(agent, dist)
+        found[_name(agent), _about(agent)] = played(agent.agent.start(agent.state, num_tasks), tasks)
     collector.close()
-    return tuple(rows)
+    return _rows(f"n={pulls}, k={arms}", found, THOMPSON, PAPER_BANDITS.get((pulls, arms), {}), seed)
 
 
 _EPSILONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -182,35 +199,74 @@ def mdp_table(
     num_tuning: int = 300,
     seed: int = 0,
     algorithms: Collection[str] | None = None,
+    agents: Sequence[TrainedAgent] = (),
 ) -> tuple[Row, ...]:
     """Table 2: the algorithms (all if None) on `num_tasks` MDPs, their options chosen on `num_tuning` others.
 
-    A trial of n episodes is the beginning of a longer one: each algorithm plays the longest only.
+    A trial of n episodes is the beginning of a longer one: each algorithm plays the longest only. An agent plays the
+    same MDPs, and has a row where n is the number of episodes that it was trained with.
 
     Raises:
-        ValueError: there is no such algorithm.
+        ValueError: there is no such algorithm, or an agent was trained on something else.
     """
     dist, rng = tabular_mdp(), np.random.default_rng(seed)
     tuning, tasks = dist.sample("train", num_tuning, rng), dist.sample("train", num_tasks, rng)
     collector, protocol = Collector(dist), AdaptationProtocol(max(episodes) - 1, 1)
 
-    def totals(mdp: _Mdp, tasks: Sequence[Task]) -> Float[ndarray, "task episode"]:
+    def played(policy: AdaptedPolicy, tasks: Sequence[Task]) -> Float[ndarray, "task episode"]:
         """Of the first 1, 2, … episodes."""
-        policy = ModelBasedPolicy.start(mdp.planner, len(tasks), STATES, ACTIONS, HORIZON, mdp.epsilon)
         trials = collector.collect_trials(policy, tasks, protocol, task_seeds(seed, num_tasks=len(tasks)))
         return torch.cat([point.returns for point in trials.episodes], 1).double().cumsum(1).numpy()
 
-    rows: list[Row] = []
+    def totals(mdp: _Mdp, tasks: Sequence[Task]) -> Float[ndarray, "task episode"]:
+        policy = ModelBasedPolicy.start(mdp.planner, len(tasks), STATES, ACTIONS, HORIZON, mdp.epsilon)
+        return played(policy, tasks)
+
+    found: dict[int, dict[tuple[str, str], Float[ndarray, " task"]]] = {n: {} for n in episodes}
     for name, options in _chosen(_mdps(tasks), algorithms).items():
         tried = [totals(mdp, tuning).mean(0) if len(options) > 1 else np.zeros(max(episodes)) for mdp in options]
         best = {n: int(np.argmax([curve[n - 1] for curve in tried])) for n in episodes}
-        played = {index: totals(options[index], tasks) for index in set(best.values())}
+        curves = {index: totals(options[index], tasks) for index in set(best.values())}
         for n, index in best.items():
-            paper = PAPER_MDPS.get(n, {}).get(name)
-            reward = _estimate(played[index][:, n - 1], seed)
-            rows.append(Row(f"n={n}", name, options[index].option, reward, num_tasks, paper))
+            found[n][name, options[index].option] = curves[index][:, n - 1]
+    for agent in agents:
+        _need_trained_on(agent, dist)
+        n = agent.agent.protocol.num_adaptations + 1
+        if n not in found:
+            raise ValueError(f"{agent.run.folder} was trained with {n} episodes, and the table has no such line")
+        found[n][_name(agent), _about(agent)] = played(agent.agent.start(agent.state, num_tasks), tasks)[:, n - 1]
     collector.close()
+    return tuple(row for n in episodes for row in _rows(f"n={n}", found[n], PSRL, PAPER_MDPS.get(n, {}), seed))
+
+
+def _rows(
+    trial: str,
+    found: Mapping[tuple[str, str], Float[ndarray, " task"]],
+    posterior_sampling: str,
+    paper: Mapping[str, float],
+    seed: int,
+) -> tuple[Row, ...]:
+    """A row for each algorithm and option by its total rewards."""
+    reference = next((totals for (name, _), totals in found.items() if name == posterior_sampling), None)
+    rows: list[Row] = []
+    for (name, option), totals in found.items():
+        above = None if reference is None else _estimate((totals - reference) / reference.mean(), seed)
+        rows.append(Row(trial, name, option, _estimate(totals, seed), len(totals), paper.get(name), above))
     return tuple(rows)
+
+
+def _need_trained_on(agent: TrainedAgent, dist: EnvDistribution) -> None:
+    if agent.dist.spaces != dist.spaces or agent.dist.horizon != dist.horizon:
+        raise ValueError(f"{agent.run.folder} was trained on {agent.dist.id}, not on {dist.id}")
+
+
+def _name(agent: TrainedAgent) -> str:
+    """As the paper calls it."""
+    return RL2 if agent.ref.learner == "rl2" else agent.ref.learner
+
+
+def _about(agent: TrainedAgent) -> str:
+    return f"seed {agent.ref.seed}, {agent.env_steps:,} steps"
 
 
 def _chosen(table: Mapping[str, _Options], algorithms: Collection[str] | None) -> dict[str, _Options]:

@@ -1,4 +1,4 @@
-"""Describes a distribution, agent, few-shot learner or data set on a page: `metarl describe cheetah-terrain`.
+"""Describes a distribution, agent, learner, data set or trained agent on a page: `metarl describe cheetah-terrain`.
 
 One of your own is named `my_file.py:name`.
 """
@@ -28,7 +28,8 @@ class DescribeOptions:
     """What to describe."""
 
     id: Annotated[str, tyro.conf.Positional]
-    """The name of a distribution, agent, learner or data set (`metarl list` names them), or `my_file.py:name`."""
+    """The name of a distribution, agent, learner, data set or trained agent (`metarl list` names them), or
+    `my_file.py:name`."""
 
 
 def program(arguments: Sequence[str], name: str) -> None:
@@ -161,11 +162,26 @@ def data_page(id: str) -> Page:
     }
 
 
+def zoo_page(id: str) -> Page:
+    """The card of a trained agent."""
+    from metarl.runs import zoo
+
+    card = (zoo.resolve(id) / "card.md").read_text(encoding="utf-8")
+    about = next(entry.about for entry in entries() if (entry.kind, entry.name) == ("zoo", id))
+    return {
+        f"{id} (trained agent)": about,
+        "made": [line.removeprefix("- ") for line in card.partition("```")[0].splitlines()[2:] if line],
+        "card": str(zoo.resolve(id) / "card.md"),
+        "try": f"metarl evaluate {id}",
+    }
+
+
 _PAGES: dict[Kind, Callable[[str], Page]] = {
     "distributions": distribution_page,
     "agents": agent_page,
     "learners": learner_page,
     "data": data_page,
+    "zoo": zoo_page,
 }
 
 

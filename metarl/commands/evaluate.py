@@ -6,6 +6,7 @@ metaworld-ml10`, `evaluate.py --policy my_model.zip --trust-pickle --env cheetah
 
 import contextlib
 import dataclasses
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, distribution, parse, usage
+from metarl.commands.other_tasks import OtherTasks
 from metarl.envs.variants import base_id
 from metarl.errors import RunError, UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
@@ -22,6 +24,8 @@ from metarl.evaluation.references import check_official, official, reference
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
+from metarl.fewshot.benchmarks import ClassificationBenchmark
+from metarl.fewshot.class_choice import listed
 from metarl.learning.collect import Collector
 from metarl.runs import zoo
 from metarl.runs.files import encode_json, write_atomically
@@ -81,6 +85,7 @@ class EvaluateOptions:
     """The distributions that the policy is evaluated on, one after the other."""
     output: Path | None = None
     """Also write the raw numbers of everything together to this JSON file."""
+    other: OtherTasks = OtherTasks()
     trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
 
@@ -93,6 +98,8 @@ class EvaluateOptions:
             raise ValueError(
                 "--policy learns nothing: --adaptations, --checkpoint and --official-protocol are for runs"
             )
+        if self.policy is not None and self.other.given:
+            raise ValueError("--data, --test-classes, --ways, --shots and --queries are for few-shot runs")
         if self.trust_pickle and (self.policy is None or not self.policy.endswith(".zip")):
             raise ValueError("--trust-pickle is about a --policy's .zip file")
         if self.output is not None:
@@ -152,7 +159,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
                 line, figures = official(run.dist, run.candidate, options.settings)
             content["official"] = dict(figures)
             beside.append(f"{folder}: {evaluation.curve()[-1].mean.value:.3f} after adaptation here; {line}")
-        name = evaluation_name(options.split, *unusual(options.settings), checkpoint=options.checkpoint)
+        labels = (*options.other.labels, *unusual(options.settings))
+        name = evaluation_name(options.split, *labels, checkpoint=options.checkpoint)
         if not zoo.contains(run.run.folder):
             try:
                 print(f"written to {run.run.write_evaluation(name, content)}")
@@ -167,6 +175,8 @@ def evaluate_runs(options: EvaluateOptions) -> None:
     if options.output is not None:
         write_atomically(options.output, encode_json(together.to_json()))
         print(f"all runs together written to {options.output}")
+    elif not any(zoo.contains(zoo.resolve(folder)) for folder in options.runs):
+        print(f"next: metarl report {shlex.join(map(str, options.runs))}")
 
 
 def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions) -> Evaluation:
@@ -207,7 +217,9 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
     unwritten: RunError | None = None
     for id in options.env:
         with usage():
-            dist, candidate = reference(policy, distribution(id), options.settings, trusted=options.trust_pickle)
+            dist = distribution(id)
+            tasks = dist.tasks(options.split)[: options.num_tasks]
+            dist, candidate = reference(policy, dist, tasks, trusted=options.trust_pickle)
         collector = Collector(dist, options.compute.threads, options.compute.device)
         with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
@@ -229,8 +241,14 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
 def _evaluated(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, on_progress: OnProgress) -> Evaluation:
     threads, settings = options.compute.threads, options.settings
     if isinstance(run, TrainedAgent):
+        if options.other.given:
+            raise UsageError("--data, --test-classes, --ways, --shots and --queries are for few-shot runs")
         return evaluate(run, settings=settings, threads=threads, on_progress=on_progress)
-    return evaluate(run, settings=settings, threads=threads, on_progress=on_progress)
+    judge = options.other.benchmark(run, options.split) if options.other.given else run.judge(None, threads)
+    if isinstance(judge, ClassificationBenchmark):
+        names = [judge.data.classes[number] for number in judge.data.splits[options.split]]
+        print(f"{options.split} classes ({len(names)}): {listed(names)}")
+    return evaluate(run, judge, settings=settings, threads=threads, on_progress=on_progress)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,13 @@
 evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 5 shots, and of 20 ways and 1 shot, too.
 `fewshot.py --list` names the learners, encoders and data sets. Own images: `--data folder`, with `folder/class/*.png`.
 An encoder after the learner has its own options: `fewshot.py prototypical conv4 --filters 32 --data ...`.
+Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults, and `fewshot.py ranks
+runs/columns` ranks them on tables; `fewshot.py screening runs/cells --data breast` looks for a finding after a few
+examples; `fewshot.py openml 31 --output tables` fetches tables. `--help` says more of each.
 """
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,29 +31,49 @@ from metarl.commands.options import (
 from metarl.errors import UsageError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import LESS_IS_BETTER, CheckpointRef, Evaluation
+from metarl.evaluation.records import LESS_IS_BETTER, CheckpointRef
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
-from metarl.fewshot import datasets, encoders, outer_step, plot, texts
+from metarl.fewshot import answers, datasets, encoders, outer_step, plot, texts
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
+from metarl.fewshot.class_choice import ClassChoice, class_lines, listed
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.given_tasks import GivenTasks
 from metarl.fewshot.instance_accuracy import InstanceAccuracy
-from metarl.fewshot.learner import FewShotLearner, LearnerConfig, SequenceLearner
+from metarl.fewshot.learner import (
+    BatchNorm,
+    EmbeddingLearner,
+    FewShotLearner,
+    LearnerConfig,
+    SequenceLearner,
+    need_batch_norm,
+)
 from metarl.fewshot.registry import LEARNERS
+from metarl.fewshot.tables import pmlb
+from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.learning.protocols import Metrics, State
-from metarl.runs import metrics, run_folder
-from metarl.runs.files import write_atomically
+from metarl.runs import files, metrics, run_folder
+from metarl.runs.files import write_atomically, writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
-from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder
+from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder, write_classes
 from metarl.runs.warm_start import warm_parameters
+from metarl.tasks import SPLITS
 
 Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
+_DRAWN_TASKS = 3
+_PROGRAMS = {
+    "robustness": "metarl.commands.fewshot_robustness",
+    "ranks": "metarl.commands.fewshot_ranks",
+    "openml": "metarl.commands.fewshot_openml",
+    "screening": "metarl.commands.fewshot_screening",
+}
+"""What else there is to do with few-shot learners, by the first argument."""
 
 
 @final
@@ -66,6 +90,7 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     run: RunOptions
     data: DataOptions
     encoder: EncoderOptions = cast(EncoderOptions, PaperEncoder())
+    classes: ClassChoice = ClassChoice()
     episodes: EpisodeOptions = EpisodeOptions()
     loop: TrainingOptions = TrainingOptions(steps=20_000, checkpoint_every=1000, validate_every=1000)
     validation_tasks: int | None = None
@@ -79,6 +104,10 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
+    batch_norms: tuple[str, ...] = ()
+    """The batch-norm modes that are evaluated, of running, transductive and support. All of the learner's if not given;
+    but where it embeds every image once in its first mode, only that one: in the others an image is embedded anew for
+    each task that it is in, which takes ten times as long."""
     compute: ComputeOptions = ComputeOptions(threads=1)
 
     def __post_init__(self) -> None:
@@ -96,12 +125,16 @@ def program(arguments: Sequence[str], name: str) -> None:
     if "--list" in arguments:
         print(listing())
         return
+    if arguments and arguments[0] in _PROGRAMS:
+        module = importlib.import_module(_PROGRAMS[arguments[0]])
+        module.program(arguments[1:], f"{name} {arguments[0]}")
+        return
     learner = cast(type[LearnerConfig], subcommands(LEARNERS, arguments))
     encoder = cast(type[EncoderConfig | PaperEncoder], _encoders(arguments))
     options = parse(FewshotOptions[learner, encoder], arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
     with usage():
-        benchmark = open_benchmark(options.data, options.episodes, options.compute.device)
+        benchmark = open_benchmark(options.data, options.episodes, options.compute.device, options.classes)
         config = options.learner
         if not isinstance(options.encoder, PaperEncoder):
             config = with_encoder(config, options.encoder)
@@ -109,14 +142,21 @@ def program(arguments: Sequence[str], name: str) -> None:
         if isinstance(benchmark, RegressionBenchmark):
             benchmark.tasks(EvaluationSettings(split="validation", num_tasks=options.validation_tasks))
             benchmark.tasks(EvaluationSettings(split="test", num_tasks=options.tasks))
+        _ = modes_of(built, options.batch_norms)
         sizes = {"": benchmark} | {name: benchmark.resized(built, size) for name, size in map(size_of, options.also)}
     if isinstance(benchmark, ClassificationBenchmark):
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
+        print("\n".join(class_lines(benchmark.data)))
         if benchmark.data.text_encoder:
             print(texts.why(options.data.text_encoder or texts.AUTO))
             found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
             options = dataclasses.replace(options, data=found)
+    if isinstance(benchmark, TableBenchmark):
+        for split in SPLITS:
+            print(f"{split} tables ({len(names := benchmark.collection.names(split))}): {listed(names)}")
+        for line in (line for table in benchmark.collection.tables for line in table.left_out):
+            warn(f"left out: {line}")
     run = train_learner(learner_id(LEARNERS, options.learner, arguments), config, built, benchmark, options)
     evaluate_run(run, sizes, built, options)
 
@@ -145,7 +185,7 @@ def train_learner(
         return fresh if options.start_from is None else with_features_of(options.start_from, fresh, benchmark)
 
     with usage():
-        groups = fewshot_groups(config, options.data, options.episodes, benchmark.record)
+        groups = fewshot_groups(config, options.data, options.episodes, benchmark.record, options.classes)
         source = benchmark.source(learner.training)
     groups["validation"] = {"tasks": options.validation_tasks}
     if options.start_from is not None:
@@ -163,6 +203,8 @@ def train_learner(
         threads=options.compute.threads,
     )
     run = train(request, learner, source, validate, first_state=first_state)
+    if isinstance(benchmark, ClassificationBenchmark):
+        write_classes(run, benchmark.data)
     keys = (*learner.progress_keys, SCORE)
     write_atomically(run.folder / "curve.png", plot.training_curve(metrics.read(run.folder), keys))
     return run
@@ -204,8 +246,9 @@ def evaluate_run(
         row.get("time/outer_step") or 0.0 for row in metrics.read(run.folder) if (row["step"] or 0) <= saved.step
     )
     print(f"{run.folder.name}: {ref.checkpoint} checkpoint (outer step {saved.step}), {seconds:,.0f} s of training")
+    _draw_answers(run, sizes[""], candidate)
     for size, benchmark in sizes.items():
-        for mode in learner.batch_norms:
+        for mode in modes_of(learner, options.batch_norms):
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
             with progress(f"evaluating {run.folder.name} {size}".rstrip(), 100) as shown:
                 found = evaluate_with(
@@ -217,16 +260,45 @@ def evaluate_run(
             found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
             _written(run, found, options.checkpoint, "published")
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
-            in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
+            try:
+                in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
+            except ValueError as error:  # long after training: the other tables are none the worse
+                warn(f"the accuracy by instance is left out: {error}")
+                continue
             in_sequence = Candidate(learner, state, ref, trained_on)
             found = evaluate_with(in_turn, in_sequence, EvaluationSettings(num_tasks=options.tasks))
             _written(run, found, options.checkpoint, size, "by-instance")
 
 
+def _draw_answers(run: run_folder.Run, benchmark: Benchmark, candidate: Candidate[FewShotLearner]) -> None:
+    """Draws a few test tasks with the learner's answers, where they are of images."""
+    if not isinstance(benchmark, ClassificationBenchmark) or not benchmark.record.signature.images:
+        return
+    settings = EvaluationSettings(num_tasks=_DRAWN_TASKS)
+    content = answers.picture(benchmark.answered(candidate.learner, candidate.state, settings))
+    with writing(run.pictures):
+        files.make_folder(run.pictures)
+    write_atomically(run.pictures / "test.png", content)
+
+
+def modes_of(learner: FewShotLearner, asked: Sequence[str]) -> tuple[BatchNorm, ...]:
+    """The batch-norm modes that a learner is evaluated in.
+
+    Raises:
+        ValueError: it cannot be judged in one of those asked for.
+    """
+    if asked:
+        return tuple(need_batch_norm(mode, learner.batch_norms) for mode in dict.fromkeys(asked))
+    first = learner.batch_norms[0]
+    if isinstance(learner, EmbeddingLearner) and learner.embeds_alone(first):
+        return (first,)
+    return learner.batch_norms
+
+
 def _written(run: run_folder.Run, found: Evaluation, checkpoint: Which, *labels: str) -> None:
     print(f"\n{table(found)}")  # first: it was long work, and writing may fail
     path = run.write_evaluation(evaluation_name("test", *labels, checkpoint=checkpoint), found.to_json())
-    print(f"written to {path}")
+    print(f"written to {path}; next: metarl report {run.folder}")
 
 
 def size_of(text: str) -> tuple[str, Size]:
@@ -247,9 +319,14 @@ def listing() -> str:
     learners = {name: _about(LEARNERS[name]) for name in LEARNERS}
     kinds = {name: first_line(encoders.ENCODERS[name]) for name in encoders.ENCODERS}
     data = {SINUSOID: "regression: amplitudes and phases, 600 test tasks"}
+    data |= {pmlb.NAME: "86 tables, split by table, 2 to 10 classes a task"}
     data |= {name: datasets.DATASETS[name].about for name in datasets.DATASETS}
-    data |= {"a folder, .zip, .npz": "one's own images by class", "a .csv": "one's own texts: columns text and label"}
-    data |= {"my_file.py:name": "a function of one's own"}
+    data |= {
+        "a folder of .csv, .tsv": "one's own tables",
+        "a folder, .zip, .npz": "one's own images by class",
+        "a .csv": "one's own texts: columns text and label",
+        "my_file.py:name": "a function of one's own",
+    }
     parts: list[str] = []
     for title, about in (("learners", learners), ("encoders", kinds), ("data sets", data)):
         width = max(map(len, about))

@@ -11,19 +11,24 @@ from metarl.errors import UsageError, exit_status, starting_up
 PROGRAMS = {
     "train": "train an agent on a task distribution",
     "evaluate": "adaptation curves on held-out tasks",
-    "record_video": "a video of an agent before and after adaptation",
+    "record_video": "(or `video`) an agent before and after adaptation",
     "report": "one page about runs: headline, curves, tables, videos",
     "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
+    "rl2_tables": "bandits and random MDPs: agents beside classical algorithms",
     "classify": "classify texts, tables, images from a few examples",
     "translation": "find translations from a few sentence pairs of a language",
     "benchmark": "speed ratios against peers, in one run",
-    "list": "task distributions, agents, learners, data sets",
+    "reproduce": "repeat a figure of the results page, and compare",
+    "list": "distributions, agents, learners, data sets, zoo",
     "describe": "one of those: what varies, splits, options",
     "doctor": "what works on this machine, and what to do",
+    "completion": "a script that completes words in bash, zsh or fish",
     "publish": "put a trained agent into the zoo, with its card",
 }
 """The programs by name, and what each does."""
+SHORT = {"video": "record_video"}
+"""Shorter names."""
 
 
 def main() -> None:
@@ -45,9 +50,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if arguments[0] == "--version":
         print(f"metarl {metarl.__version__}")
         return
-    name = arguments[0].replace("-", "_")
+    name = SHORT.get(arguments[0], arguments[0].replace("-", "_"))
     if name not in PROGRAMS:
-        near = difflib.get_close_matches(name, PROGRAMS, n=2)
+        near = difflib.get_close_matches(name, [*PROGRAMS, *SHORT], n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PROGRAMS)}"
         raise UsageError(f"unknown program {arguments[0]!r}; {hint}")
     _run(name, arguments[1:], f"metarl {arguments[0]}")

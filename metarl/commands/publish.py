@@ -4,7 +4,6 @@ For those who maintain a checkout: the zoo is part of it, and goes into the whee
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,8 @@ import tyro
 
 from metarl.commands.options import ComputeOptions, parse
 from metarl.errors import UsageError
-from metarl.evaluation.results import Evaluation
+from metarl.evaluation.reading import read_evaluation
+from metarl.runs.decoding import unreadable
 from metarl.runs.publishing import publish
 from metarl.runs.trained import TrainedAgent, load
 
@@ -36,10 +36,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     if not isinstance(run, TrainedAgent):
         raise UsageError(f"{options.run} is a few-shot learner; the zoo is of agents")
     path = run.run.evaluation_path("test")
-    if not path.exists():
-        raise UsageError(f"{options.run} has no {path.name} yet: metarl evaluate {options.run}")
     try:
-        evaluation = Evaluation.from_json(json.loads(path.read_text()))
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        evaluation = read_evaluation(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the evaluation {path} {unreadable(error)}: metarl evaluate {options.run}") from error
     print(f"published as {publish(run, options.name, evaluation)}")

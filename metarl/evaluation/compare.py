@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from metarl.evaluation.charts import Chart, Panel, Series, line_chart
-from metarl.evaluation.results import LESS_IS_BETTER, Evaluation, EvaluationConfig
+from metarl.evaluation.records import LESS_IS_BETTER, EvaluationConfig
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import aligned, counted, decimals
 from metarl.maths import comparison
 from metarl.maths.statistics import Estimate, bootstrap, mean

@@ -21,7 +21,7 @@ FORMATS = {
     # A palette of the video's own colours; a GIF counts time in 1/100 s, and few viewers show more than 25 pictures/s.
     ".gif": [
         "-filter_complex",
-        "fps=min(source_fps\\,25),split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse",
+        "fps=min(source_fps\\,25),split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse",
     ],
 }
 """What ffmpeg is told, by the file's suffix."""

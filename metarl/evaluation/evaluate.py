@@ -11,7 +11,8 @@ import numpy as np
 from metarl.errors import UsageError
 from metarl.evaluation.guests import Policy, guest, name_of
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
-from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig, Yardstick
+from metarl.evaluation.records import CheckpointRef, EvaluationConfig, Yardstick
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import ScoredTasks, TrialJudge
 from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.protocols import Agent, State

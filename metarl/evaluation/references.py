@@ -7,7 +7,7 @@ Both are found by entry points, in this package as in any other that is installe
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +16,11 @@ from metarl.evaluation.guests import Function, Model, Policy, guest, load_model
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.learning.protocols import Agent
 from metarl.registry import Registry
-from metarl.tasks import Json, Split
+from metarl.tasks import Json, Task
 
-ReferencePolicy = Callable[[PlayableTasks, Split, int | None], tuple[PlayableTasks, Agent]]
-"""A policy for the first so many tasks of a split's list (all if None), and the distribution that it acts in: another
-one where it has to be told more, as a scripted policy is told the goal. ValueError where there is none."""
+ReferencePolicy = Callable[[PlayableTasks, Sequence[Task]], tuple[PlayableTasks, Agent]]
+"""A policy for these tasks of a distribution, in their order, and the distribution that it acts in: another one where
+it has to be told more, as a scripted policy is told the goal. ValueError where there is none."""
 OfficialEvaluation = Callable[[PlayableTasks, Candidate[Agent], EvaluationSettings], tuple[str, dict[str, Json]]]
 """What a benchmark's own protocol makes of an agent: one line for people, and the figures. ValueError where the
 benchmark does not know the distribution."""
@@ -29,8 +29,8 @@ benchmark does not know the distribution."""
 def _check_policy(entry: object) -> ReferencePolicy | Function | Model:
     if not callable(entry) and not isinstance(entry, Model):
         raise ValueError(
-            "it must be a function of one observation, a model of Stable-Baselines3, or a function of a distribution, "
-            "a split and a number of tasks"
+            "it must be a function of one observation, a model of Stable-Baselines3, or a function of a distribution "
+            "and its tasks"
         )
     return entry
 
@@ -52,7 +52,7 @@ OFFICIAL: Registry[OfficialEvaluation] = Registry(
 
 
 def reference(
-    name: str, dist: PlayableTasks, settings: EvaluationSettings, *, trusted: bool = False
+    name: str, dist: PlayableTasks, tasks: Sequence[Task], *, trusted: bool = False
 ) -> tuple[PlayableTasks, Candidate[Agent]]:
     """A policy that learns nothing, and where it is to act.
 
@@ -60,7 +60,7 @@ def reference(
         name: of a reference policy; `my_file.py:name` for one of your own, a function of an observation, or a model of
             Stable-Baselines3; or the .zip file of such a model.
         dist: where it is to act, unless it has to be told more.
-        settings: of the evaluation.
+        tasks: that it is to act on, in this order.
         trusted: whether a .zip file may run code here, see `metarl.evaluation.guests.load_model`.
 
     Raises:
@@ -70,14 +70,14 @@ def reference(
     policy = load_model(Path(name), trusted) if name.endswith(".zip") else POLICIES[name]
     if isinstance(policy, Model) or _of_one_observation(policy):
         return dist, candidate_of(guest(cast(Policy, policy), dist.spaces, name), name)
-    dist, agent = cast(ReferencePolicy, policy)(dist, settings.split, settings.num_tasks)
+    dist, agent = cast(ReferencePolicy, policy)(dist, tasks)
     return dist, candidate_of(agent, name)
 
 
 def _of_one_observation(function: Callable[..., object]) -> bool:
-    """Whether a function takes one argument, rather than a reference policy's three."""
+    """Whether a function takes one argument, rather than a reference policy's two."""
     try:
-        inspect.signature(function).bind(None, None, None)
+        inspect.signature(function).bind(None, None)
     except TypeError:
         return True
     return False

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from metarl.evaluation.html import table_html
-from metarl.evaluation.results import (
+from metarl.evaluation.records import (
     BLIND,
     COUNTS,
     FINE_TUNED,
@@ -11,9 +11,9 @@ from metarl.evaluation.results import (
     INFORMED,
     YARDSTICKS,
     CheckpointRef,
-    Evaluation,
     EvaluationConfig,
 )
+from metarl.evaluation.results import Evaluation
 from metarl.maths.calibration import calibration_error
 from metarl.maths.statistics import Estimate
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from metarl.errors import RunError
 from metarl.evaluation.ablations import ablated
 from metarl.evaluation.judge import WINDOW, EvaluationSettings, Measured, OnProgress, Points
-from metarl.evaluation.results import FOREIGN
+from metarl.evaluation.records import FOREIGN
 from metarl.learning.collect import TrialCollector, point_seeds
 from metarl.learning.episodes import Episodes
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State

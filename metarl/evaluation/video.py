@@ -13,21 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, final, runtime_checkable
 
-import matplotlib
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from metarl.evaluation import encoding
+from metarl.evaluation import encoding, stills
 from metarl.evaluation.encoding import Picture
 from metarl.evaluation.trials import ScoredTasks
 from metarl.learning.collect import Collector, VectorEnv, point_seeds
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.spaces import BatchedObservations, Spaces
-from metarl.tasks import Task
+from metarl.tasks import Scalar, Task
 
 _HOLD = 1.0  # s; how long the last picture stays, to be read
+_PARAMETERS = 6  # of a task that a caption names, at most
 _TITLE, _CAPTION, _MARGIN = 36, 58, 12  # pixels
 _DARK, _LIGHT, _DIM, _ACCENT = (18, 20, 24), (240, 241, 243), (160, 165, 175), (255, 196, 84)
 
@@ -38,6 +38,19 @@ class DrawnVectorEnv(VectorEnv, Protocol):
 
     def picture(self, index: int, width: int, height: int) -> Picture:
         """A picture of one sub-environment; sizes in pixels."""
+        ...
+
+
+@runtime_checkable
+class GhostVectorEnv(DrawnVectorEnv, Protocol):
+    """One that can also draw the body of another policy on the same task: a `TaskVectorEnv`."""
+
+    def pose(self, index: int) -> ndarray | None:
+        """Where a sub-environment's body is; None where nothing could draw it."""
+        ...
+
+    def show_ghost(self, pose: ndarray | None) -> None:
+        """Draws a translucent body there in the pictures that follow."""
         ...
 
 
@@ -137,7 +150,7 @@ def every_point(
 
 
 def adapted_on_each(
-    agent: Agent,
+    agents: Sequence[Agent],
     state: State,
     collector: Collector,
     tasks: Sequence[Task],
@@ -145,8 +158,11 @@ def adapted_on_each(
     seed: int,
     units: Mapping[str, str],
 ) -> tuple[Column, ...]:
-    """The agent after a trial's adaptations on each of several tasks."""
-    columns = (before_and_after(agent, state, collector, task, protocol, seed)[-1] for task in tasks)
+    """After a trial's adaptations on each of several tasks, one agent for each: the same one, if it learned."""
+    columns = (
+        before_and_after(agent, state, collector, task, protocol, seed)[-1]
+        for agent, task in zip(agents, tasks, strict=True)
+    )
     return tuple(
         dataclasses.replace(column, heading=in_words(task, units), task=task)
         for column, task in zip(columns, tasks, strict=True)
@@ -163,6 +179,7 @@ def record(
     every: int = 1,
     width: int = 480,
     height: int = 360,
+    ghost: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
     """Writes a video (MP4 or GIF) of one task with a policy in each column, or of several tasks in a grid.
@@ -178,6 +195,7 @@ def record(
         every: environment steps from one picture to the next; the video runs at the same pace for all.
         width: of each column, in pixels.
         height: of each column without captions, in pixels.
+        ghost: whether the body of the first column is drawn in the others too, translucent, where it can be.
         on_progress: called with (episodes played, episodes in all).
 
     Raises:
@@ -194,7 +212,8 @@ def record(
     with contextlib.ExitStack() as stack:
         films: list[_Film] = []
         for column in columns:
-            film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height)
+            runs_along = films[0] if ghost and films and column.task is None else None
+            film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height, runs_along)
             with contextlib.closing(Collector(_FilmedSource(dist, film), device="cpu")) as collector:
                 collector.collect_episodes(column.policy, [column.task or task], 1, seeds)
             films.append(film)
@@ -216,8 +235,9 @@ def record(
 class _Film:
     """The frames of one episode, in a file without a name: raw pictures would fill the memory."""
 
-    def __init__(self, file: IO[bytes], every: int, width: int, height: int) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], every: int, width: int, height: int, ghost: "_Film | None" = None) -> None:
+        """`ghost` is the film, of the same task, whose body runs along."""
+        self._file, self._ghost, self._poses = file, ghost, list[ndarray | None]()
         self._shape = (height, width, 3)
         self._every = every
         self._frames: list[tuple[int, float, tuple[str, ...], bool]] = []
@@ -229,8 +249,15 @@ class _Film:
         """Takes a picture where one is due: every so many steps, and at the end."""
         if step % self._every == 0 or ended:
             height, width, _ = self._shape
+            if isinstance(venv, GhostVectorEnv):
+                self._poses.append(venv.pose(0))
+                venv.show_ghost(None if self._ghost is None else self._ghost.pose(len(self._frames)))
             self._file.write(np.ascontiguousarray(venv.picture(0, width, height)).tobytes())
             self._frames.append((step, score, status, ended))
+
+    def pose(self, number: int) -> ndarray | None:
+        """Where the body was in a frame; in the last one for all numbers after it."""
+        return self._poses[min(number, len(self._poses) - 1)] if self._poses else None
 
     def frame(self, number: int) -> _Frame:
         """A frame; the last one for all numbers after it."""
@@ -308,13 +335,25 @@ def _spent(protocol: AdaptationProtocol, adaptation_name: str) -> str:
 
 
 def in_words(task: Task, units: Mapping[str, str]) -> str:
-    """A task by its family and its parameters with their units: `ice: friction 0.065 sliding coefficient`."""
-    parts = []
-    for name, value in task.parameters:
-        number = f"{value:g}" if isinstance(value, float) else str(value)
-        unit = units.get(name, "").partition(",")[0]
-        parts.append(f"{name.replace('_', ' ')} {number} {unit}".rstrip())
+    """A task by its family and its parameters with their units: `ice: friction 0.065 sliding coefficient`.
+
+    Where a unit says what each value stands for (`1 along +x, -1 along -x`), that is told in the value's place. Of
+    more than `_PARAMETERS` only the first are named.
+    """
+    parts = [_told(name, value, units.get(name, "")) for name, value in task.parameters]
+    if len(parts) > _PARAMETERS:
+        parts[_PARAMETERS - 1 :] = [f"{len(parts) - _PARAMETERS + 1} more"]
     return f"{task.family}: {', '.join(parts)}" if parts else task.family
+
+
+def _told(name: str, value: Scalar, unit: str) -> str:
+    """A parameter with its unit, or with what its unit says of this value."""
+    name, number = name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)
+    for part in unit.split(", "):
+        known, _, meaning = part.partition(" ")
+        if meaning and known == number:
+            return f"{name} {meaning}".replace("-", "−")
+    return f"{name} {number} {unit.partition(',')[0]}".rstrip()
 
 
 @final
@@ -378,12 +417,6 @@ def _write(
     anchor: str = "lm",
 ) -> None:
     """One line of text, made smaller where it would be wider than `room` pixels."""
-    wide = _font(size).getlength(text)
-    font = _font(size if wide <= room else max(6, int(size * room / wide)))
+    wide = stills.font(size).getlength(text)
+    font = stills.font(size if wide <= room else max(6, int(size * room / wide)))
     draw.text(place, text, colour, font, anchor=anchor)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, from matplotlib: machines without a screen often have no font at all."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

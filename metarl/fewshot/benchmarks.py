@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl import checks
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured, OnProgress, Points
 from metarl.fewshot import judging, losses
+from metarl.fewshot.answers import AnsweredTask
 from metarl.fewshot.class_tasks import ClassTasks
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
@@ -120,6 +121,8 @@ class ClassificationBenchmark:
 
     def source(self, training: TrainingTasks) -> EpisodeSource | ClassSource:
         given = self.options
+        for split in ("validation", "test"):
+            self._tasks.check(split)
         if training.by_class:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
@@ -171,6 +174,32 @@ class ClassificationBenchmark:
                 column.append(judging.score(logits[:kept], draw.query_targets[chunk[:kept]]))
             on_progress(done + (1 - done) * (number * size + kept) / len(tasks))
         return judging.gathered(scores)
+
+    def answered(
+        self, learner: FewShotLearner, state: State, settings: EvaluationSettings, queries: int = 10
+    ) -> tuple[AnsweredTask, ...]:
+        """An evaluation's first tasks of images with the learner's answers to some queries, to be looked at."""
+        tasks, mode = self.tasks(settings), judging.batch_norm_of(learner, settings)
+        draw = self._tasks.draw(tasks, settings.seed, trial=0)
+        support = Examples(inputs(self.data, draw.support), targets(self.data, draw.support_targets))
+        chosen = np.linspace(0, draw.query.shape[1] - 1, min(queries, draw.query.shape[1])).round().astype(int)
+        predictor = learner.start(state, len(tasks)).with_batch_norm(mode)
+        *_, logits = judging.predictions(
+            predictor, support, inputs(self.data, draw.query[:, chosen]), self.points(learner, settings)
+        )
+        probabilities = torch.softmax(logits.detach().double(), -1).cpu().numpy()
+        pixels = self.data.examples.cpu().numpy()
+        return tuple(
+            AnsweredTask(
+                title=f"{settings.split} task {int(task.number('index'))}",
+                support=pixels[draw.support[number]],
+                support_targets=draw.support_targets[number],
+                queries=pixels[draw.query[number, chosen]],
+                query_targets=draw.query_targets[number, chosen],
+                probabilities=probabilities[number],
+            )
+            for number, task in enumerate(tasks)
+        )
 
     @functools.cached_property
     def _tasks(self) -> ClassTasks:

@@ -108,6 +108,9 @@ class CentroidPredictor:
         tasks = Embedded(self.support.inputs.flatten(2), self.support.targets, inputs.flatten(2))
         return -squared_distances(tasks.query, prototypes(tasks))
 
+    def with_gradients(self) -> "CentroidPredictor":
+        return self
+
     def with_batch_norm(self, mode: str) -> "CentroidPredictor":
         need_batch_norm(mode, ("none",))
         return self

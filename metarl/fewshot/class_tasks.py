@@ -38,17 +38,24 @@ class ClassTasks:
     """Query examples of each class; there may be none."""
 
     def __post_init__(self) -> None:
-        # Only the sum counts here, and a shape has at least one query.
-        shape = EpisodeShape(self.ways, self.shots if self.queries else self.shots - 1, self.queries or 1)
         for split in ("validation", "test"):
-            EpisodeSampler(self.data, shape).check(split)
+            if self.data.splits[split]:  # data that are only tested need no classes for validation
+                self.check(split)
         if unusable := [name for name in self.data.classes if _SEPARATOR in name]:
             raise ValueError(
                 f"{self.data.id}: rename class {unusable[0]!r}; {_SEPARATOR!r} stands between the names of a task"
             )
 
+    def check(self, split: Split) -> None:
+        """Raises ValueError where the split has too few classes or a class of it too few examples."""
+        # Only the sum counts here, and a shape has at least one query.
+        shape = EpisodeShape(self.ways, self.shots if self.queries else self.shots - 1, self.queries or 1)
+        EpisodeSampler(self.data, shape).check(split)
+
     def tasks(self, settings: EvaluationSettings, family: str) -> tuple[Task, ...]:
         """Tasks of the split: 1000, or 200 for validation, if the settings do not say."""
+        if not self.data.splits[settings.split]:
+            self.check(settings.split)
         count = _NUM_TASKS[settings.split] if settings.num_tasks is None else settings.num_tasks
         pools, drawn = self.data.pools[settings.split], list[Task]()
         for index in range(count):

@@ -8,10 +8,14 @@ import torch
 from metarl.errors import UsageError
 from metarl.fewshot import datasets
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark
+from metarl.fewshot.class_choice import ClassChoice
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import Splitting
 from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
 from metarl.fewshot.sampler import bounds
+from metarl.fewshot.tables import pmlb
+from metarl.fewshot.tables.benchmark import TableBenchmark
+from metarl.fewshot.tables.collection import TableCollection, read_folder, table_files
 from metarl.registry import canonical, load_object
 
 SINUSOID = "sinusoid"
@@ -25,7 +29,8 @@ class DataOptions:
     data: str
     """A data set's name (--list), or one's own images: a folder of folders of pictures, one folder a class; a zip of
     it; or an .npz file with `images` and integer `labels`; or one's own texts: a .csv file with the columns `text` and
-    `label`. my_file.py:name for a function that returns a data set."""
+    `label`; or one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column
+    `target`. my_file.py:name for a function that returns a data set."""
     data_root: Path | None = None
     """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
     download: bool = False
@@ -53,25 +58,59 @@ class DataOptions:
     @property
     def id(self) -> str:
         """What a run remembers: own files by their absolute path, so that they are found from every folder."""
-        own = ":" not in self.data and self.data not in datasets.DATASETS and self.data != SINUSOID
+        own = ":" not in self.data and self.data not in (*datasets.DATASETS, SINUSOID, pmlb.NAME)
         return str(Path(self.data).resolve()) if own else canonical(self.data)
 
 
-def open_benchmark(options: DataOptions, sizes: EpisodeOptions, device: torch.device | str = "cpu") -> Benchmark:
+def open_benchmark(
+    options: DataOptions,
+    sizes: EpisodeOptions,
+    device: torch.device | str = "cpu",
+    classes: ClassChoice | None = None,
+) -> Benchmark:
     """The tasks that the options name.
 
     Raises:
         UsageError: files are missing or are others.
         ValueError: options that do not fit the data, or data that contradict themselves.
     """
+    if are_tables(options.data):
+        if classes is not None and classes.given:
+            raise ValueError(
+                "tables are split by table, not by class: leave --test-classes and --validation-classes out"
+            )
+        return TableBenchmark(_tables(options), sizes, device)
     if options.data == SINUSOID:
         if options != DataOptions(SINUSOID):
             raise ValueError(f"{SINUSOID} is drawn, not read: leave the options of files out")
+        if classes is not None and classes.given:
+            raise ValueError(f"{SINUSOID} has no classes: leave --test-classes and --validation-classes out")
         return RegressionBenchmark(sizes, device)
-    return ClassificationBenchmark(_data_set(options, sizes).on(str(device)), sizes)
+    data = data_set(options, sizes)
+    return ClassificationBenchmark((data if classes is None else classes.apply(data)).on(str(device)), sizes)
 
 
-def _data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
+def are_tables(data: str) -> bool:
+    """Whether these are tables: the published ones, or a folder of this name with files of tables in it."""
+    return data == pmlb.NAME or (":" not in data and data not in datasets.DATASETS and bool(table_files(Path(data))))
+
+
+def _tables(options: DataOptions) -> TableCollection:
+    allowed = DataOptions(options.data, data_root=options.data_root, split_seed=options.split_seed)
+    if options != allowed or (options.data == pmlb.NAME and options.split_seed is not None):
+        raise ValueError("tables are read as they are, and split by table: leave the options of images and splits out")
+    if options.data == pmlb.NAME:
+        return pmlb.load(options.data_root)
+    return read_folder(Path(options.data), options.split_seed or 0)
+
+
+def data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
+    """The examples that the options name; own classes that are too small for the sizes may be left out.
+
+    Raises:
+        UsageError: files are missing or are others.
+        ValueError: options that do not fit the data, or data that contradict themselves.
+    """
     if ":" in options.data:
         if options != DataOptions(options.data):
             raise ValueError(f"{options.data} makes its data set by itself: leave the options of files out")

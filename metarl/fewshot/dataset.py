@@ -80,6 +80,11 @@ class FewShotDataset:
         """Of one input: (channels, height, width) or (features,)."""
         return tuple(self.examples.shape[1:])
 
+    @property
+    def images(self) -> bool:
+        """Whether examples are images, not vectors."""
+        return self.examples.dtype == torch.uint8
+
     @functools.cached_property
     def order(self) -> Int[np.ndarray, " example"]:
         """The numbers of the examples, class by class."""

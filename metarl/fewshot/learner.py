@@ -45,6 +45,18 @@ class AdaptedPredictor(Protocol):
 
 
 @runtime_checkable
+class DifferentiablePredictor(AdaptedPredictor, Protocol):
+    """A predictor through which gradients can be taken: what attacks on a learner need."""
+
+    def with_gradients(self) -> AdaptedPredictor:
+        """The same predictor, before any adaptation, with logits that are differentiable.
+
+        With respect to the queries and, through every `adapt`, to the inputs of the supports.
+        """
+        ...
+
+
+@runtime_checkable
 class FewShotLearner(Learner[Batch, AdaptedPredictor], Protocol):
     """Learns to learn from a few examples."""
 

@@ -273,11 +273,13 @@ class MamlPredictor:
     """Inner steps taken."""
     support: Float[Tensor, "task example ..."] | None = None
     """The inputs of the last step."""
+    differentiable: bool = False
+    """Whether what it predicts can be differentiated with respect to queries and supports."""
 
     def adapt(self, support: Examples) -> "MamlPredictor":
         """One inner step on this support."""
         need_tasks(self.num_tasks, support.inputs)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             parameters = self.learner.inner_step(self.parameters, self.shared, support, self.steps)
         return dataclasses.replace(self, parameters=parameters, steps=self.steps + 1, support=support.inputs)
 
@@ -285,9 +287,14 @@ class MamlPredictor:
         """Where the support's statistics are to be taken and there is none yet, the queries' own are."""
         need_tasks(self.num_tasks, inputs)
         support = self.support if self.batch_norm == "support" else None
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             one_by_one = self.learner.strategy == "loop" and self.steps > 0
             return self.learner.network.predict(self.parameters, inputs, support, loop=one_by_one)
+
+    def with_gradients(self) -> "MamlPredictor":
+        """Through the inner gradients too: a first-order learner takes the same steps, and only learns without them."""
+        second = dataclasses.replace(self.learner, config=dataclasses.replace(self.learner.config, first_order=False))
+        return dataclasses.replace(self, learner=second, differentiable=True)
 
     def with_batch_norm(self, mode: str) -> "MamlPredictor":
         return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))

@@ -232,6 +232,8 @@ class MannPredictor:
     """The target of the last example, which it is told with the next input; zeros before the first."""
     embedded: bool = False
     """Whether it is given features in place of inputs."""
+    differentiable: bool = False
+    """Whether what it predicts can be differentiated with respect to queries and supports."""
 
     def adapt(self, support: Examples) -> "MannPredictor":
         """Reads these examples too, in their order."""
@@ -243,11 +245,14 @@ class MannPredictor:
         """Each query is one more step from here."""
         need_tasks(self.num_tasks, inputs)
         tasks, queries = inputs.shape[:2]
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             x = torch.cat([self._features(inputs), self.previous[:, None].expand(-1, queries, -1)], dim=-1)
             carry = self.carry.repeated(queries)
             logits, _ = step(self.parameters, self.learner.config, x.flatten(0, 1), carry)
         return logits.unflatten(0, (tasks, queries))
+
+    def with_gradients(self) -> "MannPredictor":
+        return dataclasses.replace(self, differentiable=True)
 
     def with_batch_norm(self, mode: str) -> "MannPredictor":
         need_batch_norm(mode, self.learner.batch_norms)
@@ -255,7 +260,7 @@ class MannPredictor:
 
     def read(self, sequence: Examples) -> tuple[Float[Tensor, "task example way"], MannCarry]:
         """Logits for every example in turn, and the carry after the last."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             targets = _one_step_later(self.learner.one_hot(sequence.targets), self.previous)
             x = torch.cat([self._features(sequence.inputs), targets], dim=-1)
             return read_through(self.parameters, self.learner.config, x, self.carry)

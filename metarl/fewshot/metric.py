@@ -183,6 +183,8 @@ class MetricPredictor:
     """The support's, where they do not depend on the queries."""
     statistics: Statistics | None = None
     """What normalises the queries, where not their own statistics do."""
+    differentiable: bool = False
+    """Whether what it predicts can be differentiated with respect to queries and supports."""
 
     def adapt(self, support: Examples) -> "MetricPredictor":
         """Compares with these examples too."""
@@ -192,7 +194,7 @@ class MetricPredictor:
             return dataclasses.replace(self, support=shown, features=shown.inputs)
         if self.batch_norm == "transductive":
             return dataclasses.replace(self, support=shown, features=None, statistics=None)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             given = None if self.batch_norm == "support" else self.running
             features, statistics = self.learner.network(self.parameters, shown.inputs, given)
         return dataclasses.replace(self, support=shown, features=features, statistics=statistics)
@@ -202,7 +204,7 @@ class MetricPredictor:
         need_tasks(self.num_tasks, inputs)
         if self.support is None:
             return inputs.new_zeros(*inputs.shape[:2], self.learner.signature.ways)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             if self.features is None:
                 both = torch.cat([self.support.inputs, inputs], dim=1)
                 embedded = self.learner.network(self.parameters, both).values
@@ -220,6 +222,9 @@ class MetricPredictor:
             statistics=None,
         )
         return fresh if self.support is None else fresh.adapt(self.support)
+
+    def with_gradients(self) -> "MetricPredictor":
+        return dataclasses.replace(self, differentiable=True)
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         return inputs if self.embedded else self.learner.network(self.parameters, inputs, self.statistics).values

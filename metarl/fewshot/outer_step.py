@@ -61,13 +61,18 @@ def running(state: State) -> Statistics:
 
 
 def gradients(
-    objective: Callable[[Parameters], tuple[Tensor, Aux]], parameters: Parameters
+    objective: Callable[[Parameters], tuple[Tensor, Aux]], parameters: Parameters, *, differentiable: bool = False
 ) -> tuple[dict[str, Tensor], Aux]:
-    """The gradient of the objective's first value, and its second value."""
-    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    """The gradient of the objective's first value, and its second value; itself differentiable where that is asked."""
+    leaves = {
+        name: value if differentiable and value.requires_grad else value.detach().requires_grad_()
+        for name, value in parameters.items()
+    }
     with torch.enable_grad():
         value, aux = objective(leaves)
-        by_leaf = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        by_leaf = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
     return dict(zip(leaves, by_leaf, strict=True)), aux
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 
 from metarl.fewshot.centroid import CentroidConfig
+from metarl.fewshot.classical import ClassicalConfig
+from metarl.fewshot.columns import ColumnsConfig
 from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.maml import MamlConfig
 from metarl.fewshot.mann import MannConfig
@@ -29,6 +31,8 @@ LEARNERS.register("siamese", SiameseConfig)
 LEARNERS.register("mann", MannConfig)
 LEARNERS.register("centroid", CentroidConfig)
 LEARNERS.register("transfer", TransferConfig)
+LEARNERS.register("columns", ColumnsConfig)
+LEARNERS.register("classical", ClassicalConfig)
 
 
 def register(name: str, config: type[LearnerConfig]) -> None:

@@ -27,6 +27,7 @@ from metarl.fewshot.plain import fields_only
 from metarl.learning.protocols import Metrics, Parameters, State
 
 _BETA, _EPSILON = 0.999, 1e-8  # Adam's β₂ and ε
+_LEAST = 1e-30  # of a second moment: √0 has no derivative, and beside ε its root is nothing
 _SECOND, _INNER, _OUTER = "exp_avg_sq.", "inner_steps", "step"
 
 
@@ -171,7 +172,7 @@ class Reptile:
         return State(parameters, {**second, **counters}), {"loss": by_step[0], "last_loss": by_step[-1]}
 
     def inner_step(
-        self, own: Parameters, moments: Parameters, minibatch: Examples, step: int
+        self, own: Parameters, moments: Parameters, minibatch: Examples, step: int, *, differentiable: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
         """v ← β₂ v + (1 − β₂) g²,   θ ← θ − α g / (√(v / (1 − β₂ᵗ)) + ε), for each task by itself.
 
@@ -180,6 +181,7 @@ class Reptile:
             moments: each task's v.
             minibatch: of each task.
             step: t, the number of this inner step, from 1, those of training included.
+            differentiable: whether the result can be differentiated with respect to the minibatch.
 
         Returns:
             θ, v, and the mean loss before the step.
@@ -189,11 +191,11 @@ class Reptile:
             loss = losses.per_task_loss(self.network(parameters, minibatch.inputs).values, minibatch)
             return loss.sum(), float(loss.detach().mean())
 
-        gradients, loss = outer_step.gradients(objective, own)
+        gradients, loss = outer_step.gradients(objective, own, differentiable=differentiable)
         moments = {name: torch.lerp(v, gradients[name] ** 2, 1 - _BETA) for name, v in moments.items()}
         correction, rate = 1 - _BETA**step, self.options.inner_lr
         own = {
-            name: value - rate * gradients[name] / ((moments[name] / correction).sqrt() + _EPSILON)
+            name: value - rate * gradients[name] / ((moments[name] / correction).clamp(min=_LEAST).sqrt() + _EPSILON)
             for name, value in own.items()
         }
         return own, moments, loss
@@ -223,6 +225,8 @@ class ReptilePredictor:
     """Where in the support the next minibatch begins."""
     support: Float[Tensor, "task example ..."] | None = None
     """The inputs of the last support."""
+    differentiable: bool = False
+    """Whether what it predicts can be differentiated with respect to queries and supports."""
 
     def adapt(self, support: Examples) -> "ReptilePredictor":
         """One inner step on the next minibatch of this support."""
@@ -231,7 +235,9 @@ class ReptilePredictor:
         size = min(self.learner.options.test_batch, count)
         numbers = (self.position + torch.arange(size)) % count
         minibatch = support.take(numbers.expand(self.num_tasks, -1))
-        own, moments, _ = self.learner.inner_step(self.parameters, self.moments, minibatch, self.steps + 1)
+        own, moments, _ = self.learner.inner_step(
+            self.parameters, self.moments, minibatch, self.steps + 1, differentiable=self.differentiable
+        )
         return dataclasses.replace(
             self,
             parameters=own,
@@ -245,8 +251,11 @@ class ReptilePredictor:
         """Where the support's statistics are to be taken and there is none yet, the queries' own are."""
         need_tasks(self.num_tasks, inputs)
         support = self.support if self.batch_norm == "support" else None
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             return self.learner.network.predict(self.parameters, inputs, support)
+
+    def with_gradients(self) -> "ReptilePredictor":
+        return dataclasses.replace(self, differentiable=True)
 
     def with_batch_norm(self, mode: str) -> "ReptilePredictor":
         return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))

@@ -130,7 +130,13 @@ class Transfer:
         return outer_step.step(state, gradients, self.config, statistics), metrics
 
     def fit(
-        self, parameters: Parameters, support: Examples, running: Statistics | None, *, embedded: bool
+        self,
+        parameters: Parameters,
+        support: Examples,
+        running: Statistics | None,
+        *,
+        embedded: bool,
+        first_order: bool = True,
     ) -> dict[str, Tensor]:
         """The parameters after `fit_steps` gradient steps, with a task axis where they were fitted.
 
@@ -139,6 +145,7 @@ class Transfer:
             support: of every task; features in place of inputs where `embedded`.
             running: what normalises it; None for its own statistics.
             embedded: whether it is given as features.
+            first_order: whether the steps' gradients are constants for whoever differentiates the result.
         """
         probing = self.config.fit == "probe"
         if probing and not embedded:  # the features stay as they are: compute them once
@@ -151,7 +158,7 @@ class Transfer:
         names, tasks = HEAD if probing else tuple(parameters), len(support.inputs)
         own = {name: parameters[name].expand(tasks, *parameters[name].shape) for name in names}
         supports = [support] * self.config.fit_steps
-        return adapt(loss, {**parameters, **own}, supports, self._fit_lr, first_order=True, only=names)
+        return adapt(loss, {**parameters, **own}, supports, self._fit_lr, first_order=first_order, only=names)
 
     def features(self, parameters: Parameters, inputs: Tensor, statistics: Statistics | None) -> Tensor:
         """What the last layer is given."""
@@ -206,13 +213,17 @@ class TransferPredictor:
     """All that it has been shown."""
     fitted: Parameters | None = None
     """The parameters after the fit."""
+    differentiable: bool = False
+    """Whether what it predicts can be differentiated with respect to queries and supports."""
 
     def adapt(self, support: Examples) -> "TransferPredictor":
         """Fits anew, to these examples too."""
         need_tasks(self.num_tasks, support.inputs)
         shown = support if self.support is None else self.support.followed_by(support)
-        with torch.no_grad():
-            fitted = self.learner.fit(self.unfitted, shown, self._running, embedded=self.embedded)
+        with torch.set_grad_enabled(self.differentiable):
+            fitted = self.learner.fit(
+                self.unfitted, shown, self._running, embedded=self.embedded, first_order=not self.differentiable
+            )
         return dataclasses.replace(self, support=shown, fitted=fitted)
 
     def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query output"]:
@@ -222,12 +233,15 @@ class TransferPredictor:
         """
         need_tasks(self.num_tasks, inputs)
         parameters, statistics = self.unfitted if self.fitted is None else self.fitted, self._running
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             if self.embedded:
                 return affine(parameters, "head", inputs)
             if self.batch_norm == "support" and self.support is not None:
                 statistics = self.learner.network(parameters, self.support.inputs).statistics
             return affine(parameters, "head", self.learner.features(parameters, inputs, statistics))
+
+    def with_gradients(self) -> "TransferPredictor":
+        return dataclasses.replace(self, differentiable=True)
 
     def with_batch_norm(self, mode: str) -> "TransferPredictor":
         mode = need_batch_norm(mode, self.learner.batch_norms)

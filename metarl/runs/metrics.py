@@ -20,7 +20,7 @@ from typing import final
 
 import msgspec
 
-from metarl.errors import warn
+from metarl.errors import RunError, warn
 from metarl.learning.protocols import Metrics
 from metarl.runs import events, files
 from metarl.runs.files import write_all, write_atomically, writing
@@ -162,11 +162,12 @@ def _rewind(path: Path, start: int, warning: Callable[[str], None]) -> None:
 
 
 def _content(path: Path) -> bytes:
-    with writing(path):
-        try:
-            return files.read_bytes(path, MAX_BYTES)
-        except FileNotFoundError:
-            return b""
+    try:
+        return files.read_bytes(path, MAX_BYTES)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RunError(f"could not read {path}: {files.reason(error)}") from error
 
 
 def _parse(content: bytes) -> tuple[dict[int, tuple[bytes, Row]], int]:

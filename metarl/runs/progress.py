@@ -42,18 +42,22 @@ def progress(
     total: int,
     *,
     done: int = 0,
+    note: str = "",
     stream: Stream | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
     """Shows the progress of `total` steps, `done` of which were done before. Faults of the stream are ignored.
 
     Args:
+        note: what is said before the first step: `resumed from step 9`.
         stream: where to; the program's stderr unless given.
         clock: seconds, of which only differences matter.
     """
     title = one_line(title)
     output = _Output(stream if stream is not None else sys.stderr)
     pace = _Pace(total, done, clock)
+    if note:
+        output.line(f"{title}: {note}")
     if not output.is_terminal():
         lines = _Lines(title, output, pace)
         try:

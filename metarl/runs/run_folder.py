@@ -1,6 +1,7 @@
 """A run's folder: what it was started with, whose it is now, and where its files are.
 
-    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  store/  evaluations/<name>.json  videos/  report.html
+    runs/ice/config.json  metrics.jsonl  checkpoints/<step>/  store/  evaluations/<name>.json
+    videos/  pictures/  report.html
 
 What decides a run's results (learner, options, distribution and its hash, seed, device) is its `Experiment`, and a
 folder holds one. `--steps` may grow. Thread counts, versions and the git revision should not change results, but
@@ -152,6 +153,11 @@ class Run:
     def videos(self) -> Path:
         return self.folder / "videos"
 
+    @property
+    def pictures(self) -> Path:
+        """PNGs of tasks with their answers."""
+        return self.folder / "pictures"
+
     def options(
         self,
         group: str,
@@ -296,7 +302,7 @@ def open_run(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, warning):
-        for part in (folder, folder / "evaluations", folder / "videos"):
+        for part in (folder, folder / "evaluations", folder / "videos", folder / "pictures"):
             files.clean_up(part)
         yield _open(folder, asked, warning)
 

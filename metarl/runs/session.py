@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Never, TypeVar, cast, final
@@ -22,6 +23,8 @@ AnyLearner = TypeVar("AnyLearner", bound=Learner[Never, object])
 Validate = Callable[[State], Metrics]
 """Metrics on the validation tasks; `validation` is the score that picks the best checkpoint, higher is better."""
 SCORE = "validation"
+PACE = "env_steps/s"
+"""Environment steps a second of this process, validation and saving included; shown, and written nowhere."""
 MOST_STEPS = 1_000_000_000
 """Outer steps that a run may have."""
 
@@ -154,13 +157,15 @@ def train_run(
     expected = learner.init(experiment.seed)
     saved = checkpoints.latest(expected)
     state = first_state(experiment.seed) if saved is None else saved.state.to(experiment.device)
-    start = 0 if saved is None else saved.step
+    start, env_steps = (0, 0) if saved is None else (saved.step, saved.env_steps)
+    resumed = "" if saved is None else f"resumed from step {start}"
+    began = time.monotonic()
     with (
         metrics.recording(run.folder, start + 1, notes=_notes(run)) as recorder,
-        progress(run.folder.absolute().name, options.steps, done=start) as shown,
+        progress(run.folder.absolute().name, options.steps, done=start, note=resumed) as shown,
         stop_requested() as stop,
     ):
-        book = _Book(checkpoints, recorder, options.keep, start, state, 0 if saved is None else saved.env_steps)
+        book = _Book(checkpoints, recorder, options.keep, start, state, env_steps)
         steps = outer_steps(
             cast(Learner[Experience, object], learner),  # it learns from what this source gives
             cast(ExperienceSource[Learner[Experience, object], Experience], source),
@@ -185,7 +190,9 @@ def train_run(
             figures = book.add(outcome, judged)
             if stop.requested or options.saves(step):
                 book.save(judged.get(SCORE))
-            names = ("env_steps", *learner.progress_keys, SCORE)
+            if "env_steps" in figures:
+                figures = {**figures, PACE: (figures["env_steps"] - env_steps) / (time.monotonic() - began)}
+            names = ("env_steps", PACE, *learner.progress_keys, SCORE)
             shown.update(step, {name: figures[name] for name in dict.fromkeys(names) if name in figures})
             if stop.requested:
                 raise _stopped(run, step, options.steps, stop.signal_number)

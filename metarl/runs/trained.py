@@ -10,11 +10,13 @@ from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.html import table_html
-from metarl.evaluation.results import CheckpointRef
+from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.fewshot import encoders
 from metarl.fewshot.benchmarks import Benchmark
+from metarl.fewshot.class_choice import ClassChoice
 from metarl.fewshot.data_options import DataOptions, open_benchmark
+from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.examples import TaskRecord
 from metarl.fewshot.learner import FewShotLearner, LearnerConfig
@@ -24,15 +26,28 @@ from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent, State
 from metarl.runs import run_folder, zoo
 from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
-from metarl.runs.decoding import OpenKind, OpenKinds, options_to_json
+from metarl.runs.decoding import OpenKind, OpenKinds, decode, options_to_json
+from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.run_folder import Run, Which
+from metarl.tasks import SPLITS
 
 OPEN_KINDS: OpenKinds = {
     encoders.EncoderConfig: OpenKind(encoders.id_of, lambda id: type(encoders.default_options(id)))
 }
 """How the options of encoders are named in a run's config."""
+_CLASSES = "classes.json"
 _ADDED = {"text_encoder": None}
 """Options of data that runs of earlier revisions do not have, with their values there."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class ClassNames:
+    """The names of the classes of each split: `classes.json` of a few-shot run."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 @final
@@ -95,6 +110,18 @@ class TrainedFewShot:
     """Where the tasks of its training came from."""
     episodes: EpisodeOptions
     """How large they were."""
+    choice: ClassChoice = ClassChoice()
+    """Which classes its user held out."""
+
+    @property
+    def classes(self) -> ClassNames | None:
+        """The names of the classes of each split; None where the run does not say it: a regression, an early run.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        path = self.run.folder / _CLASSES
+        return decode(ClassNames, path) if path.is_file() else None
 
     def __repr__(self) -> str:
         """One line, without the parameters."""
@@ -115,7 +142,7 @@ class TrainedFewShot:
 
         `threads` means nothing here: nothing is simulated.
         """
-        return dist or open_benchmark(self.data, self.episodes, self.trained.state.device)
+        return dist or open_benchmark(self.data, self.episodes, self.trained.state.device, self.choice)
 
     def adapt(
         self, examples: Inputs, labels: Labels, *, num_adaptations: int | None = None, batch_norm: str | None = None
@@ -175,11 +202,27 @@ def load_fewshot(run: Run, which: Which = "last", device: str = "cpu", *, trust_
     learner = config.build(tasks.signature, device)
     saved, ref = checkpoint_of(run, which, learner.init(0))
     trained = TrainedLearner(learner, saved.state.to(device), tasks, data.text_encoder or "")
-    return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions))
+    # A group of its own, and only where something was chosen: runs without it are read, and resumed, as ever.
+    choice = run.options("classes", ClassChoice) if "classes" in experiment.options else ClassChoice()
+    return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions), choice)
+
+
+def write_classes(run: Run, data: FewShotDataset) -> None:
+    """Writes the names of the classes of each split into the run's folder.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    names = {split: [data.classes[number] for number in data.splits[split]] for split in SPLITS}
+    write_atomically(run.folder / _CLASSES, encode_json(names))
 
 
 def fewshot_groups(
-    config: LearnerConfig, data: DataOptions, episodes: EpisodeOptions, tasks: TaskRecord
+    config: LearnerConfig,
+    data: DataOptions,
+    episodes: EpisodeOptions,
+    tasks: TaskRecord,
+    classes: ClassChoice | None = None,
 ) -> dict[str, dict[str, object]]:
     """The options of a few-shot run by group, as `load_fewshot` reads them.
 
@@ -196,6 +239,7 @@ def fewshot_groups(
         "data": written,
         "episodes": dict(options_to_json(episodes)),
         "tasks": dict(options_to_json(tasks)),
+        **({"classes": dict(options_to_json(classes))} if classes is not None and classes.given else {}),
     }
 
 

@@ -21,7 +21,7 @@ from metarl.envs.variants import ONLY, variant
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import (
+from metarl.evaluation.records import (
     BLIND,
     FINE_TUNED,
     INFORMED,
@@ -29,9 +29,9 @@ from metarl.evaluation.results import (
     SPECIALIST,
     YARDSTICKS,
     CheckpointRef,
-    Evaluation,
     Yardstick,
 )
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import TrialJudge
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import AdaptationProtocol, Agent

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import metarl
 from metarl.errors import UsageError
-from metarl.evaluation.results import INFORMED, Evaluation
+from metarl.evaluation.records import INFORMED
+from metarl.evaluation.results import Evaluation
 from metarl.maths.statistics import Estimate
 
 PREFIX = "zoo:"

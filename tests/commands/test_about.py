@@ -16,7 +16,7 @@ from metarl.commands.main import PROGRAMS, _dispatch, _run  # pyright: ignore[re
 from metarl.errors import RunError, UsageError
 from metarl.fewshot.datasets import DATASETS
 from metarl.fewshot.registry import LEARNERS
-from metarl.runs import run_folder
+from metarl.runs import run_folder, zoo
 from tests.evaluation.evaluations import write_run
 
 
@@ -42,6 +42,25 @@ def test_a_list_has_a_line_for_each_within_the_width() -> None:
     in_full = listing.listing(entries, "distributions", 200).splitlines()
     assert Counter(line.split()[0] for line in in_full[1:]) == Counter(envs.list())
     assert not [line for line in in_full if line.endswith("…")]
+
+
+def test_the_zoo_is_listed_and_what_needs_adaptation(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = catalogue.entries()
+    lines = listing.listing(entries, None, 200).splitlines()
+    (rl2,) = [line for line in lines if line.startswith("  zoo:cheetah-terrain/rl2 ")]
+    found = zoo.evaluation("cheetah-terrain/rl2")
+    place, curve = found.normalised(), found.curve()
+    assert place is not None
+    expected = f"{place.value:.2f}, test return {curve[0].mean.value:.4g} → {curve[-1].mean.value:.4g}, rl2"
+    assert rl2.split(maxsplit=1)[1] == expected
+    (terrain,) = [line for line in lines if line.startswith("  cheetah-terrain ")]
+    need = zoo.need("cheetah-terrain")
+    assert need is not None
+    assert terrain.split()[1] == f"{need.value:.2f}"
+    (bandit,) = [line for line in lines if line.startswith("  bernoulli-bandit ")]
+    assert bandit.split()[1] == "?"
+    _run("describe", ["zoo:cheetah-terrain/rl2"], "metarl describe")
+    assert "seed 0, 148 outer steps" in capsys.readouterr().out
 
 
 def test_listing_and_help_load_nothing_slow(tmp_path: Path) -> None:

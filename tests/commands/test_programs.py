@@ -2,24 +2,29 @@
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import metarl
+from metarl import agents
 from metarl.commands import main as commands
 from metarl.commands.main import PROGRAMS
 from metarl.errors import UsageError
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
+from metarl.fewshot.registry import LEARNERS
 from metarl.learning.collect import Collector, point_seeds
 from metarl.learning.random_streams import task_seeds
 from metarl.learning.sources import TrialSource
+from metarl.registry import Registry
 from metarl.runs import run_folder
 from metarl.runs.command import command
 from metarl.runs.trained import TrainedAgent, TrainedFewShot
@@ -152,6 +157,10 @@ def test_a_video_of_an_adapted_agent(run: Path, drawing: str) -> None:
         ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--device", "meta"], "--device meta"),
         ("train", ["mamll", "--env", "point-navigation", "--run", "FOLDER/a"], "did you mean maml"),
         ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--max-kl", "inf"], "inf"),
+        ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--initial-log-std", "nan"], "got nan"),
+        ("train", ["rl2", "--env", "point-navigation", "--run", "FOLDER/a", "--learning-rate", "inf"], "got inf"),
+        ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--learning-rate", "inf"], "got inf"),
+        ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--inner-lr", "nan"], "got nan"),
         ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--threads", "100000"], "--threads"),
         ("train", ["maml", "--env", "point-navigation", "--run", "FOLDER/a", "--seed", "18446744073709551616"], "seed"),
         ("fewshot", ["maml", "--data", "sinusoid", "--run", "FOLDER/a", "--shots", "0"], "got 0"),
@@ -177,6 +186,17 @@ def test_wrong_usage_is_one_message_and_status_2(
     printed = capsys.readouterr().err
     assert message in " ".join(printed.split()) and "Traceback" not in printed
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("registry", [agents.REGISTRY, LEARNERS])
+def test_no_number_of_any_learner_may_be_nan_or_infinite(registry: Registry[Any]) -> None:
+    for name in registry:
+        kind = registry[name]
+        for field in dataclasses.fields(kind):
+            if isinstance(getattr(kind(), field.name), float):
+                for value in (math.nan, math.inf, -math.inf):
+                    with pytest.raises(ValueError, match=field.name):
+                        kind(**{field.name: value})
 
 
 def test_wrong_requests_of_a_run_name_what_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Mazes: layouts against graph theory, motion and sensors against geometry, plans against playing them."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from metarl import envs
+from metarl.commands.record_video import VideoOptions, subject_of
 from metarl.envs.maze import HORIZON, LONGEST, PARTS, RADIUS, SENSOR_RANGE, SHORTEST, MazeSimulator, slide
 from metarl.envs.maze_layouts import Maze, draw_maze, goal_of, maze_of
 from metarl.envs.maze_planner import plan, planned_actions, planner_reference
@@ -191,12 +193,22 @@ def test_the_goal_is_hidden() -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_planner_reaches_every_goal_in_no_more_steps_than_cells(split: Split) -> None:
     settings = EvaluationSettings(split=split, num_tasks=12)
-    dist, candidate = reference("metarl.envs.maze_planner:planner_reference", DIST, settings)
+    dist, candidate = reference("metarl.envs.maze_planner:planner_reference", DIST, DIST.tasks(split)[:12])
     found = evaluate_with(TrialJudge(dist, Collector(dist)), candidate, settings)
     steps = found.metrics["length"][0, 0, 0]
     assert found.metrics["success"].min() == 1
     lengths = np.array([maze_of(task).distances[goal_of(task)] for task in found.tasks])
     assert (steps <= lengths).all() and (steps >= 0.5 * lengths - 1).all()
+
+
+def test_a_filmed_planner_is_told_the_tasks_that_are_filmed(tmp_path: Path) -> None:
+    options = VideoOptions(policy="planner", env=DIST.id, where=("size=7",), grid=3, output=tmp_path / "x.mp4")
+    subject = subject_of(options)
+    assert len(subject.tasks) == len(subject.candidates) == 3
+    collector = Collector(subject.dist)
+    for task, candidate in zip(subject.tasks, subject.candidates, strict=True):
+        played = collector.collect_episodes(candidate.learner.start(candidate.state, 1), [task], 1, (1,))
+        assert played.success is not None and played.success.all()
 
 
 def test_a_plan_is_the_shortest() -> None:
@@ -216,7 +228,7 @@ def test_plans_are_plain_data_and_about_mazes() -> None:
     policy = pickle.loads(pickle.dumps(planned_actions([TASK])))
     assert policy(torch.zeros(1, 3, 6), None).shape == (1, 3, 2)
     with pytest.raises(ValueError, match="plans for maze-navigation only, not for point-navigation"):
-        planner_reference(envs.make("point-navigation"), "test", 1)
+        planner_reference(envs.make("point-navigation"), ())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig
+from metarl.evaluation.records import CheckpointRef, EvaluationConfig
+from metarl.evaluation.results import Evaluation
 from metarl.runs import metrics, run_folder
 from metarl.runs.provenance import Environment
 from metarl.runs.run_folder import Experiment, Kind

@@ -15,7 +15,8 @@ from metarl.errors import RunError, UsageError
 from metarl.evaluation.ablations import AblatedPolicy, ablated
 from metarl.evaluation.evaluate import Candidate, aggregate, evaluate_with
 from metarl.evaluation.judge import Ablation, EvaluationSettings
-from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig
+from metarl.evaluation.records import CheckpointRef, EvaluationConfig
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge, foreign_tasks
 from metarl.learning.collect import Collector, point_seeds

@@ -137,7 +137,7 @@ def test_a_file_of_each_algorithm_is_read_when_it_is_trusted(algorithm: type[Bas
     observations = np.random.default_rng(0).normal(0, 1, (5, *(dist.observation_space.shape or ()))).astype(np.float32)
     wanted, _ = model.predict(observations, deterministic=True)
     assert np.array_equal(loaded.predict(observations, deterministic=True)[0], wanted)
-    _, candidate = reference(str(tmp_path / "mine.zip"), dist, EvaluationSettings(), trusted=True)
+    _, candidate = reference(str(tmp_path / "mine.zip"), dist, (), trusted=True)
     judge = TrialJudge(dist, Collector(dist))
     settings = EvaluationSettings(num_tasks=1)
     measured = judge.measure(candidate.learner, candidate.state, judge.tasks(settings), settings, 0, lambda share: None)

@@ -16,9 +16,12 @@ from PIL import Image
 from metarl.commands.main import _run  # pyright: ignore[reportPrivateUsage]
 from metarl.errors import UsageError
 from metarl.evaluation import encoding
+from metarl.evaluation.records import CheckpointRef, Yardstick
 from metarl.evaluation.report import material, page
-from metarl.evaluation.results import CheckpointRef, Evaluation, Yardstick
+from metarl.evaluation.results import Evaluation
+from metarl.evaluation.stills import png
 from metarl.runs.files import encode_json
+from metarl.tasks import Task
 from tests.evaluation.evaluations import made_up, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -182,10 +185,26 @@ def test_a_policys_file_stands_beside_runs(tmp_path: Path) -> None:
 def test_large_videos_stay_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run, *_) = agents(tmp_path)
     assert report(run).count("data:video/mp4") == 1
-    monkeypatch.setattr(page, "VIDEO_BYTES", 100)
+    monkeypatch.setattr(page, "MEDIA_BYTES", 100)
     content = report(run)
     assert "data:video/mp4" not in content
     assert "is not on this page, to keep it small" in content
+
+
+def test_45_tasks_of_10_seeds_with_videos_weigh_less_than_10_megabytes(tmp_path: Path) -> None:
+    tasks = tuple(Task.of(f"class-{number}", goal_x=0.01 * number, goal_y=0.3) for number in range(45))
+    rows = [{"env_steps": 1000.0 * step, "return_after": float(step)} for step in range(1, 301)]
+    paths = []
+    for seed in range(10):
+        evaluation = made_up("rl2", f"ml45-{seed}", seeds=(seed,), tasks=tasks, foreign=False)
+        path = write_run(tmp_path / f"{seed}", rows, learner="rl2", seed=seed, evaluations={"test": evaluation})
+        (path / "videos").mkdir()
+        (path / "videos" / "test-worst.mp4").write_bytes(bytes(900_000))
+        paths.append(path)
+    content = report(*paths).encode()
+    assert len(content) < 10e6
+    assert content.count(b"data:video/mp4") == 7  # what there is room for
+    assert content.count(b"is not on this page, to keep it small") == 3
 
 
 @pytest.mark.parametrize("linked", ["videos", "videos/test-ice.mp4", "videos/another.mp4"])
@@ -207,6 +226,19 @@ def test_a_page_holds_nothing_that_a_strangers_link_points_to(tmp_path: Path, li
     assert "cannot be read: it is a symbolic link" in content
 
 
+def test_evaluations_are_read_through_no_link(tmp_path: Path) -> None:
+    (run, *_) = agents(tmp_path)
+    (run / "evaluations").rename(tmp_path / "elsewhere")
+    (run / "evaluations").symlink_to(tmp_path / "elsewhere")
+    found = material.look(run)
+    assert not found.evaluations and "it is a symbolic link" in " ".join(found.problems)
+    (run / "evaluations").unlink()
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "test.json").symlink_to(tmp_path / "elsewhere" / "test.json")
+    found = material.look(run)
+    assert not found.evaluations and "it is a symbolic link" in " ".join(found.problems)
+
+
 def test_few_shot_runs_have_calibration_and_their_worst_tenth(tmp_path: Path) -> None:
     evaluation = made_up("prototypical", amounts=(0,), foreign=False)
     config = evaluation.config
@@ -221,6 +253,18 @@ def test_few_shot_runs_have_calibration_and_their_worst_tenth(tmp_path: Path) ->
     assert "expected error 0.160" in content  # (|2 − 1| + |6 − 5.4|) / 10
     assert "worst tenth" in content
     assert "outer steps" in content
+
+
+def test_tasks_with_answers_are_shown_and_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [{"loss": 1.0}], learner="prototypical", kind="fewshot")
+    (run / "pictures").mkdir()
+    still = Image.new("RGB", (8, 8))
+    (run / "pictures" / "test.png").write_bytes(png(still, "test task 0: 7 of <10> are right"))
+    (run / "pictures" / "torn.png").write_bytes(png(still, "")[:20])
+    content = report(run)
+    assert content.count("data:image/png;base64,") == 1
+    assert 'alt="prototypical: test task 0: 7 of &lt;10&gt; are right"' in content
+    assert "torn.png is no PNG, or a damaged one" in content
 
 
 def test_the_programs_write_and_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

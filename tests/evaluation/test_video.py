@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from metarl import envs
+from metarl.agents.fixed import random_policy
 from metarl.envs import TaskVectorEnv, markers
 from metarl.errors import DiskFullError, RunError
+from metarl.evaluation import encoding
 from metarl.evaluation import video as video_module
 from metarl.evaluation.video import (
     Column,
@@ -266,6 +268,20 @@ def test_a_gif_has_the_frames_too(tmp_path: Path) -> None:
         assert getattr(gif, "n_frames") > 5  # noqa: B009  # pictures that do not change are shown longer instead
 
 
+def test_a_gif_keeps_the_colour_of_a_large_area_among_many_shades(tmp_path: Path) -> None:
+    blue = (38, 94, 200)
+    shades = np.linspace(0, 255, 40 * 100).astype(np.uint8).reshape(40, 100, 1)  # as smooth text has
+    frame = np.full((120, 100, 3), 250, np.uint8)
+    with encoding.writer(tmp_path / "blue.gif", (100, 120), 10.0) as write:
+        for number in range(3):
+            frame[:40] = np.roll(shades, 5 * number, 0)
+            frame[60:] = blue if number else 250
+            write(frame)
+    with Image.open(tmp_path / "blue.gif") as gif:
+        gif.seek(2)
+        assert np.abs(np.asarray(gif.convert("RGB"), int)[60:] - blue).max() < 12
+
+
 def test_parameters_are_told_by_names_and_units() -> None:
     ice = Task.of("icy-slope", friction=0.05, slope=2.5)
     units = envs.make("cheetah-terrain").units
@@ -275,10 +291,22 @@ def test_parameters_are_told_by_names_and_units() -> None:
     assert in_words(Task.of("flat"), {}) == "flat"
 
 
+def test_a_value_that_stands_for_something_is_told_by_it() -> None:
+    units = envs.make("cheetah-terrain").units
+    assert in_words(Task.of("ice", direction=-1.0), units) == "ice: direction along −x"
+    assert in_words(Task.of("ice", direction=1.0), units) == "ice: direction along +x"
+
+
+def test_of_many_parameters_a_caption_names_the_first() -> None:
+    task = Task.of("body", **{f"m{number}": float(number) for number in range(9)})
+    assert in_words(task, {}) == "body: m0 0, m1 1, m2 2, m3 3, m4 4, 4 more"
+    assert in_words(Task.of("body", m0=0.0, m1=1.0, m2=2.0, m3=3.0, m4=4.0, m5=5.0), {}).endswith("m4 4, m5 5")
+
+
 def test_several_tasks_make_a_grid_each_on_its_own_task(tmp_path: Path) -> None:
     tasks = [Task.of("goal", goal_x=x, goal_y=y) for x in (0.4, -0.4) for y in (0.3, -0.3)]
     agent = WalkerAgent(AdaptationProtocol(1, 1))
-    columns = adapted_on_each(agent, State({}, {}), Collector(DIST), tasks, agent.protocol, SEED, DIST.units)
+    columns = adapted_on_each([agent] * 4, State({}, {}), Collector(DIST), tasks, agent.protocol, SEED, DIST.units)
     assert columns[0].heading == "goal: goal x 0.4 m, goal y 0.3 m"
     recording = record(
         columns, DIST, tasks[0], tmp_path / "grid.mp4", seed=SEED, every=20, width=SIZE[0], height=SIZE[1]
@@ -311,3 +339,73 @@ def test_the_ground_is_marked_every_metre() -> None:
     assert {tuple(np.round(geom.pos[:2]).tolist()) for geom in scene.geoms[: scene.ngeom]} == {
         (x, y) for x in range(-6, 7) for y in range(-3, 10)
     }
+
+
+def test_a_shadow_lies_on_the_slope_below_its_body_and_the_renderer_draws_no_other() -> None:
+    body = '<body pos="0 0 2"><freejoint/><geom type="capsule" fromto="-1 0 0 1 0 0" size=".1"/></body>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    scene = mujoco.MjvScene(model, 100)
+    scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = True
+    everything = mujoco.mjtCatBit.mjCAT_ALL.value
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, mujoco.MjvCamera(), everything, scene)
+    before = scene.ngeom
+    markers.draw_shadow(scene, 0.2, np.array((0.0, 0.0, -1.0)))
+    assert not scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW]
+    box, *ends = scene.geoms[before : scene.ngeom]
+    normal = np.array((-np.sin(0.2), 0.0, np.cos(0.2)))
+    assert sorted(round(float(end.pos[0]), 2) for end in ends) == [-1.0, 1.0]  # straight below, but for the lift
+    assert box.size[0] == pytest.approx(1 / np.cos(0.2), abs=1e-3)
+    for geom in (box, *ends):
+        assert geom.pos @ normal == pytest.approx(0.01, abs=1e-5)
+        assert geom.mat[:, 2] == pytest.approx(normal, abs=1e-6)
+
+
+def test_a_target_is_a_ball_with_a_pin_that_rises_from_it() -> None:
+    scene = mujoco.MjvScene(mujoco.MjModel.from_xml_string("<mujoco/>"), 10)
+    markers.draw_target(scene, np.array((0.1, 0.7, 0.2)))
+    ball, pin = scene.geoms[: scene.ngeom]
+    assert ball.pos == pytest.approx((0.1, 0.7, 0.2))
+    assert (pin.pos[0], pin.pos[1], pin.pos[2] - pin.size[2]) == pytest.approx((0.1, 0.7, 0.2))
+
+
+def test_a_ghost_is_the_body_once_more_at_its_own_place() -> None:
+    body = '<body pos="0 0 2"><freejoint/><geom type="sphere" size=".1"/></body><geom type="plane" size="1 1 1"/>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+    scene = mujoco.MjvScene(model, 10)
+    markers.draw_ghost(scene, model, np.array((3.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0)))
+    (ghost,) = scene.geoms[: scene.ngeom]  # not the floor
+    assert ghost.pos == pytest.approx((3.0, 0.0, 1.0))
+    assert 0 < ghost.rgba[3] < 1
+
+
+def test_the_first_columns_body_runs_along_in_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dist = envs.make("cheetah-velocity")
+    agent = random_policy(dist.spaces)
+    poses, shown = list[list[float]](), list[list[float] | None]()
+    monkeypatch.setattr(TaskVectorEnv, "picture", lambda venv, index, width, height: np.zeros((height, width, 3), "u1"))
+    pose, show = TaskVectorEnv.pose, TaskVectorEnv.show_ghost
+
+    def observed_pose(venv: TaskVectorEnv, index: int) -> np.ndarray | None:
+        found = pose(venv, index)
+        assert found is not None
+        poses.append(found.tolist())
+        return found
+
+    def observed_ghost(venv: TaskVectorEnv, at: np.ndarray | None) -> None:
+        shown.append(None if at is None else at.tolist())
+        show(venv, at)
+
+    monkeypatch.setattr(TaskVectorEnv, "pose", observed_pose)
+    monkeypatch.setattr(TaskVectorEnv, "show_ghost", observed_ghost)
+    columns = [Column(name, "episode 1", agent.start(State({}, {}), 1)) for name in "ab"]
+    task, path = dist.tasks("test")[0], tmp_path / "a.mp4"
+    record(columns, dist, task, path, seed=SEED, every=50, width=64, height=48, ghost=True)
+    count = len(poses) // 2
+    assert shown[:count] == [None] * count
+    assert shown[count:] == poses[:count]
+    assert poses[0] != poses[1]
+    shown.clear()
+    record(columns, dist, task, path, seed=SEED, every=50, width=64, height=48)
+    assert shown == [None] * (2 * count)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from metarl.evaluation.evaluate import aggregate
-from metarl.evaluation.results import CheckpointRef, Evaluation, EvaluationConfig, Yardstick
+from metarl.evaluation.records import CheckpointRef, EvaluationConfig, Yardstick
+from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.tasks import Task
 

@@ -1,6 +1,7 @@
 """Judges of few-shot learners against plain loops; the same tasks for everybody, each judged by itself."""
 
 import dataclasses
+import io
 import math
 from typing import Any
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
+from metarl.evaluation.stills import description
+from metarl.fewshot.answers import picture
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.centroid import CentroidConfig
-from metarl.fewshot.dataset import FewShotDataset
+from metarl.fewshot.dataset import FewShotDataset, from_arrays
 from metarl.fewshot.encoders import Conv4Config
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.examples import Examples, TrainingTasks
@@ -403,3 +407,21 @@ def test_a_run_remembers_what_inputs_are_normalised_by() -> None:
     record = PICTURES.record
     assert record.signature == PICTURES.data.signature(3, 1)
     assert (record.mean, record.std) == (PICTURES.data.mean, PICTURES.data.std) and len(record.std) == 1
+
+
+def test_answers_that_are_shown_are_those_that_are_scored() -> None:
+    noise = np.random.default_rng(0).integers(256, size=(24 * 12, 8, 8), dtype=np.uint8)
+    data = from_arrays("noise", noise, np.repeat(np.arange(24), 12))
+    benchmark = ClassificationBenchmark(data, EpisodeOptions(ways=3, shots=2, queries=3))
+    learner = PrototypicalConfig(encoder=SMALL).build(benchmark.record.signature)
+    state, settings = learner.init(0), EvaluationSettings(num_tasks=4)
+    shown = benchmark.answered(learner, state, settings, queries=9)  # all of them
+    measured = benchmark.measure(learner, state, benchmark.tasks(settings), settings, 0, lambda share: None)
+    right = [float((task.answers == task.query_targets).mean()) for task in shown]
+    assert right == pytest.approx(measured.metrics["accuracy"][-1].tolist())
+    assert 0 < np.mean(right) < 1
+    assert [len(task.queries) for task in benchmark.answered(learner, state, settings, queries=4)] == [4] * 4
+    content = picture(shown)
+    assert description(content).startswith(f"test task 0: {round(9 * right[0])} of the 9 queries shown are answered")
+    colours = {colour for _, colour in Image.open(io.BytesIO(content)).convert("RGB").getcolors(2**20) or ()}
+    assert {(0, 114, 178), (213, 94, 0)} <= colours  # frames of right and of wrong answers

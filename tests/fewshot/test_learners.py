@@ -10,6 +10,8 @@ import torch
 
 from metarl import fewshot
 from metarl.fewshot.centroid import CentroidConfig
+from metarl.fewshot.classical import ClassicalConfig
+from metarl.fewshot.columns import ColumnsConfig
 from metarl.fewshot.encoders import Conv4Config
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.learner import FewShotLearner, LearnerConfig
@@ -52,7 +54,11 @@ VARIANTS: dict[str, tuple[LearnerConfig, int]] = {
 """Configs, and the outer steps after which they are better than before on vectors."""
 IMAGE_LEARNERS = ("prototypical", "matching", "siamese", "transfer")
 """Those whose learning is shown with convolutions too: on so small images the others take too long."""
-KINDS = {name: config for name, (config, _) in VARIANTS.items()} | {"centroid": CentroidConfig()}
+KINDS = {name: config for name, (config, _) in VARIANTS.items()} | {
+    "centroid": CentroidConfig(),
+    "classical": ClassicalConfig(),
+    "columns": ColumnsConfig(),  # which knows no column by its place: tables/test_tasks.py shows what it learns
+}
 
 
 def with_small_encoder(name: str) -> LearnerConfig:

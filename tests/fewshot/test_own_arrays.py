@@ -109,6 +109,7 @@ def npy(shape: str, descr: str = "'|u1'", content: bytes = b"") -> bytes:
         ({"images": b"no magic"}, "magic"),
         ({"images": b""}, "EOF"),
         ({"images": b"\x93NUMPY\3\0" + bytes(90)}, r"the array images has format \(3, 0\)"),
+        ({"images": b"\x93NUMPY\2\0" + b"\xff" * 90}, "the array images has a header of 4.0 GiB"),
         (
             {"labels": npy("(2,)", "'|O'", b"cos\nsystem\n(S'true'\ntR.")},
             "labels holds Python objects; only pickle reads",

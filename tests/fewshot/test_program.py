@@ -12,6 +12,7 @@ import metarl
 from metarl.commands import main as commands
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
+from metarl.evaluation.stills import description
 from metarl.fewshot.registry import LEARNERS as CONFIGS
 from metarl.runs.trained import TrainedFewShot
 
@@ -98,15 +99,27 @@ def test_every_learner_explains_its_options(name: str, capsys: pytest.CaptureFix
 
 
 def test_a_run_is_trained_evaluated_and_plotted(run: Path) -> None:
-    for name, mode in (("test", "running"), ("test-transductive", "transductive"), ("test-support", "support")):
-        found = written(run, name)
-        (ref,) = found.sources
-        assert (ref.learner, ref.step, ref.checkpoint) == ("prototypical", 4, "last")
-        assert found.config.batch_norm == mode and len(found.tasks) == 20
-        assert {task.family for task in found.tasks} == {"3-way 1-shot"}
-        assert found.metrics.keys() == {"accuracy", "negative_log_likelihood"}
-        assert found.calibration is not None and found.calibration[0, -1, :, 0].sum() == 20 * 3 * 4
+    found = written(run, "test")
+    (ref,) = found.sources
+    assert (ref.learner, ref.step, ref.checkpoint) == ("prototypical", 4, "last")
+    assert found.config.batch_norm == "running" and len(found.tasks) == 20
+    assert {task.family for task in found.tasks} == {"3-way 1-shot"}
+    assert found.metrics.keys() == {"accuracy", "negative_log_likelihood"}
+    assert found.calibration is not None and found.calibration[0, -1, :, 0].sum() == 20 * 3 * 4
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "test task 2: " in description((run / "pictures" / "test.png").read_bytes())
+
+
+def test_modes_in_which_an_image_is_embedded_for_each_task_are_evaluated_when_asked_for(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (*PROTOTYPICAL, "--data", photos, "--run", run, *SIZES, *SMALL, "--steps", "4")
+    assert not (run / "evaluations" / "test-support.json").exists()
+    assert call(*command, "--batch-norms", "support", "transductive") == 0
+    for mode in ("support", "transductive"):
+        assert written(run, f"test-{mode}").config.batch_norm == mode
+    assert call(*command, "--batch-norms", "none") == 2
+    assert "batch norm must be one of running, transductive, support, got none" in capsys.readouterr().err
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -219,6 +232,23 @@ def test_bad_input_is_one_message_before_anything_is_written(
     printed = capsys.readouterr().err
     assert message in " ".join(printed.replace("│", " ").split()) and "Traceback" not in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_too_small_for_the_accuracy_by_instance_cost_that_table_alone(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback after all the training."""
+    assert call("mann", "--data", photos, "--run", tmp_path / "run", *SIZES, *SMALL, "--steps", "1") == 0
+    told = capsys.readouterr()
+    assert "accuracy by instance is left out: need 10 examples a class (9 support + 1 query)" in told.err
+    assert "accuracy before adaptation" in told.out and "written to" in told.out
+    assert [path.name for path in (tmp_path / "run" / "evaluations").iterdir()] == ["test.json"]
+
+
+def test_the_help_says_what_depends_on_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("prototypical", "--help") == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--threads" in printed and "on which the last bit of results may depend" in printed
 
 
 # metarl.load

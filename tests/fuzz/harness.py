@@ -1,6 +1,6 @@
 """What a fuzz case is, how it is played in a process of its own, and what is wrong with how it ended.
 
-Modules are imported once; every case is a fork. A case is a function of (suite's seed, kind, number) alone.
+What programs need is imported once; every case is a fork. A case is a function of (suite's seed, kind, number) alone.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import time
@@ -127,6 +128,20 @@ def _play(prepare: Kind, rng: random.Random, rooms: Rooms) -> int:
     return case.play()
 
 
+def in_here(play: Callable[[], int], output: Path) -> str:
+    """Plays in this process, so that what it imports and sets up is there for all forks; what it printed.
+
+    Raises:
+        RuntimeError: it did not end well.
+    """
+    with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        status = play()
+    text = output.read_text(errors="replace")
+    if status != 0:
+        raise RuntimeError(f"it should have ended well, and ended with {status}:\n{text}")
+    return text
+
+
 def in_child(play: Callable[[], int], output: Path, patience: float) -> tuple[int, bool]:
     """Plays in a process of its own: the exit status (minus a signal's number), and whether it did not end in time."""
     child = os.fork()
@@ -136,30 +151,36 @@ def in_child(play: Callable[[], int], output: Path, patience: float) -> tuple[in
             status = guarded(play, output)
         os._exit(status)
     began = time.monotonic()
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status), False
-        elapsed = time.monotonic() - began
-        if elapsed > patience and elapsed - queued(child) > patience:
+    while not ended(child, patience):
+        if time.monotonic() - began - scheduled(child)[1] > patience:
             with contextlib.suppress(ProcessLookupError):  # its group is not there before it has run
                 os.kill(child, signal.SIGKILL)
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return -signal.SIGKILL, True
-        time.sleep(0.002)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), False
 
 
-def queued(process: int) -> float:
-    """Seconds that a process's threads were ready to run and got no core: a busy machine makes no hang.
+def ended(child: int, seconds: float) -> bool:
+    """Whether a child ends within a time; it is still to be waited for."""
+    descriptor = os.pidfd_open(child)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
 
-    0 where the system does not tell.
+
+def scheduled(process: int) -> tuple[float, float]:
+    """Seconds that a process's threads ran, and that they were ready to run and got no core.
+
+    By these, unlike by a clock, a busy machine makes no difference. 0 where the system does not tell.
     """
-    total = 0
+    ran = waited = 0
     for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            total += int(path.read_text().split()[1])
-    return total / 1e9
+        with contextlib.suppress(OSError, ValueError):
+            nanoseconds = path.read_text().split()
+            ran, waited = ran + int(nanoseconds[0]), waited + int(nanoseconds[1])
+    return ran / 1e9, waited / 1e9
 
 
 def guarded(play: Callable[[], int], output: Path) -> int:
@@ -169,7 +190,8 @@ def guarded(play: Callable[[], int], output: Path) -> int:
     for stream in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if stream == 1 else 0)), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    for name, stream in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, open(stream, "w", closefd=False, errors="backslashreplace"))  # noqa: SIM115
     try:
         status = play()
     except BaseException:

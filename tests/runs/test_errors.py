@@ -83,6 +83,22 @@ def test_closed_streams_are_no_reason_to_fail(redirection: str) -> None:
     assert run("raise RunError('fault')", redirection).returncode == 1
 
 
+@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_of_the_users_takes_the_place_of_a_closed_stream(tmp_path: Path, redirection: str) -> None:
+    """What a library in C has to complain about would be written into it."""
+    opened = f"import os; f = open({str(tmp_path / 'metrics')!r}, 'w'); f.write('mine'); f.flush()"
+    complain = "[os.write(number, b'complaint') for number in (1, 2)]; os.system('echo complaint; echo complaint >&2')"
+    assert run(f"{opened}; {complain}", redirection).returncode == 0
+    assert (tmp_path / "metrics").read_text() == "mine"
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    code = f"import os, pathlib; os.chdir({str(tmp_path)!r}); os.rmdir({str(tmp_path)!r}); pathlib.Path('x').resolve()"
+    done = run(code)
+    assert done.returncode == 1 and done.stderr.startswith("error: the folder that this runs in is not there any more")
+    assert done.stderr.count("\n") == 1
+
+
 def test_text_is_printed_whatever_the_locale() -> None:
     for code in ("print('Gr\\u00f6\\u00dfe')", "raise RunError('Gr\\u00f6\\u00dfe')", "print('\\\\udcff')"):
         done = run(code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")

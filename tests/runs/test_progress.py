@@ -48,6 +48,13 @@ def test_the_time_left_counts_the_steps_of_this_process_only() -> None:
     assert plain_lines(steps=100, seconds_a_step=2.0, done=90)[0] == "maml: 91/100; score 90; 0:02 gone, 0:18 left"
 
 
+def test_what_is_said_before_the_first_step_stands_alone() -> None:
+    stream = io.StringIO()
+    with progress("ice", 20, done=9, note="resumed from step 9", stream=stream, clock=Clock()) as shown:
+        shown.update(10, {})
+    assert stream.getvalue().splitlines()[0] == "ice: resumed from step 9"
+
+
 def test_the_last_step_before_an_interruption_is_shown() -> None:
     clock, stream = Clock(), io.StringIO()
 

@@ -307,3 +307,14 @@ def test_nothing_is_validated_but_the_last_where_nobody_asks_for_it() -> None:
     options = TrainingOptions(steps=7, checkpoint_every=3, validate_every=0)
     assert [step for step in range(1, 8) if options.validates(step)] == [7]
     assert [step for step in range(1, 8) if options.saves(step)] == [3, 6, 7]
+
+
+def test_it_says_how_fast_it_is_and_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_loop(tmp_path / "run", 9)
+    first = capsys.readouterr().err.splitlines()
+    assert first[0].startswith("run: 1/9; env_steps 10, env_steps/s ")
+    run = run_loop(tmp_path / "run", 12)
+    again = capsys.readouterr().err.splitlines()
+    assert again[0] == "run: resumed from step 9"
+    assert again[1].startswith("run: 10/12; env_steps 100, env_steps/s ")
+    assert not [key for row in metrics.read(run.folder) for key in row if key.endswith("/s")]

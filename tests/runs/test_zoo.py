@@ -1,6 +1,9 @@
 """The zoo: published by name with a card, found by every program, refused where a figure could not be repeated."""
 
 import dataclasses
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,32 @@ def test_what_is_published_is_found_by_its_name(
     }  # nothing is written
     assert call("record_video", "zoo:point-navigation/blind") == 2
     assert "the zoo is only read" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_published_through_no_link(
+    run: TrainedAgent, empty_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, elsewhere = tmp_path / "blind", tmp_path / "elsewhere"
+    shutil.copytree(run.run.folder, folder)
+    elsewhere.mkdir()
+    (elsewhere / "test.json").write_text("{}")
+    written = folder / "evaluations" / "test.json"
+    plants: list[tuple[Callable[[], object], str]] = [
+        (lambda: None, "is missing"),
+        (lambda: written.symlink_to(elsewhere / "test.json"), "it is a symbolic link"),
+        (lambda: os.mkfifo(written), "it is not a regular file"),
+        (lambda: written.write_text("[" * 10_000), "cannot be read"),
+        (lambda: (written.parent.rmdir(), written.parent.symlink_to(elsewhere)), "it is a symbolic link"),
+    ]
+    for plant, message in plants:
+        written.parent.mkdir(exist_ok=True)
+        plant()
+        capsys.readouterr()
+        assert call("publish", folder, "--as", "point-navigation/blind") == 2
+        told = capsys.readouterr().err
+        assert f"the evaluation {written}" in told and message in told and told.count("\n") == 1
+        written.unlink(missing_ok=True)
+    assert zoo.names() == ()
 
 
 def test_an_unknown_name_says_what_is_near(run: TrainedAgent, evaluation: Evaluation, empty_zoo: Path) -> None:

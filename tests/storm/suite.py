@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import tempfile
@@ -27,7 +28,7 @@ from metarl import agents
 from metarl.commands.main import PROGRAMS
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs import metrics
-from tests.fuzz.harness import CRASHED, call, guarded
+from tests.fuzz.harness import CRASHED, call, ended, guarded, in_here, scheduled
 
 STEPS = 6
 PATIENCE = 1800.0  # s for a training, which takes a fraction of one
@@ -37,10 +38,18 @@ WORLDS = ("bernoulli-bandit", "point-navigation")
 """Where agents train: in the first that is for them."""
 IN_PROCESS = ("--validation-tasks", "1", "--threads", "1")
 IN_WORKERS = ("--validation-tasks", "1", "--threads", "2", "--env", "metaworld-ml1-reach-v3")
+_TASKS, _UPDATES = ("--meta-batch", "2"), ("--epochs", "1", "--minibatches", "1")
 SMALL: Mapping[str, tuple[str, ...]] = {
-    "maml": ("--meta-batch", "2", "--episodes-per-adaptation", "2", "--hidden", "4"),
-    "rl2": ("--meta-batch", "2", "--episodes-per-trial", "2", "--hidden", "4", "--epochs", "1", "--minibatches", "1"),
-}
+    "maml": (*_TASKS, "--episodes-per-adaptation", "2", "--hidden", "4"),
+    "promp": (*_TASKS, "--episodes-per-adaptation", "2", "--hidden", "4"),
+    "ppo": (*_TASKS, "--hidden", "4", *_UPDATES),
+    "rl2": (*_TASKS, "--episodes-per-trial", "2", "--hidden", "4", *_UPDATES),
+    "varibad": (*_TASKS, *_UPDATES, "--hidden", "4", "--encoder-hidden", "4", "--decoder-layers", "4",
+                "--buffer-trials", "6", "--elbo-trials", "2", "--elbo-terms", "5", "--decoded-steps", "5"),
+    "sb3-ppo": (*_TASKS, "--hidden", "4", "--epochs", "1"),
+    # What it keeps for replay is full before the end, so that chunks of the store are dropped.
+    "sb3-sac": (*_TASKS, "--hidden", "4", "--batch-size", "8", "--updates-per-step", "0.1", "--buffer-size", "500"),
+}  # fmt: skip
 """Options that make agents quick; others train as they are."""
 
 
@@ -135,13 +144,17 @@ def reap() -> list[int]:
 
 def wait(child: int, until: float) -> int | None:
     """The exit status of a child that ends in time; None of one that runs on."""
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
+    if not ended(child, max(0.0, until - time.monotonic())):
+        return None
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def wait_for_work(child: int, seconds: float) -> int | None:
+    """As `wait`, but until it and its workers have computed for so long, however slow the machine is meanwhile."""
+    while not ended(child, 0.002):
+        if sum(scheduled(pid)[0] for pid in (child, *descendants(child))) >= seconds:
             return None
-        time.sleep(0.005)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill(child: int, rng: random.Random, count: Count) -> None:
@@ -174,9 +187,8 @@ def play(
     left, status = most, None
     while status != 0:
         child = training.start(run, output)
-        # Later than it takes it would end; a training that got nowhere between two kills would never.
-        moment = time.monotonic() + rng.uniform(0.0, 1.2) * seconds
-        status = wait(child, moment) if left else wait(child, time.monotonic() + PATIENCE)
+        moment = rng.uniform(0.0, 1.0) * seconds
+        status = wait_for_work(child, moment) if left else wait(child, time.monotonic() + PATIENCE)
         if status is None and left:
             kill(child, rng, count)
             left -= 1
@@ -197,16 +209,17 @@ def play(
 
 
 def uninterrupted(training: Training, folder: Path) -> tuple[Training, tuple[object, ...], float]:
-    """The training in a world that is for it, what it ends with if nobody kills it, and how long that takes, s."""
+    """The training in a world that is for it, what it ends with if nobody kills it, and how long it computes, s."""
     output = folder / "output"
     for world in training.worlds or ("",):
         own = dataclasses.replace(training, arguments=(*training.arguments, *(("--env", world) if world else ())))
-        began = time.monotonic()
-        status = wait(own.start(folder / "whole", output), began + PATIENCE)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        status = wait(own.start(folder / "whole", output), time.monotonic() + PATIENCE)
         if status == 0:
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
             end = last_state(folder / "whole")
             shutil.rmtree(folder / "whole")
-            return own, end, time.monotonic() - began
+            return own, end, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     raise RuntimeError(f"{training.name} does not even end undisturbed:\n{output.read_text(errors='replace')}")
 
 
@@ -220,6 +233,18 @@ def prepared(workers: bool) -> Iterator[tuple[Path, tuple[Training, ...]]]:
         yield Path(name), trainings(photos, workers=workers)
 
 
+def warm_up(everything: Sequence[Training], folder: Path) -> None:
+    """Imports and sets up in this process what trainings need, once for all forks."""
+    for program in PROGRAMS:
+        importlib.import_module(f"metarl.commands.{program}")
+    for name in ("maml", "sb3-ppo", "few-shot prototypical"):
+        training = next(each for each in everything if each.name == name)
+        world = ("--env", training.worlds[0]) if training.worlds else ()
+        run = folder / "warm"
+        in_here(lambda each=training: call(each.program, *each.arguments, *world, "--run", run), folder / "output")  # noqa: B023
+        shutil.rmtree(run)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Prints what went wrong and the counts; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -230,14 +255,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-workers", action="store_true", help="leave the training in worker processes out")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for program in PROGRAMS:  # once, for all forks
-        importlib.import_module(f"metarl.commands.{program}")
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     count, rng, began = Count(), random.Random(options.seed), time.monotonic()
     with prepared(not options.no_workers) as (folder, everything):
         chosen = [training for training in everything if not options.only or training.name in options.only]
         if not chosen:
             parser.error(f"there are {', '.join(training.name for training in everything)}")
+        warm_up(everything, folder)
         ends: dict[str, tuple[Training, tuple[object, ...], float]] = {}
         share = -(-options.kills // len(chosen))
         while count.kills < options.kills and time.monotonic() - began < options.seconds:

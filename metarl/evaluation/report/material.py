@@ -10,6 +10,7 @@ from typing import TypeVar, cast, final
 
 from metarl.errors import RunError, UsageError
 from metarl.evaluation.evaluate import aggregate
+from metarl.evaluation.reading import evaluation_of, read_evaluation
 from metarl.evaluation.results import Evaluation
 from metarl.runs import files, metrics, run_folder
 from metarl.runs.decoding import read_object, unreadable
@@ -32,6 +33,8 @@ class Found:
     evaluations: dict[str, Evaluation]
     """By the name of the file: `test`, `test-best`, `test-20w5s`."""
     videos: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+    """Of tasks with a learner's answers."""
     problems: tuple[str, ...]
     """What is missing or damaged, a sentence each."""
 
@@ -62,7 +65,7 @@ def look(path: Path) -> Found:
     """
     if path.suffix == ".json":
         evaluations, problems = _file(path)
-        return Found(path, None, (), evaluations, (), tuple(problems))
+        return Found(path, None, (), evaluations, (), (), tuple(problems))
     problems: list[str] = []
     if not run_folder.begun(path):
         run_folder.read(path)  # raises what says which run may have been meant
@@ -70,7 +73,7 @@ def look(path: Path) -> Found:
     rows = _attempt(lambda: metrics.read(path), problems) or ()
     evaluations = {}
     for file in sorted((path / "evaluations").glob("*.json"), key=lambda file: file.stem):
-        evaluation = _attempt(lambda file=file: Evaluation.from_json(_without_extras(_content(file))), problems, file)
+        evaluation = _attempt(lambda file=file: _read(read_evaluation, file), problems, file)
         if evaluation is not None:
             evaluations[file.stem] = evaluation
     if not rows:
@@ -79,21 +82,23 @@ def look(path: Path) -> Found:
         problems.append(f"{path} is at step {done} of {run.config.steps}: the command that began it goes on with it")
     if not evaluations:
         problems.append(f"{path} has no evaluation: metarl evaluate {path}")
-    return Found(path, run, rows, evaluations, _videos(path / "videos", problems), tuple(problems))
+    videos = _media(path / "videos", "*.mp4", "video", problems)
+    pictures = _media(path / "pictures", "*.png", "picture", problems)
+    return Found(path, run, rows, evaluations, videos, pictures, tuple(problems))
 
 
-def _videos(folder: Path, problems: list[str]) -> tuple[Path, ...]:
-    """The videos of a folder. A link is none: a page is given away, and would hold what a stranger let it point to."""
-    videos: list[Path] = []
-    for path in sorted(folder.glob("*.mp4")):
+def _media(folder: Path, pattern: str, kind: str, problems: list[str]) -> tuple[Path, ...]:
+    """The files of a folder. A link is none: a page is given away, and would hold what a stranger let it point to."""
+    found: list[Path] = []
+    for path in sorted(folder.glob(pattern)):
         try:
             files.need_folder(folder)
             files.need_regular(path)
         except OSError as error:
-            problems.append(f"the video {path} cannot be read: {files.reason(error)}")
+            problems.append(f"the {kind} {path} cannot be read: {files.reason(error)}")
         else:
-            videos.append(path)
-    return tuple(videos)
+            found.append(path)
+    return tuple(found)
 
 
 def groups(found: Sequence[Found]) -> tuple[Group, ...]:
@@ -158,21 +163,21 @@ def _file(path: Path) -> tuple[dict[str, Evaluation], list[str]]:
     if not path.is_file():
         raise UsageError(f"there is no evaluation {path}")
     problems: list[str] = []
-    content = _attempt(lambda: _content(path), problems, path) or {}
+    content = _attempt(lambda: _read(read_object, path), problems, path) or {}
     parts = content.get("evaluations")
     named = cast(dict[str, object], parts) if isinstance(parts, dict) else {"test": content}
     evaluations = {}
     for part in named.values():
-        read = _attempt(lambda part=part: Evaluation.from_json(_without_extras(_object(part))), problems, path)
+        read = _attempt(lambda part=part: evaluation_of(_object(part)), problems, path)
         if read is not None:
             name = read.config.split if len(named) == 1 else f"{read.config.split} on {read.config.distribution}"
             evaluations[name] = read
     return evaluations, problems
 
 
-def _content(path: Path) -> dict[str, object]:
+def _read(read: Callable[[Path], Value], path: Path) -> Value:
     try:
-        return read_object(path)
+        return read(path)
     except (OSError, ValueError) as error:
         raise ValueError(unreadable(error)) from error
 
@@ -181,11 +186,6 @@ def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError("is not an evaluation")
     return cast(dict[str, object], value)
-
-
-def _without_extras(content: dict[str, object]) -> dict[str, object]:
-    """What other programs put beside an evaluation (`official`) is none of its own."""
-    return {name: value for name, value in content.items() if name != "official"}
 
 
 def _attempt(read: Callable[[], Value], problems: list[str], path: Path | None = None) -> Value | None:

@@ -5,6 +5,7 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import final
 
 import jinja2
@@ -13,17 +14,19 @@ from markupsafe import Markup
 import metarl
 from metarl.evaluation.charts import Chart, adaptation_chart
 from metarl.evaluation.compare import Comparison, compare, winners
+from metarl.evaluation.records import LESS_IS_BETTER
 from metarl.evaluation.report.figures import calibration_chart, learning_chart
 from metarl.evaluation.report.material import Found, Group
-from metarl.evaluation.results import LESS_IS_BETTER, Evaluation
+from metarl.evaluation.results import Evaluation
+from metarl.evaluation.stills import description
 from metarl.evaluation.table import counted, decimals, html_table, yardsticks_html
 from metarl.maths.statistics import Estimate
 from metarl.runs import files
 from metarl.runs.command import command
 from metarl.runs.run_folder import Run
 
-VIDEO_BYTES = 6_500_000
-"""What the videos of a page may take together; others are named with their paths. In base64 it is a third more."""
+MEDIA_BYTES = 6_500_000
+"""What videos and pictures may take together; others are named with their paths. In base64 it is a third more."""
 
 
 @final
@@ -62,11 +65,11 @@ class Section:
 @final
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """A video in a page."""
+    """A video or a picture in a page."""
 
     caption: str
     source: str
-    """A data URL; empty where it is too large to be put in."""
+    """A data URL."""
 
 
 @final
@@ -92,7 +95,8 @@ def render(groups: Sequence[Group]) -> str:
             if chart is not None:
                 seeds = "of several seeds: their mean, and from the lowest to the highest"
                 learning.append(charts.figure(f"{distribution}, while training ({seeds})", chart))
-    films, left_out = _films(groups)
+    media = _Media()
+    stills, films = media.pictures(groups), media.videos(groups)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -102,10 +106,11 @@ def render(groups: Sequence[Group]) -> str:
         title=_title(groups),
         style=Markup((parts / "style.css").read_text(encoding="utf-8")),
         script=Markup((parts / "script.js").read_text(encoding="utf-8")),
-        problems=[line for group in groups for line in (*group.problems, *_of_members(group))] + left_out,
+        problems=[line for group in groups for line in (*group.problems, *_of_members(group))] + media.left_out,
         sections=[section for part in _comparable(groups).items() for section in _sections(*part, charts)],
         learning=learning,
         films=films,
+        stills=stills,
         abouts=[_about(found.run) for group in groups for found in group.members if found.run is not None],
         version=metarl.__version__,
     )
@@ -274,28 +279,55 @@ def _task_table(evaluations: Mapping[str, Evaluation]) -> TaskTable:
     return TaskTable(tuple(columns), rows, first.families, worst, first.config.score in LESS_IS_BETTER)
 
 
-def _films(groups: Sequence[Group]) -> tuple[list[Film], list[str]]:
-    """The videos that fit, and a sentence for each that does not."""
-    films, left_out, room = [], list[str](), VIDEO_BYTES
-    for group in groups:
-        for found in group.members:
-            for path in found.videos:
-                content = files.read_bytes(path)
-                if len(content) > room:
-                    size = f"{len(content) / 1e6:.1f} MB"
-                    left_out.append(f"the video {path} ({size}) is not on this page, to keep it small")
-                    continue
-                room -= len(content)
-                films.append(Film(f"{_name(group, found)}: {path.stem}", _data_url(content)))
-    return films, left_out
+@final
+class _Media:
+    """Files that are put into the page, as long as there is room; and a sentence for each that is not."""
+
+    def __init__(self) -> None:
+        self.left_out: list[str] = []
+        self._room = MEDIA_BYTES
+
+    def videos(self, groups: Sequence[Group]) -> list[Film]:
+        found = ((group, each, path) for group in groups for each in group.members for path in each.videos)
+        return [
+            Film(f"{_name(group, each)}: {path.stem}", _data_url("video/mp4", content))
+            for group, each, path in found
+            if (content := self._read(path, "video")) is not None
+        ]
+
+    def pictures(self, groups: Sequence[Group]) -> list[Film]:
+        """With what each says of itself."""
+        stills: list[Film] = []
+        for group in groups:
+            for each in group.members:
+                for path in each.pictures:
+                    content = self._read(path, "picture")
+                    if content is None:
+                        continue
+                    try:
+                        about = description(content)
+                    except ValueError as error:
+                        self.left_out.append(f"the picture {path} {error}")
+                        continue
+                    stills.append(Film(f"{_name(group, each)}: {about or path.stem}", _data_url("image/png", content)))
+        return stills
+
+    def _read(self, path: Path, kind: str) -> bytes | None:
+        content = files.read_bytes(path)
+        if len(content) > self._room:
+            size = f"{len(content) / 1e6:.1f} MB"
+            self.left_out.append(f"the {kind} {path} ({size}) is not on this page, to keep it small")
+            return None
+        self._room -= len(content)
+        return content
 
 
 def _name(group: Group, found: Found) -> str:
     return group.label if len(group.members) == 1 else f"{group.label}, {found.path.name}"
 
 
-def _data_url(content: bytes) -> str:
-    return f"data:video/mp4;base64,{base64.b64encode(content).decode()}"
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _about(run: Run) -> About:

@@ -15,6 +15,7 @@ from metarl.fewshot.datasets import (
     clinc150,
     csv_texts,
     images,
+    medical,
     mini_imagenet,
     omniglot,
     tiny_imagenet,
@@ -91,6 +92,11 @@ register(
     "fc100",
     "100 classes, 32×32, split by superclass",
     lambda root, download: cifar100.load(root, "fc100", download=download),
+)
+register(
+    "blood-cells",
+    "12 types of red blood cells, 40×40; --ways 2: three types are tested",
+    lambda root, _: medical.blood_cells(root),
 )
 register(
     "clinc150",

@@ -24,6 +24,7 @@ Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 _SUFFIX = ".npy"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_LONGEST_HEADER = 1 << 16  # bytes, as format (1, 0) has it; NumPy would read the 4 GiB that (2, 0) may claim
 _FAULTS = (*ZIP_FAULTS, SyntaxError, tokenize.TokenError)  # the latter two from headers that cannot be parsed
 
 
@@ -69,6 +70,8 @@ def _size(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
         version = npy.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"the array {shown(name)} has format {version}; plain numbers have (1, 0) or (2, 0)")
+        if version == (2, 0) and (length := int.from_bytes(file.peek(4)[:4], "little")) > _LONGEST_HEADER:
+            raise ValueError(f"the array {shown(name)} has a header of {in_units(length)}")
         shape, _, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError(f"the array {shown(name)} holds Python objects; only pickle reads them, and that is not safe")

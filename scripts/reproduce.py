@@ -1,0 +1,5 @@
+"""Repeats figures of the results page; --help explains the options."""
+
+from metarl.commands.main import script
+
+script("reproduce")
