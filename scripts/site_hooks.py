@@ -143,7 +143,7 @@ def _section(found: list[Entry]) -> str:
     if (ROOT / "docs" / picture).exists():
         lines += [f"![Test tasks of {html.escape(first.name)}]({picture})", ""]
     if (ROOT / "docs" / film).exists():
-        lines += [f'<video controls loop muted playsinline preload="none" src="{film}"></video>', ""]
+        lines += [f'<video controls loop muted playsinline preload="metadata" src="{film}"></video>', ""]
     lines += (
         [f'??? note "{len(found)} ids"', f"    {names}", ""] if first.family else [f"`metarl describe {first.name}`"]
     )
