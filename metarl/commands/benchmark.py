@@ -25,7 +25,7 @@ from numpy import ndarray
 
 from metarl import checks, envs
 from metarl.commands import benchmark_fewshot
-from metarl.commands.benchmark_physics import physics_share
+from metarl.commands.benchmark_physics import AGENTS, shares
 from metarl.commands.options import ComputeOptions, available_cores, check_output, parse
 from metarl.commands.speed_ratios import GUARDED, Ratios, markdown, ratios, shortfalls, summary
 from metarl.commands.timing import Stepper, in_turns, line, random_steps
@@ -39,7 +39,7 @@ _ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-
 """Of EnvPool, and whose body it is here."""
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
-Subject = Literal["cheetah", "robots", "sb3", "maml", "recurrent", "metaworld", "fewshot", "scaling", "memory"]
+Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory"]
 ALL: tuple[Subject, ...] = get_args(Subject)
 QUICK: tuple[Subject, ...] = ("cheetah", "metaworld", "fewshot")
 WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot")
@@ -52,10 +52,10 @@ class BenchmarkOptions:
 
     subjects: tuple[Subject, ...] = ()
     """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5 and Walker2d-v5 (robots), what Stable-Baselines3's PPO
-    collects (sb3), the share of physics in MAML-TRPO's steps (maml), whole steps of RL² and VariBAD beside
-    sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld), few-shot MAML's meta-updates
-    (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory with steps (memory). Not
-    given: all, or those of --quick, or those that --guard has figures of."""
+    collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL² (steps), whole
+    steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld),
+    few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
+    with steps (memory). Not given: all, or those of --quick, or those that --guard can compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
@@ -143,10 +143,16 @@ def _better(one: dict[str, Json], two: dict[str, Json], recorded: Ratios) -> dic
     return min((two, one), key=lambda measured: len(shortfalls(ratios(measured), recorded)))
 
 
-def _maml(options: BenchmarkOptions) -> dict[str, Json]:
-    share, seconds = physics_share(options.compute.threads)
-    print(f"MAML-TRPO on cheetah-direction: {100 * share:.0f} % of an outer step's {seconds:.2f} s is physics")
-    return {"maml_trpo": {"physics_share": share, "outer_step_seconds": seconds}}
+def _steps(options: BenchmarkOptions) -> dict[str, Json]:
+    found = dict[str, Json]()
+    for name, (id, config) in AGENTS.items():
+        part = shares(id, config, options.compute.threads, options.rounds)
+        print(
+            f"{name}: {100 * part.of_physics:.0f} % of an outer step is physics; s of processor time: sampling "
+            f"{part.sampling:.2f} (physics {part.physics:.2f}), update {part.update:.2f}"
+        )
+        found[name] = {"physics": part.physics, "sampling": part.sampling, "update": part.update}
+    return {"outer_step_processor_seconds": found}
 
 
 def _recurrent(options: BenchmarkOptions) -> dict[str, Json]:
@@ -263,7 +269,7 @@ _MEASURES: Mapping[Subject, Callable[[BenchmarkOptions], dict[str, Json]]] = {
     "cheetah": _cheetah,
     "robots": _robots,
     "sb3": _sb3,
-    "maml": _maml,
+    "steps": _steps,
     "recurrent": _recurrent,
     "metaworld": _metaworld,
     "fewshot": _fewshot,

@@ -1,9 +1,9 @@
-"""Which share of MAML-TRPO's outer steps is physics."""
+"""Which share of outer steps is physics, which the rest of sampling, and which the update."""
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import gymnasium as gym
@@ -12,29 +12,53 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl import envs
-from metarl.agents import MamlTrpoConfig
+from metarl.agents import AgentConfig, MamlTrpoConfig, Rl2PpoConfig
 from metarl.envs import Outcome, Simulator
 from metarl.learning.collect import Collector
 from metarl.learning.sources import TrialSource
-from metarl.learning.training import outer_steps
 from metarl.tasks import Task
 
+AGENTS: Mapping[str, tuple[str, AgentConfig]] = {
+    "MAML-TRPO on cheetah-direction": ("cheetah-direction", MamlTrpoConfig()),
+    "RL² on cheetah-terrain": ("cheetah-terrain", Rl2PpoConfig(meta_batch=16)),
+}
+"""By what they are called, where they act and what they are."""
 
-def physics_share(threads: int, steps: int = 3) -> tuple[float, float]:
-    """The share of a MAML-TRPO outer step that the simulator takes, and the outer step's seconds."""
-    clock = _Clock()
-    dist = envs.make("cheetah-direction")
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Where an outer step's time goes, s of processor time: other programs on the machine do not count."""
+
+    physics: float
+    """In the simulator, of all its threads."""
+    sampling: float
+    """Of all sampling, the physics included."""
+    update: float
+
+    @property
+    def of_physics(self) -> float:
+        """The share of the whole step that is physics."""
+        return self.physics / (self.sampling + self.update)
+
+
+def shares(id: str, config: AgentConfig, threads: int, steps: int) -> Shares:
+    """The means of so many outer steps; one before them builds simulators and traces."""
+    clock, dist = _Clock(), envs.make(id)
     timed = dataclasses.replace(dist, make_simulator=lambda count, n: _Timed(dist.make_simulator(count, n), clock))
-    agent = MamlTrpoConfig().build(timed.spaces)
-    total = 0.0
+    agent, sampling, update = config.build(timed.spaces), 0.0, 0.0
+    state = agent.init(0)
     with contextlib.closing(Collector(timed, threads)) as collector:
         source = TrialSource(timed, collector)
-        for done in outer_steps(agent, source, agent.init(0), seed=0, start=0, stop=steps + 1):
-            if done.step == 1:  # the first one builds simulators and traces
-                clock.seconds = 0.0
-            else:
-                total += done.seconds
-    return clock.seconds / total, total / steps
+        for step in range(steps + 1):
+            if step == 1:
+                clock.seconds = sampling = update = 0.0
+            began = time.process_time()
+            trials = source.collect(agent, state, 0, step)
+            sampled = time.process_time()
+            state, _ = agent.meta_step(state, trials, np.random.default_rng([0, step]))
+            sampling, update = sampling + sampled - began, update + time.process_time() - sampled
+    return Shares(clock.seconds / steps, sampling / steps, update / steps)
 
 
 @dataclasses.dataclass
@@ -84,8 +108,8 @@ class _Timed:
 
     @contextlib.contextmanager
     def _timing(self) -> Iterator[None]:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             yield
         finally:
-            self._clock.seconds += time.perf_counter() - began
+            self._clock.seconds += time.process_time() - began
