@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def storm(folder: Path, kills: int, rng: random.Random, pause: float) -> int:
     """Trains through so many kills, and again without any; 0 where both ended alike."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")  # nodes start slowly on a busy machine
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SYSTEM})
