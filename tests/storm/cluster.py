@@ -16,8 +16,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from ray.cluster_utils import Cluster
 
 import metarl
 from metarl.runs.trained import TrainedAgent
@@ -42,11 +44,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def storm(folder: Path, kills: int, rng: random.Random, pause: float) -> int:
     """Trains through so many kills, and again without any; 0 where both ended alike."""
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")  # nodes start slowly on a busy machine
-    from ray.cluster_utils import Cluster
-
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SYSTEM})
-    nodes = [cluster.add_node(num_cpus=3) for _ in range(3)]
+    nodes = [_node(cluster) for _ in range(3)]
     log, run = folder / "log.txt", folder / "many"
     assert cluster.address is not None
     more = ("--workers", "3", "--cluster", cluster.address, "--steps", "1000000")
@@ -68,7 +67,7 @@ def storm(folder: Path, kills: int, rng: random.Random, pause: float) -> int:
                 killed["worker"] += 1
             else:
                 cluster.remove_node(nodes.pop(rng.randrange(len(nodes))), allow_graceful=False)
-                nodes.append(cluster.add_node(num_cpus=3))
+                nodes.append(_node(cluster))
                 killed["node"] += 1
             resident.append(_resident(training.pid))
             print(f"{sum(killed.values())} of {kills}: step {_steps(run)}, {resident[-1]:.0f} MiB", flush=True)
@@ -94,6 +93,16 @@ def storm(folder: Path, kills: int, rng: random.Random, pause: float) -> int:
         f"driver {resident[0]:.0f} MiB at the first kill, {resident[-1]:.0f} at the last"
     )
     return 0 if same and not left and status == 128 + signal.SIGINT and sum(killed.values()) == kills else 1
+
+
+def _node(cluster: Cluster) -> Any:  # Ray does not type its nodes
+    """Another node; Ray gives one 30 s to start, which is little on a busy machine."""
+    for _ in range(10):
+        try:
+            return cluster.add_node(num_cpus=3)
+        except Exception as error:
+            print(f"a node did not start: {error}", flush=True)
+    raise RuntimeError("no node starts on this machine")
 
 
 def _train(run: Path) -> list[str]:
