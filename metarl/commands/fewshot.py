@@ -34,12 +34,13 @@ from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import LESS_IS_BETTER, CheckpointRef
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
-from metarl.fewshot import answers, datasets, encoders, outer_step, plot
+from metarl.fewshot import answers, datasets, encoders, outer_step, plot, texts
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark, Size
 from metarl.fewshot.class_choice import ClassChoice, class_lines, listed
 from metarl.fewshot.data_options import SINUSOID, DataOptions, open_benchmark
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.episode_options import EpisodeOptions
+from metarl.fewshot.given_tasks import GivenTasks
 from metarl.fewshot.instance_accuracy import InstanceAccuracy
 from metarl.fewshot.learner import (
     BatchNorm,
@@ -147,6 +148,10 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
+        if benchmark.data.text_encoder:
+            print(texts.why(options.data.text_encoder or texts.AUTO))
+            found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
+            options = dataclasses.replace(options, data=found)
     if isinstance(benchmark, TableBenchmark):
         for split in SPLITS:
             print(f"{split} tables ({len(names := benchmark.collection.names(split))}): {listed(names)}")
@@ -251,6 +256,9 @@ def evaluate_run(
                 )
             default = mode == learner.batch_norms[0]
             _written(run, found, options.checkpoint, size, "" if default else mode)
+        if not size and isinstance(benchmark, ClassificationBenchmark) and benchmark.data.given:
+            found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
+            _written(run, found, options.checkpoint, "published")
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
             try:
                 in_turn = InstanceAccuracy(benchmark.data, benchmark.ways)
@@ -316,6 +324,7 @@ def listing() -> str:
     data |= {
         "a folder of .csv, .tsv": "one's own tables",
         "a folder, .zip, .npz": "one's own images by class",
+        "a .csv": "one's own texts: columns text and label",
         "my_file.py:name": "a function of one's own",
     }
     parts: list[str] = []

@@ -17,6 +17,8 @@ PROGRAMS = {
     "compare": "agents side by side, with paired differences",
     "fewshot": "train and evaluate a few-shot learner",
     "rl2_tables": "bandits and random MDPs: agents beside classical algorithms",
+    "classify": "classify texts, tables, images from a few examples",
+    "translation": "find translations from a few sentence pairs of a language",
     "benchmark": "speed ratios against peers, in one run",
     "reproduce": "repeat a figure of the results page, and compare",
     "list": "distributions, agents, learners, data sets, zoo",

@@ -127,6 +127,8 @@ class ClassificationBenchmark:
             if given.train_ways or given.train_shots or given.train_queries is not None:
                 raise ValueError("this learner is trained on examples, not on tasks: leave --train-... out")
             return ClassSource(self.data, training.queries or given.evaluated.queries)
+        if self.data.groups and training.ways is not None:  # as many as a group has, where the learner would like more
+            training = dataclasses.replace(training, ways=min(training.ways, *map(len, self.data.pools["train"])))
         shape = given.trained(training)
         EpisodeSampler(self.data, shape).check("train")
         return EpisodeSource(self.data, shape)

@@ -57,10 +57,12 @@ class ClassTasks:
         if not self.data.splits[settings.split]:
             self.check(settings.split)
         count = _NUM_TASKS[settings.split] if settings.num_tasks is None else settings.num_tasks
-        pool, drawn = np.array(self.data.splits[settings.split]), list[Task]()
+        pools, drawn = self.data.pools[settings.split], list[Task]()
         for index in range(count):
             rng = np.random.default_rng([settings.seed, index + 1])
+            pool = pools[int(rng.integers(len(pools))) if len(pools) > 1 else 0]
             classes = rng.choice(pool, self.ways, replace=False)  # in random order: the order is the labels
+            classes = np.sort(classes) if self.data.ordered else classes
             names = _SEPARATOR.join(self.data.classes[number] for number in classes)
             drawn.append(Task.of(family, index=index, classes=names))
         return tuple(drawn)

@@ -28,8 +28,9 @@ class DataOptions:
 
     data: str
     """A data set's name (--list), or one's own images: a folder of folders of pictures, one folder a class; a zip of
-    it; or an .npz file with `images` and integer `labels`. my_file.py:name for a function that returns a data set. Or
-    one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column `target`."""
+    it; or an .npz file with `images` and integer `labels`; or one's own texts: a .csv file with the columns `text` and
+    `label`; or one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column
+    `target`. my_file.py:name for a function that returns a data set."""
     data_root: Path | None = None
     """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
     download: bool = False
@@ -43,6 +44,9 @@ class DataOptions:
     """Decides which of them go where; 0 if not given."""
     skip_bad: bool = False
     """Go on without own files that cannot be read and classes that are too small; what is left out is listed."""
+    text_encoder: str | None = None
+    """What makes vectors of texts: universal, ngrams, both (universal+ngrams), sentence-transformers:NAME, or
+    my_file.py:name; universal if it is installed, else ngrams, if not given. Only for texts."""
 
     @property
     def splitting(self) -> Splitting | None:
@@ -120,6 +124,7 @@ def data_set(options: DataOptions, sizes: EpisodeOptions) -> FewShotDataset:
         image_size=options.image_size,
         splitting=options.splitting,
         skip_bad=options.skip_bad,
+        text_encoder=options.text_encoder,
         min_per_class=max(least, bounds(chosen_range(sizes.train_shots, 1))[1] + 1) if options.skip_bad else 1,
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarl.fewshot.conversion import GREATEST, as_examples, as_targets
 from metarl.fewshot.examples import TaskSignature
+from metarl.fewshot.given import GivenTask
 from metarl.tasks import SPLITS, Json, Split, content_hash
 
 __all__ = [
@@ -54,11 +55,25 @@ class FewShotDataset:
     left_out: tuple[str, ...] = ()
     """One line for each file and class that is not here because it could not be used, and the user went on without
     it. The hash follows what is here."""
+    groups: tuple[str, ...] = ()
+    """The group of each class, where a task's classes are all of one group (a domain's intents, a product's good and
+    bad reviews); where empty, a task has any classes of its split."""
+    ordered: bool = False
+    """Whether the classes of a group correspond to those of others, in their order (bad and good reviews of a product):
+    a class's label is then its place among the task's, and nothing that is drawn."""
+    given: tuple[GivenTask, ...] = ()
+    """Test tasks whose supports and queries are published."""
+    text_encoder: str = ""
+    """What made these features of texts (`metarl.fewshot.texts`); empty where examples are no texts."""
+    source_hash: str = ""
+    """The content hash of what features were computed from, texts and encoder; it stands for the examples in `hash`,
+    because the last bits of features are the machine's."""
 
     def __post_init__(self) -> None:
         _check_examples(self)
         _check_labels(self)
         _check_splits(self)
+        _check_groups(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,13 +106,30 @@ class FewShotDataset:
         spec: dict[str, Json] = {
             "id": self.id,
             "shape": list(self.shape),
-            "examples": _digest(self.examples.cpu().numpy()),
+            "examples": self.source_hash or _digest(self.examples.cpu().numpy()),
             "labels": _digest(self.labels.astype(np.int64)),
             "classes": list(self.classes),
             "splits": {split: list(self.splits[split]) for split in SPLITS},
             "normalisation": [list(self.mean), list(self.std)],
         }
+        if self.groups:
+            spec["groups"] = list(self.groups)
+        if self.ordered:
+            spec["ordered"] = True
+        if self.given:
+            spec["given"] = [task.to_json() for task in self.given]
         return content_hash(spec)
+
+    @functools.cached_property
+    def pools(self) -> Mapping[Split, tuple[Int[np.ndarray, " class"], ...]]:
+        """The classes that a task of each split may have together: one pool a group, or one of the whole split."""
+        found: dict[Split, tuple[Int[np.ndarray, " class"], ...]] = {}
+        for split in SPLITS:
+            by_group: dict[str, list[int]] = {}
+            for number in self.splits[split]:
+                by_group.setdefault(self.groups[number] if self.groups else "", []).append(number)
+            found[split] = tuple(np.array(by_group[group]) for group in sorted(by_group))
+        return found
 
     def signature(self, ways: int, shots: int) -> TaskSignature:
         """What a learner must know of tasks with so many classes and examples of each."""
@@ -299,3 +331,17 @@ def _check_splits(data: FewShotDataset) -> None:
             if counts[number] == 0:
                 raise ValueError(f"{data.id}: class {data.classes[number]!r} of {split} has no examples")
             home[number] = split
+
+
+def _check_groups(data: FewShotDataset) -> None:
+    if data.groups and len(data.groups) != len(data.classes):
+        raise ValueError(f"{data.id}: {len(data.classes)} classes but {len(data.groups)} groups")
+    home: dict[str, Split] = {}
+    for split in SPLITS:
+        for number in data.splits[split] if data.groups else ():
+            group = data.groups[number]
+            if home.setdefault(group, split) != split:
+                raise ValueError(f"{data.id}: group {group!r} is in {home[group]} and in {split}")
+    for task in data.given:
+        if max(*task.support, *task.query) >= len(data.labels):
+            raise ValueError(f"{data.id}: the given task {task.name!r} has examples beyond the {len(data.labels)}")

@@ -80,11 +80,13 @@ class EpisodeSampler:
         """Raises ValueError where the split has too few classes or a class of it too few examples."""
         ways, shots, queries = bounds(self.shape.ways)[1], bounds(self.shape.shots)[1], self.shape.queries
         classes = self.data.splits[split]
-        if ways > len(classes):
-            names = ", ".join(self.data.classes[number] for number in classes[:_SHOWN])
-            more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+        pool = min(self.data.pools[split], key=len, default=np.array([], dtype=np.int64))
+        if ways > len(pool):
+            group = f" in its group {self.data.groups[pool[0]]!r}" if self.data.groups and len(pool) else ""
+            names = ", ".join(self.data.classes[number] for number in pool[:_SHOWN])
+            more = f" and {len(pool) - _SHOWN} more" if len(pool) > _SHOWN else ""
             raise ValueError(
-                f"{ways} ways need {ways} classes; {self.data.id} has {len(classes)} {split} classes "
+                f"{ways} ways need {ways} classes; {self.data.id} has {len(pool)} {split} classes{group} "
                 f"({names or 'none'}{more}): ask for fewer ways, or choose more classes for {split}"
             )
         fewest = classes[int(np.argmin(self.data.counts[list(classes)]))]
@@ -104,8 +106,7 @@ class EpisodeSampler:
             raise ValueError(f"need at least one task, got {count}")
         self.check(split)
         ways, shots = pick(self.shape.ways, rng), pick(self.shape.shots, rng)
-        pool = np.array(self.data.splits[split])
-        classes = pool[distinct(np.full(count, len(pool)), ways, rng)]
+        classes = draw_classes(self.data, split, count, ways, rng)
         return draw_examples(self.data, classes, shots, self.shape.queries, rng)
 
     def sample(self, split: Split, count: int, rng: np.random.Generator) -> Batch:
@@ -115,6 +116,21 @@ class EpisodeSampler:
             Examples(inputs(self.data, draw.support), targets(self.data, draw.support_targets)),
             Examples(inputs(self.data, draw.query), targets(self.data, draw.query_targets)),
         )
+
+
+def draw_classes(
+    data: FewShotDataset, split: Split, count: int, ways: int, rng: np.random.Generator
+) -> Int[np.ndarray, "{count} {ways}"]:
+    """The classes of each task, distinct and in random order (or their own); of one group each, all as likely."""
+    pools = data.pools[split]
+    sizes = np.array([len(pool) for pool in pools])
+    # Without groups nothing is drawn for the only pool: tasks are the same as before there were groups.
+    group = rng.integers(len(pools), size=count) if len(pools) > 1 else np.zeros(count, dtype=np.int64)
+    places = distinct(sizes[group], ways, rng)
+    if data.ordered:
+        places = np.sort(places, axis=1)
+    starts = np.cumsum(sizes) - sizes
+    return np.concatenate(pools)[starts[group][:, None] + places]
 
 
 def draw_examples(

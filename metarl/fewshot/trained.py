@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from typing import final
+from typing import TypeGuard, final
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from metarl.fewshot.conversion import Inputs, as_examples, as_targets
 from metarl.fewshot.dataset import normalised
 from metarl.fewshot.examples import Examples, TaskRecord
 from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner
+from metarl.fewshot.texts import features, text_encoder
 from metarl.learning.protocols import State
 
 Labels = Sequence[object] | Shaped[np.ndarray, "..."]
@@ -29,6 +30,8 @@ class TrainedLearner:
     """On the device where the learner computes."""
     tasks: TaskRecord
     """What it was trained for."""
+    text_encoder: str = ""
+    """What it takes features of texts from; empty where it was not trained on texts."""
 
     def __repr__(self) -> str:
         """One line, without the parameters."""
@@ -48,7 +51,7 @@ class TrainedLearner:
 
         Args:
             examples: images (arrays, a list of them, PIL images, tensors; other sizes are scaled) or vectors: what
-                `metarl.fewshot.conversion.as_examples` takes.
+                `metarl.fewshot.conversion.as_examples` takes; or a list of texts, for a learner trained on texts.
             labels: the class of each, at least two; or the values of a regression.
             num_adaptations: how often it adapts to them; as in evaluations, if not given.
             batch_norm: one of `learner.batch_norms`; the first, if not given.
@@ -73,6 +76,10 @@ class TrainedLearner:
 
     def inputs(self, examples: Inputs) -> Float[Tensor, "1 example ..."]:
         """Examples as the learner takes them, as those of one task."""
+        if are_texts(examples):
+            if not self.text_encoder:
+                raise ValueError(f"this learner was trained on {_size(self.tasks.signature.shape)}, got texts")
+            examples = features(text_encoder(self.text_encoder), examples, keep=False)
         pixels = as_examples(examples, shape=self.tasks.signature.shape)
         return normalised(pixels.to(self.state.device), self.tasks.mean, self.tasks.std)[None]
 
@@ -116,6 +123,22 @@ class AdaptedLearner:
         if self.trained.tasks.signature.classifies:
             values = torch.softmax(values, dim=-1)
         return values.cpu().numpy()
+
+
+def are_texts(examples: Inputs) -> TypeGuard[Sequence[str]]:
+    """Whether these are texts, all of them.
+
+    Raises:
+        ValueError: some are, or one is empty.
+    """
+    if isinstance(examples, (str, bytes)) or not isinstance(examples, Sequence):
+        return False
+    places = [place for place, example in enumerate(examples) if isinstance(example, str)]
+    if places and len(places) < len(examples):
+        raise ValueError(f"example {places[0]} is a text, and others are not")
+    if empty := [place for place in places if not str(examples[place]).strip()]:
+        raise ValueError(f"the text of example {empty[0]} is empty")
+    return bool(places)
 
 
 def _size(shape: tuple[int, ...]) -> str:

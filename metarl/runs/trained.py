@@ -36,6 +36,8 @@ OPEN_KINDS: OpenKinds = {
 }
 """How the options of encoders are named in a run's config."""
 _CLASSES = "classes.json"
+_ADDED = {"text_encoder": None}
+"""Options of data that runs of earlier revisions do not have, with their values there."""
 
 
 @final
@@ -196,10 +198,10 @@ def load_fewshot(run: Run, which: Which = "last", device: str = "cpu", *, trust_
     except ValueError as error:
         raise UsageError(f"{run.folder} was trained with what is not there any more: {error}") from error
     config = run.options("learner", kind, open_kinds=OPEN_KINDS)
-    tasks, data = run.options("tasks", TaskRecord), run.options("data", DataOptions)
+    tasks, data = run.options("tasks", TaskRecord), run.options("data", DataOptions, added=_ADDED)
     learner = config.build(tasks.signature, device)
     saved, ref = checkpoint_of(run, which, learner.init(0))
-    trained = TrainedLearner(learner, saved.state.to(device), tasks)
+    trained = TrainedLearner(learner, saved.state.to(device), tasks, data.text_encoder or "")
     # A group of its own, and only where something was chosen: runs without it are read, and resumed, as ever.
     choice = run.options("classes", ClassChoice) if "classes" in experiment.options else ClassChoice()
     return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions), choice)
@@ -229,9 +231,12 @@ def fewshot_groups(
     """
     root = data.data_root and data.data_root.resolve()
     found_again = dataclasses.replace(data, data=data.id, data_root=root, download=False)
+    written = options_to_json(found_again)
+    # What earlier revisions did not write is left out where it is as it was then: their runs go on.
+    written = {name: value for name, value in written.items() if name not in _ADDED or value != _ADDED[name]}
     return {
         "learner": dict(options_to_json(config, open_kinds=OPEN_KINDS)),
-        "data": dict(options_to_json(found_again)),
+        "data": written,
         "episodes": dict(options_to_json(episodes)),
         "tasks": dict(options_to_json(tasks)),
         **({"classes": dict(options_to_json(classes))} if classes is not None and classes.given else {}),

@@ -60,7 +60,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, cache: Path, capsys: pytes
         path.write_bytes(damaged)
         assert datasets.load(folder).hash == first.hash
         printed = capsys.readouterr().err
-        assert "decoding the images again" in printed and printed.count("\n") == 1
+        assert "making the decoded images again" in printed and printed.count("\n") == 1
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

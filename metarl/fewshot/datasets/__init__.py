@@ -9,10 +9,22 @@ from typing import final
 
 from metarl.errors import UsageError
 from metarl.fewshot.dataset import FewShotDataset
-from metarl.fewshot.datasets import cifar100, images, medical, mini_imagenet, omniglot, tiny_imagenet
+from metarl.fewshot.datasets import (
+    arsc,
+    cifar100,
+    clinc150,
+    csv_texts,
+    images,
+    medical,
+    mini_imagenet,
+    omniglot,
+    tiny_imagenet,
+)
 from metarl.fewshot.datasets.options import ReadOptions, Splitting
 from metarl.fewshot.datasets.sources import shown
 from metarl.fewshot.datasets.storage import existing_data_root
+from metarl.fewshot.texts.dataset import TextDataset
+from metarl.fewshot.texts.encoders import AUTO
 from metarl.registry import Registry
 
 
@@ -23,7 +35,7 @@ class Published:
 
     about: str
     """One line."""
-    load: Callable[[Path, bool], FewShotDataset]
+    load: Callable[[Path, bool], FewShotDataset | TextDataset]
     """From the data root; the second argument allows downloads."""
 
 
@@ -37,7 +49,7 @@ DATASETS: Registry[Published] = Registry("data set", "metarl.datasets", _check)
 """The data sets that have a name."""
 
 
-def register(name: str, about: str, load: Callable[[Path, bool], FewShotDataset]) -> None:
+def register(name: str, about: str, load: Callable[[Path, bool], FewShotDataset | TextDataset]) -> None:
     """Makes a data set known by a name.
 
     Args:
@@ -86,6 +98,21 @@ register(
     "12 types of red blood cells, 40×40; --ways 2: three types are tested",
     lambda root, _: medical.blood_cells(root),
 )
+register(
+    "clinc150",
+    "150 intents of short questions, split by domain; --download fetches it",
+    lambda root, download: clinc150.load(root, download=download),
+)
+register(
+    "arsc",
+    "good and bad product reviews, 12 published test tasks; --ways 2",
+    lambda root, _: arsc.load(root),
+)
+register(
+    "arsc-signed",
+    "the same, with negative 0 and positive 1 in every task",
+    lambda root, _: arsc.load(root, signed=True),
+)
 
 
 def load(
@@ -98,8 +125,9 @@ def load(
     skip_bad: bool = False,
     min_per_class: int = 1,
     max_bytes: int | None = None,
+    text_encoder: str | None = None,
 ) -> FewShotDataset:
-    """A data set by its name, or from a folder, a zip or an .npz file.
+    """A data set by its name, or from a folder, a zip, an .npz file, or a .csv file of texts.
 
     Args:
         root: the folder of the published data sets; METARL_DATA, or `data`, if not given.
@@ -111,6 +139,7 @@ def load(
         min_per_class: examples that an own class must have: the shots and queries of a task.
         max_bytes: the most that a file of one's own, what a zip or an .npz file holds decompressed, and all pixels
             together may take; METARL_MAX_BYTES, or 4 GiB, if not given.
+        text_encoder: what makes vectors of texts; the best of what is installed if not given.
 
     Raises:
         UsageError: there is no such data set, a file is missing, or it is another one.
@@ -122,7 +151,9 @@ def load(
             raise ValueError(f"{name} has its own size and split: leave --image-size and the options of splits out")
         if skip_bad or min_per_class != 1 or max_bytes is not None:
             raise ValueError(f"{name} is complete, as its checksums show: leave --skip-bad and limits out")
-        return DATASETS[str(name)].load(existing_data_root(root, download=download), download)
+        return _with_features(
+            DATASETS[str(name)].load(existing_data_root(root, download=download), download), text_encoder
+        )
     for option, given in (("--download", download), ("--data-root", root is not None)):
         if given:
             raise ValueError(f"{option} is for published data sets ({', '.join(DATASETS)}), not for {name}")
@@ -133,7 +164,21 @@ def load(
         raise UsageError(f"no data set {shown(str(name))!r}, and no folder or file of that name; {hint}")
     defaults = ReadOptions()
     options = ReadOptions(skip_bad, min_per_class, defaults.max_bytes if max_bytes is None else max_bytes)
-    return images.load(path, splitting or Splitting(), image_size, options)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        if image_size is not None:
+            raise ValueError(f"{name} holds no images: leave --image-size out")
+        texts, left_out = csv_texts.load(path, splitting or Splitting(), options)
+        return dataclasses.replace(_with_features(texts, text_encoder), left_out=left_out)
+    return _with_features(images.load(path, splitting or Splitting(), image_size, options), text_encoder)
+
+
+def _with_features(data: FewShotDataset | TextDataset, text_encoder: str | None) -> FewShotDataset:
+    """The data set itself, or with the features of its texts."""
+    if isinstance(data, TextDataset):
+        return data.encoded(text_encoder or AUTO)
+    if text_encoder is not None:
+        raise ValueError(f"{data.id} holds no texts: leave --text-encoder out")
+    return data
 
 
 def _is_there(path: Path) -> bool:

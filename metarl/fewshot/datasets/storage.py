@@ -208,27 +208,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl"
 
 
-def cached(name: str, key: Json, make: Callable[[], Arrays]) -> Arrays:
+def cached(name: str, key: Json, make: Callable[[], Arrays], *, what: str = "decoded images") -> Arrays:
     """The arrays of an earlier call with this key, or those that `make` makes now.
 
+    Args:
+        what: what they are called in warnings.
+
     The file is an .npz without pickle: its own checksums show damage, and a damaged one is made anew. One that cannot
-    be written costs a warning, and the next start decodes again.
+    be written costs a warning, and the next start makes them again.
     """
     try:
         path = cache_folder() / f"{name}-{content_hash(key)}.npz"
     except RuntimeError:
-        warn("decoded images are not kept for the next start: there is no home folder; set HOME or XDG_CACHE_HOME")
+        warn(f"{what} are not kept for the next start: there is no home folder; set HOME or XDG_CACHE_HOME")
         return make()
     try:
         return read_arrays(path, os.stat(path).st_size)  # it is not compressed, so that its arrays are no larger
     except OSError:
         pass  # there is none, or no way to it, which writing it says, too
     except UnreadableError as error:
-        warn(f"{error}; decoding the images again")
+        warn(f"{error}; making the {what} again")
     arrays = make()
     try:
         with replacing(path) as file, writing(path):
             np.savez(file, allow_pickle=False, **arrays)
     except RunError as error:
-        warn(f"decoded images are not kept for the next start: {error}")
+        warn(f"{what} are not kept for the next start: {error}")
     return arrays

@@ -7,6 +7,7 @@ from metarl.fewshot.encoders.conv4 import Conv4Config, for_comparison, for_secon
 from metarl.fewshot.encoders.encoder import Encoded, Encoder, EncoderConfig, Statistics
 from metarl.fewshot.encoders.mlp import MlpConfig
 from metarl.fewshot.encoders.module import ModuleEncoder
+from metarl.fewshot.encoders.projection import ProjectionConfig
 from metarl.fewshot.encoders.registry import ENCODERS, ModuleConfig, build, default_options, id_of, register
 from metarl.fewshot.encoders.standardised import STANDARD, Standardised
 
@@ -20,6 +21,7 @@ __all__ = [
     "MlpConfig",
     "ModuleConfig",
     "ModuleEncoder",
+    "ProjectionConfig",
     "Standardised",
     "Statistics",
     "build",

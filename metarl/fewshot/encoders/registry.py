@@ -8,6 +8,7 @@ from metarl.fewshot.encoders.conv4 import Conv4Config
 from metarl.fewshot.encoders.encoder import Encoder, EncoderConfig
 from metarl.fewshot.encoders.mlp import MlpConfig
 from metarl.fewshot.encoders.module import MakeModule, ModuleEncoder
+from metarl.fewshot.encoders.projection import ProjectionConfig
 from metarl.fewshot.examples import TaskSignature
 from metarl.registry import Registry, canonical
 
@@ -32,6 +33,7 @@ def _is_config(entry: object) -> TypeGuard[type[EncoderConfig]]:
 ENCODERS: Registry[EncoderEntry] = Registry("encoder", "metarl.encoders", _check)
 ENCODERS.register("conv4", Conv4Config)
 ENCODERS.register("mlp", MlpConfig)
+ENCODERS.register("projection", ProjectionConfig)
 
 
 def register(name: str, entry: EncoderEntry) -> None:

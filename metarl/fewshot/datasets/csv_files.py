@@ -1,0 +1,121 @@
+"""CSV files that people bring: strictly UTF-8, a header, every row as long as it; faults are named by their line."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, final
+
+from metarl.errors import UsageError
+from metarl.fewshot.datasets.sources import default_max_bytes, in_units, more_than, open_regular, shown
+
+_BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_LONGEST_CELL = 1 << 20  # letters
+
+
+@final
+class Row(NamedTuple):
+    """One row of a file."""
+
+    line: int
+    """Where it begins, from 1; the header's is 1."""
+    cells: tuple[str, ...]
+
+
+@final
+class CsvFile(NamedTuple):
+    """A file, as texts."""
+
+    path: Path
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, name: str) -> int:
+        """The place of a column.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        if name not in self.header:
+            has = ", ".join(shown(each) for each in self.header)
+            raise ValueError(f"{self.path} has no column {name!r}; its header has {has}")
+        return self.header.index(name)
+
+
+def read_csv(path: Path, max_bytes: int | None = None) -> CsvFile:
+    """The header and the rows of a file; empty lines are passed over.
+
+    Args:
+        max_bytes: the most that it may have; METARL_MAX_BYTES, or 4 GiB, if not given.
+
+    Raises:
+        UsageError: it cannot be read.
+        ValueError: it is no UTF-8, has no header or rows, a column twice, or a row of another length than the header.
+    """
+    limit = default_max_bytes() if max_bytes is None else max_bytes
+    try:
+        with open_regular(path) as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error
+    if len(content) > limit:
+        raise ValueError(f"{path} has more than {in_units(limit)}; {more_than(limit)}")
+    rows = list(_rows(path, _decoded(path, content)))
+    if not rows:
+        raise ValueError(f"{path} is empty: its first line must name the columns")
+    header = tuple(name.strip() for name in rows[0].cells)
+    _check_header(path, header)
+    for row in rows[1:]:
+        if len(row.cells) != len(header):
+            raise ValueError(
+                f"{path}, line {row.line}: {len(row.cells)} cells, where the header has {len(header)}; put a cell that "
+                "holds commas between quotation marks"
+            )
+    if len(rows) == 1:
+        raise ValueError(f"{path} has a header but no rows")
+    return CsvFile(path, header, tuple(rows[1:]))
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    for mark, name in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            raise ValueError(f"{path} is {name}; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError(
+            f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL byte: it is no text file"
+        )
+    return text
+
+
+def _rows(path: Path, text: str) -> Iterator[Row]:
+    before = csv.field_size_limit(_LONGEST_CELL)
+    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
+    try:
+        for cells in reader:
+            if cells:
+                yield Row(line, tuple(cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    if len(header) == 1:
+        for separator, name in _OTHER_SEPARATORS.items():
+            if separator in header[0]:
+                raise ValueError(f"{path} is separated by {name}; save it separated by commas")
+    for place, name in enumerate(header):
+        if not name:
+            raise ValueError(f"{path}: column {place + 1} has no name in the first line")
+        if name in header[:place]:
+            raise ValueError(f"{path}: two columns are called {name!r}")
