@@ -23,12 +23,12 @@ from metarl.commands.options import (
     subcommands,
     usage,
 )
+from metarl.commands.workers import WorkerOptions
 from metarl.errors import RunError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
-from metarl.learning.collect import Collector
 from metarl.learning.protocols import Metrics, State
 from metarl.learning.sources import TrialSource
 from metarl.registry import canonical
@@ -57,6 +57,7 @@ class TrainOptions(Generic[Config]):
     (runs/other/checkpoints/500). Options may differ, networks may not. maml and promp also begin with the policy of
     ppo: before adaptation they are then the task-blind policy. Steps count from 0 again."""
     compute: ComputeOptions = ComputeOptions()
+    workers: WorkerOptions = WorkerOptions()
 
     def __post_init__(self) -> None:
         if self.validation_tasks < 1:
@@ -65,9 +66,14 @@ class TrainOptions(Generic[Config]):
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun."""
+    train_agent(*parse_training(arguments, name))
+
+
+def parse_training(arguments: Sequence[str], name: str) -> tuple[str, TrainOptions[AgentConfig]]:
+    """The agent's id and all options, from a program's arguments."""
     chosen = cast(type[AgentConfig], subcommands(agents.REGISTRY, arguments))
     options = parse(TrainOptions[chosen], arguments, name, __doc__)
-    train_agent(learner_id(agents.REGISTRY, options.agent, arguments), options)
+    return learner_id(agents.REGISTRY, options.agent, arguments), options
 
 
 def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
@@ -106,7 +112,10 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
             return fresh
         return warm_agent(options.start_from, learner, agent, dist.spaces, fresh)
 
-    with contextlib.closing(Collector(dist, compute.threads, compute.device, interruption_point)) as collector:
+    with (
+        options.workers.open(compute, interruption_point) as collectors,
+        contextlib.closing(collectors.open(dist, compute.device)) as collector,
+    ):
         judge = TrialJudge(dist, collector)
 
         def validate(state: State) -> Metrics:
