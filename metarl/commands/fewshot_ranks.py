@@ -8,7 +8,7 @@ the tables on which it is best.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -18,11 +18,12 @@ from metarl.commands.options import ComputeOptions, TrustOptions, check_output, 
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.results import CheckpointRef, Evaluation
+from metarl.evaluation.records import CheckpointRef
+from metarl.evaluation.results import Evaluation
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.class_choice import listed
-from metarl.fewshot.classical import ClassicalConfig, Model
-from metarl.fewshot.data_options import DataOptions, open_benchmark
+from metarl.fewshot.classical import ClassicalConfig
+from metarl.fewshot.data_options import open_benchmark
 from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.maths.ranks import RankTest, rank_test
@@ -140,7 +141,7 @@ def _of_tables(run: object) -> TrainedFewShot:
 
 def _benchmark(run: TrainedFewShot, options: RanksOptions) -> TableBenchmark:
     data = run.data if options.data_root is None else dataclasses.replace(run.data, data_root=options.data_root)
-    benchmark = open_benchmark(cast(DataOptions, data), run.episodes, options.compute.device)
+    benchmark = open_benchmark(data, run.episodes, options.compute.device)
     if not isinstance(benchmark, TableBenchmark):
         raise UsageError(f"{run.run.folder} was trained on {benchmark.id}, not on tables")
     if options.shots is None:
@@ -149,7 +150,7 @@ def _benchmark(run: TrainedFewShot, options: RanksOptions) -> TableBenchmark:
 
 
 def _baseline(name: Baseline, benchmark: TableBenchmark) -> Candidate[FewShotLearner]:
-    config = CentroidConfig() if name == "centroid" else ClassicalConfig(cast(Model, name))
+    config = CentroidConfig() if name == "centroid" else ClassicalConfig(name)
     learner = config.build(benchmark.record.signature)
     return Candidate(learner, learner.init(0), CheckpointRef(name, name, None, "none", 0))
 

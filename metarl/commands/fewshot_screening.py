@@ -133,7 +133,7 @@ def logistic(
     """scikit-learn's logistic regression on pixels in [0, 1]."""
     model = classical.classifier("logistic", len(shown))
     model.fit(_pixels(shown), positive.astype(np.int64))
-    return model.predict_proba(_pixels(asked))[:, 1]
+    return np.asarray(model.predict_proba(_pixels(asked)))[:, 1]
 
 
 def centroid(

@@ -348,12 +348,20 @@ def in_words(task: Task, units: Mapping[str, str]) -> str:
 
 def _told(name: str, value: Scalar, unit: str) -> str:
     """A parameter with its unit, or with what its unit says of this value."""
-    name, number = name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)
+    name, number = name.replace("_", " "), _number(value)
+    unit = "" if unit == name else unit
     for part in unit.split(", "):
         known, _, meaning = part.partition(" ")
         if meaning and known == number:
             return f"{name} {meaning}".replace("-", "−")
     return f"{name} {number} {unit.partition(',')[0]}".rstrip()
+
+
+def _number(value: Scalar) -> str:
+    """Whole numbers, such as seeds, with all their digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 @final

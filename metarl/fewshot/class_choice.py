@@ -54,9 +54,9 @@ class ClassChoice:
         used = {number for split in SPLITS for number in data.splits[split]}  # a data set may leave classes out
         rest = tuple(sorted(used - {*test, *validation}))
         splits: dict[Split, tuple[int, ...]] = {"train": rest, "validation": validation, "test": test}
-        for split, option in (("train", ""), ("validation", "--validation-classes"), ("test", "--test-classes")):
+        for split in SPLITS:
             if not splits[split]:
-                what = f"name some by {option}" if option else "name fewer for test and validation"
+                what = "name fewer for test and validation" if split == "train" else f"name some by --{split}-classes"
                 raise ValueError(f"{data.id}: no class is left for {split}; {what}")
         chosen = dataclasses.replace(data, splits=splits)
         return chosen.standardised() if data.mean and data.images else chosen

@@ -31,7 +31,7 @@ class Classifier(Protocol):
 
     def fit(self, X: Float[np.ndarray, "example feature"], y: Int[np.ndarray, " example"]) -> object: ...
 
-    def predict_proba(self, X: Float[np.ndarray, "query feature"]) -> Float[np.ndarray, "query way"]: ...
+    def predict_proba(self, X: Float[np.ndarray, "query feature"]) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ class ClassicalPredictor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # logistic regression that has not quite converged
                 model.fit(x, y)
-            probabilities = model.predict_proba(asked.flatten(1).cpu().numpy().astype(np.float64))
+            probabilities = np.asarray(model.predict_proba(asked.flatten(1).cpu().numpy().astype(np.float64)))
             answers.append(torch.from_numpy(np.log(np.clip(probabilities, _LEAST, None))).to(inputs))
         return torch.stack(answers)
 

@@ -289,6 +289,7 @@ def test_parameters_are_told_by_names_and_units() -> None:
     rough = Task.of("rough", amplitude=0.2, seed=7, wavelength=1.5)
     assert in_words(rough, units) == "rough: amplitude 0.2 m, seed 7 seed of the height field, wavelength 1.5 m"
     assert in_words(Task.of("flat"), {}) == "flat"
+    assert in_words(Task.of("bandit", seed=1078495801.0), {"seed": "seed"}) == "bandit: seed 1078495801"
 
 
 def test_a_value_that_stands_for_something_is_told_by_it() -> None:

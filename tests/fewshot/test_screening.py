@@ -35,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         truth = (np.arange(count) % 3 > 0).astype(np.uint8)
         noisy = means[truth] + rng.normal(0, 15, (count, 8, 8))
         parts |= {f"{part}_images": np.clip(noisy, 0, 255).astype(np.uint8), f"{part}_labels": truth}
-    np.savez(folder / "breast.npz", **parts)
+    np.savez(folder / "breast.npz", allow_pickle=False, **parts)
     for name, file in (("BLOOD", "blood"), ("BREAST", "breast")):
         digest = hashlib.sha256((folder / f"{file}.npz").read_bytes()).hexdigest()
         monkeypatch.setattr(medical, name, SourceFile(f"medical/{file}.npz", (f"sha256:{digest}",)))

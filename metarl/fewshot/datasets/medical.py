@@ -80,7 +80,9 @@ def blood_cells(root: Path) -> FewShotDataset:
     arrays = read_arrays(BLOOD.find(root, download=False), ReadOptions().max_bytes)
     classes = tuple(str(name) for name in arrays["class_names"])
     numbers = {name: number for number, name in enumerate(classes)}
-    splits = {split: tuple(numbers[name] for name in names) for split, names in BLOOD_SPLIT.items()}
+    splits: dict[Split, tuple[int, ...]] = {
+        split: tuple(numbers[name] for name in names) for split, names in BLOOD_SPLIT.items()
+    }
     images = torch.from_numpy(np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2)))
     data = FewShotDataset("blood-cells", images, arrays["labels"].astype(np.int64), classes, splits)
     return data.standardised()

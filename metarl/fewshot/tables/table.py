@@ -130,11 +130,11 @@ def from_rows(
     numbers = {each: number for number, each in enumerate(names)}
     labels = np.array([numbers[each] for each in classes])
     if len(names) < 2:
-        raise ValueError(f"{source}: all rows are of class {names[0]!r}; a task needs two classes")
+        raise ValueError(f"{source}: all rows are of class {classes[0]!r}; a task needs two classes")
     counts = np.bincount(labels)
     if (counts < 2).any():
         alone = int(np.argmin(counts))
-        row = int(np.flatnonzero(labels == alone)[0]) + 1
+        row = classes.index(names[alone]) + 1
         raise ValueError(
             f"{source}: class {names[alone]!r} has one example (row {row}); a class needs two, one to learn from and "
             "one to be asked about: leave the row out"

@@ -99,8 +99,8 @@ def table(name: str, counts: tuple[int, ...], columns: int = 2):  # noqa: ANN201
 def test_tables_of_a_name_family_or_with_equal_class_counts_stay_together() -> None:
     tables = [table("spect", (9, 8)), table("iris", (5, 5, 5)), table("spectf", (4, 6)), table("iris2", (5, 5, 5), 3)]
     assert families_of(tables, [("spect", "spectf", "absent")]) == [[0, 2], [1, 3]]
+    families = [[number] for number in range(20)] + [[20, 21, 22], [23, 24]]
     for seed in range(20):
-        families = [[number] for number in range(20)] + [[20, 21, 22], [23, 24]]
         splits = split_by_family(families, seed)
         home = {number: split for split in SPLITS for number in splits[split]}
         assert len(home) == 25 and all(len({home[number] for number in family}) == 1 for family in families)
