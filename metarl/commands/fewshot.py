@@ -148,7 +148,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
-        if benchmark.data.text_encoder:
+        if benchmark.data.text_encoder and ":" not in options.data.data:  # one's own function chooses by itself
             print(texts.why(options.data.text_encoder or texts.AUTO))
             found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
             options = dataclasses.replace(options, data=found)

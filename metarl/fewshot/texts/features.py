@@ -1,13 +1,12 @@
 """The features of texts, each computed once: they are kept by the content of the texts and the encoder's key."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from metarl.errors import UsageError
+from metarl.errors import UsageError, say
 from metarl.fewshot.texts.encoders import TextEncoder
 
 _AT_ONCE = 1000  # texts
@@ -62,5 +61,5 @@ def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> Float[np.ndarray, "t
             raise UsageError(f"{encoder.key} gave {list(found.shape)} for {len(part)} texts, or numbers not finite")
         parts.append(found.astype(np.float32))
         if len(texts) >= _SHOWN_FROM:
-            print(f"encoding texts: {first + len(part)} of {len(texts)}", file=sys.stderr, flush=True)
+            say(f"encoding texts: {first + len(part)} of {len(texts)}")
     return np.concatenate(parts)
