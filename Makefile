@@ -5,6 +5,8 @@
 # make mutants  puts plausible bugs into a copy: the tests must catch each
 # make fuzz     ten minutes of what strangers' files and slips of the keyboard do: FUZZ_OPTIONS='--seconds 120'
 # make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'
+# make site     the documentation, as pages in build/site; it needs no network
+# make guard    fails where a speed ratio to a peer fell under 70 % of the recorded one: for a machine alone
 # make wheel    dist/metarl_suite-*.whl
 #
 # All it needs is Python 3.11, 3.12 or 3.13; PYTHON=/path/to/python3 names one. Everything is installed into .venv.
@@ -17,7 +19,7 @@ READY := .venv/ready
 # Several threads for the small tensors of one test cost more than they give; the cores are shared out among workers.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check readme mutants fuzz storm wheel setup clean
+.PHONY: demo test check readme mutants fuzz storm guard site wheel setup clean
 
 demo: setup
 	@# Without OpenGL there is everything but the video; the one line says what to install.
@@ -45,6 +47,14 @@ fuzz: setup
 
 storm: setup
 	$(BIN)/python scripts/storm.py $(STORM_OPTIONS)
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+guard: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--no-build-isolation --editable ".[benchmark]"
+	$(BIN)/python scripts/benchmark.py --quick --guard docs/results/speed.json $(GUARD_OPTIONS)
 
 wheel: setup
 	@# build/ remembers files that are gone from the sources, and would put them in.

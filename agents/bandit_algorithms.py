@@ -26,6 +26,7 @@ from metarl.checks import at_least
 from metarl.learning.episodes import Episodes
 from metarl.learning.protocols import Carry, Transition
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import rows_of
 
 
 class ArmCounts(NamedTuple):
@@ -190,3 +191,8 @@ class BanditPolicy:
             successes=self.successes.scatter_add(1, pulled, taken * rewards),
             failures=self.failures.scatter_add(1, pulled, taken * (1 - rewards)),
         )
+
+    def shard(self, tasks: slice) -> "BanditPolicy":
+        """The policy on some of the tasks."""
+        successes, failures = (rows_of(count, tasks) for count in (self.successes, self.failures))
+        return dataclasses.replace(self, successes=successes, failures=failures)

@@ -10,6 +10,9 @@ MKL's, measured for widths of 1 to 400 on one and on two threads:
   reduction to a single number is split over threads. So one task with weights of its own is computed as two
   (`pad_tasks`).
 
+On other processors than Intel's, MKL also picks kernels by a matrix's alignment, and a matrix of a batch has another
+one than alone (seen on AMD's for widths of 9 and 17). `metarl/__init__.py` asks MKL for sums that do not depend on it.
+
 tests/agents/test_sharding.py holds the agents to it.
 """
 

@@ -91,3 +91,7 @@ class FineTunedPolicy(Memoryless):
             order = np.random.default_rng(self.updates)  # of minibatches: the same for every task, whatever its company
             states.append(self.agent.ppo.meta_step(state, Trials((_ANY_TASK,), (own,)), order)[0])
         return FineTunedPolicy(self.agent, tuple(states), self.updates + 1)
+
+    def shard(self, tasks: slice) -> "FineTunedPolicy":
+        """The policies of some of the tasks."""
+        return FineTunedPolicy(self.agent, self.states[tasks], self.updates)

@@ -26,6 +26,7 @@ from metarl.checks import at_least, positive
 from metarl.learning.episodes import Episodes
 from metarl.learning.protocols import Carry, Transition
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import rows_of
 
 
 class Seen(NamedTuple):
@@ -243,6 +244,10 @@ class ModelBasedPolicy:
             rewards.flatten(1).scatter_add(1, sa, taken * paid).view_as(rewards),
         )
         return dataclasses.replace(self, seen=seen)
+
+    def shard(self, tasks: slice) -> "ModelBasedPolicy":
+        """The policy on some of the tasks."""
+        return dataclasses.replace(self, seen=Seen(*(rows_of(each, tasks) for each in self.seen)))
 
 
 def _next_states(support: Episodes) -> Int[Tensor, "task episode step"]:

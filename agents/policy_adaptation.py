@@ -28,6 +28,7 @@ from metarl.agents.ppo import Ppo, PpoConfig
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, Carry, Memoryless, Parameters, State
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import rows_of
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Distribution
 from metarl.maths.running_mean_std import RunningMeanStd
@@ -306,6 +307,10 @@ class GradientAdapted(Memoryless):
             adapted = self.adaptation.inner_step(self._padded, support, self.inner_lr, shared=False)
         num_tasks = len(batch.mask)
         return dataclasses.replace(self, parameters={name: value[:num_tasks] for name, value in adapted.items()})
+
+    def shard(self, tasks: slice) -> "GradientAdapted":
+        """The policies of some of the tasks."""
+        return dataclasses.replace(self, parameters={name: rows_of(x, tasks) for name, x in self.parameters.items()})
 
     @property
     def _padded(self) -> dict[str, Tensor]:

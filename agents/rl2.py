@@ -49,6 +49,7 @@ from metarl.errors import UsageError
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, Parameters, State, Transition
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import rows_of
 from metarl.learning.spaces import Spaces
 from metarl.maths import adam, linear_baseline, ppo, returns
 from metarl.maths.group_variance import GroupVariance
@@ -434,6 +435,11 @@ class AdaptedRl2:
             after = carry_after(advance, pad_rows(inputs), memory, lengths)
         memory = map_tensors(lambda x: x[: len(trials.lengths)], after)
         return dataclasses.replace(self, memory=memory, previous=trials.last(spaces))
+
+    def shard(self, tasks: slice) -> "AdaptedRl2":
+        """The policy on some of the tasks."""
+        memory, previous = (map_tensors(lambda x: rows_of(x, tasks), part) for part in (self.memory, self.previous))
+        return dataclasses.replace(self, memory=memory, previous=previous)
 
     @functools.cached_property
     def _learned(self) -> Parameters:

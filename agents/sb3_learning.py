@@ -339,6 +339,10 @@ class Sb3Policy(Memoryless):
     def adapt(self, support: Episodes) -> "Sb3Policy":
         return self
 
+    def shard(self, tasks: slice) -> "Sb3Policy":
+        """The same: all tasks have one policy."""
+        return self
+
 
 @final
 class _SpacesAlone(gym.Env[ndarray, ndarray | np.int64]):

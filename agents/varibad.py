@@ -31,6 +31,7 @@ from metarl.agents.sequences import TrialSequences, concatenate, told
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, Carry, Metrics, Parameters, State, Transition
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import rows_of
 from metarl.learning.spaces import Spaces
 from metarl.learning.store import Store
 from metarl.maths import adam, elbo, ppo, returns
@@ -549,3 +550,7 @@ class BelievingPolicy:
         with torch.no_grad():
             after = carry_after(advance, pad_rows(inputs), before, lengths)
         return dataclasses.replace(self, carry=BeliefCarry(*(x[: len(trials.lengths)] for x in after)))
+
+    def shard(self, tasks: slice) -> "BelievingPolicy":
+        """The policy on some of the tasks."""
+        return dataclasses.replace(self, carry=map_tensors(lambda x: rows_of(x, tasks), self.carry))

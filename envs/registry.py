@@ -152,6 +152,30 @@ def make(id: str) -> EnvDistribution:
     return dist
 
 
+def id_of(dist: EnvDistribution) -> str:
+    """The id by which `make` gives this distribution, here and in other processes that find the same code.
+
+    Raises:
+        ValueError: there is none: it was not made by an id, or changed since.
+    """
+    base, name = split_variant(dist.id)
+    variants = name
+    while name:
+        base, name = split_variant(base)
+        variants = name + variants
+    source, _ = _SEEN.get(base, (base, ""))
+    id = f"{source}{variants}"
+    try:
+        found = make(id).hash
+    except ValueError:
+        found = "nothing"
+    if found != dist.hash:
+        raise ValueError(
+            f"{dist.id} ({dist.hash}) is not what its id makes ({id}: {found}); workers make distributions by their ids"
+        )
+    return id
+
+
 def _made(make: Callable[[], object], id: str) -> EnvDistribution:
     dist = make()
     if not isinstance(dist, EnvDistribution):

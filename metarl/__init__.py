@@ -6,6 +6,7 @@
 The names here are loaded when they are first used, so that `import metarl` costs nothing.
 """
 
+import os
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from metarl.evaluation.evaluate import evaluate
     from metarl.runs.curves import learning_curves
     from metarl.runs.trained import load
+
+# MKL reads it at its first call. Without it, on some processors, a task's sums depend on where in the computer's memory
+# its numbers lie, and so on the tasks beside it: see `metarl.agents.batching`. No slower, where it was measured.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__: str
 

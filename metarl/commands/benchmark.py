@@ -11,51 +11,56 @@ learn2learn as its peer, or a task loop that does the same (`benchmark_fewshot`)
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import platform
 import statistics
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal, get_args
 
 import gymnasium as gym
+import msgspec
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl import checks, envs
-from metarl.agents import MamlTrpoConfig
 from metarl.commands import benchmark_fewshot
-from metarl.commands.options import ComputeOptions, check_output, parse
+from metarl.commands.benchmark_physics import AGENTS, shares
+from metarl.commands.options import ComputeOptions, available_cores, check_output, parse
+from metarl.commands.speed_ratios import GUARDED, Ratios, markdown, ratios, shortfalls, summary
 from metarl.commands.timing import Stepper, in_turns, line, random_steps
-from metarl.envs import Outcome, Simulator
-from metarl.learning.collect import Collector
-from metarl.learning.sources import TrialSource
-from metarl.learning.training import outer_steps
+from metarl.errors import RunError, UsageError
 from metarl.runs import provenance
 from metarl.runs.files import encode_json, write_atomically
-from metarl.tasks import Json, Task
+from metarl.tasks import Json
 
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
 _ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-v5": "walker-dynamics"}
 """Of EnvPool, and whose body it is here."""
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
+Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory"]
+ALL: tuple[Subject, ...] = get_args(Subject)
+QUICK: tuple[Subject, ...] = ("cheetah", "metaworld", "fewshot")
+WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot")
+"""Those that a guard can compare."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions:
     """What to measure, and how thoroughly."""
 
-    subjects: tuple[Literal["cheetah", "robots", "sb3", "maml", "metaworld", "fewshot"], ...] = (
-        "cheetah",
-        "robots",
-        "sb3",
-        "maml",
-        "metaworld",
-        "fewshot",
-    )
-    """Sampling of HalfCheetah-v5, of Ant-v5, Hopper-v5 and Walker2d-v5, what Stable-Baselines3's PPO collects, the
-    share of physics in MAML-TRPO's steps, sampling of Meta-World's ML10, and few-shot MAML's meta-updates."""
+    subjects: tuple[Subject, ...] = ()
+    """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5 and Walker2d-v5 (robots), what Stable-Baselines3's PPO
+    collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL² (steps), whole
+    steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld),
+    few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
+    with steps (memory). Not given: all, or those of --quick, or those that --guard can compare."""
+    quick: bool = False
+    """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
+    guard: Path | None = None
+    """A JSON file of an earlier run: fail where a ratio to a peer is below 70 % of the one recorded there. A subject
+    that falls short is measured a second time, since machines are noisy; the bound stays."""
     num_envs: int = 256
     """Sub-environments of ours, of the robots."""
     rounds: int = 5
@@ -74,37 +79,125 @@ class BenchmarkOptions:
 
 
 def program(arguments: Sequence[str], name: str) -> None:
-    """Measures and prints."""
+    """Measures and prints; fails where a guarded ratio falls short twice."""
     options = parse(BenchmarkOptions, arguments, name, __doc__)
     options.compute.use()
+    recorded = {} if options.guard is None else _recorded(options.guard)
+    subjects = options.subjects or (QUICK if options.quick else ALL)
+    if options.quick:
+        options = dataclasses.replace(options, rounds=min(options.rounds, 2), seconds=min(options.seconds, 0.5))
+    if recorded and not options.subjects and not options.quick:
+        subjects = WITH_PEERS
     threads = options.compute.threads
     raw: dict[str, Json] = {
         "command": (
-            f"benchmark.py --subjects {' '.join(options.subjects)} --num-envs {options.num_envs} "
+            f"benchmark.py --subjects {' '.join(subjects)} --num-envs {options.num_envs} "
             f"--rounds {options.rounds} --seconds {options.seconds:g} --threads {threads}"
         ),
         "environment": provenance.environment(threads).to_json(),
         "machine": platform.machine(),
+        "cores": available_cores(),
+        "load_before": os.getloadavg()[0],
     }
-    if "cheetah" in options.subjects:
-        raw["steps_per_second"] = _cheetah(options)
-    if "robots" in options.subjects:
-        raw["robots_steps_per_second"] = _robots(options)
-    if "sb3" in options.subjects:
-        raw["sb3_ppo_steps_per_second"] = _sb3(options)
-    if "maml" in options.subjects:
-        share, seconds = physics_share(threads)
-        print(f"MAML-TRPO on cheetah-direction: {100 * share:.0f} % of an outer step's {seconds:.2f} s is physics")
-        raw["maml_trpo"] = {"physics_share": share, "outer_step_seconds": seconds}
-    if "metaworld" in options.subjects:
-        raw["metaworld_steps_per_second"] = _metaworld(options)
-        raw["metaworld_ml45_startup_seconds"] = _ml45_startup(options)
-    if "fewshot" in options.subjects:
-        raw["meta_update_seconds"] = benchmark_fewshot.measure(options.rounds)
-        raw["sampler_images_per_second"] = benchmark_fewshot.measure_sampler(options.rounds, options.seconds)
+    for subject in subjects:
+        measured = _MEASURES[subject](options)
+        if short := shortfalls(ratios(measured), recorded):
+            print("\n".join(f"  below the recorded ratio, measured once more: {each}" for each in short))
+            measured = _better(measured, _MEASURES[subject](options), recorded)
+        raw |= measured
+    found = ratios(raw)
+    if found:
+        raw["ratios"] = summary(found)
+        print(markdown(found))
     if options.output is not None:
         write_atomically(options.output, encode_json(raw))
         print(f"written to {options.output}")
+    if short := shortfalls(found, recorded):
+        raise RunError(f"slower than recorded in {options.guard}, twice: {'; '.join(map(str, short))}")
+    if recorded:
+        compared = sorted(found.keys() & recorded.keys())
+        if not compared:
+            raise RunError(f"nothing that was measured has a ratio in {options.guard}: are the peers installed?")
+        print(f"{len(compared)} ratios are at least {100 * GUARDED:.0f} % of those in {options.guard}")
+
+
+def _recorded(path: Path) -> Ratios:
+    """The ratios of an earlier run.
+
+    Raises:
+        UsageError: there are none in the file.
+    """
+    try:
+        found = ratios(msgspec.json.decode(path.read_bytes(), type=dict[str, object]))
+    except OSError as error:
+        raise UsageError(f"--guard {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--guard {path}: {error}") from error
+    if not found:
+        raise UsageError(f"--guard {path} holds no ratios to peers")
+    return found
+
+
+def _better(one: dict[str, Json], two: dict[str, Json], recorded: Ratios) -> dict[str, Json]:
+    """The measurement of a subject that falls short in fewer ratios."""
+    return min((two, one), key=lambda measured: len(shortfalls(ratios(measured), recorded)))
+
+
+def _steps(options: BenchmarkOptions) -> dict[str, Json]:
+    found = dict[str, Json]()
+    for name, (id, config) in AGENTS.items():
+        part = shares(id, config, options.compute.threads, options.rounds)
+        print(
+            f"{name}: {100 * part.of_physics:.0f} % of an outer step is physics; s of processor time: sampling "
+            f"{part.sampling:.2f} (physics {part.physics:.2f}), update {part.update:.2f}"
+        )
+        found[name] = {"physics": part.physics, "sampling": part.sampling, "update": part.update}
+    return {"outer_step_processor_seconds": found}
+
+
+def _recurrent(options: BenchmarkOptions) -> dict[str, Json]:
+    from metarl.commands import benchmark_training as steps
+
+    if importlib.util.find_spec("sb3_contrib") is None:
+        print("RecurrentPPO: not measured, it is not installed (pip install sb3-contrib)")
+        return {}
+    rates = steps.recurrent_rates(options.compute.threads, options.rounds, options.seconds)
+    print(f"Whole steps of RL² on HalfCheetah, environment steps/s, median of {options.rounds} rounds")
+    print("\n".join(line(peer, rates, steps.OURS) for peer in rates))
+    figures: dict[str, Json] = {peer: list(values) for peer, values in rates.items()}
+    return {"recurrent_steps_per_second": {"RL² on HalfCheetah, whole steps": figures}}
+
+
+def _fewshot(options: BenchmarkOptions) -> dict[str, Json]:
+    return {
+        "meta_update_seconds": benchmark_fewshot.measure(options.rounds),
+        "sampler_images_per_second": benchmark_fewshot.measure_sampler(options.rounds, options.seconds),
+    }
+
+
+def _scaling(options: BenchmarkOptions) -> dict[str, Json]:
+    from metarl.commands import benchmark_training as steps
+
+    threads = options.compute.threads
+    rates = steps.growth_with_envs(threads, options.seconds, (16, 64, 256, 1024, 4096))
+    print(f"cheetah-direction by sub-environments, {threads} threads, environment steps/s")
+    print("\n".join(f"  {size:6} {rate:12,.0f}" for size, rate in rates.items()))
+    times = steps.growth_with_tasks(threads, (10, 40, 160, 320))
+    print("MAML-TRPO on cheetah-direction by tasks, 8 episodes of 100 steps each: s of sampling and of the update")
+    print("\n".join(f"  {size:6} {sampling:8.3f} {update:8.3f}" for size, (sampling, update) in times.items()))
+    return {
+        "steps_per_second_by_envs": {str(size): rate for size, rate in rates.items()},
+        "outer_step_seconds_by_tasks": {str(size): list(pair) for size, pair in times.items()},
+    }
+
+
+def _memory(options: BenchmarkOptions) -> dict[str, Json]:
+    from metarl.commands import benchmark_training as steps
+
+    count = 1000
+    first, last, most = steps.memory_growth(count)
+    print(f"Memory over {count} outer steps of RL²: {first:.1f} MiB before, {last:.1f} after, {most:.1f} at most")
+    return {"memory_mib": {"steps": count, "before": first, "after": last, "most": most}}
 
 
 def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
@@ -117,7 +210,7 @@ def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
     print("\n".join(line(peer, rates, _OURS) for peer in rates))
     if _ENVPOOL not in rates:
         print(_MISSING)
-    return {peer: list(values) for peer, values in rates.items()}
+    return {"steps_per_second": {peer: list(values) for peer, values in rates.items()}}
 
 
 def _robots(options: BenchmarkOptions) -> dict[str, Json]:
@@ -134,7 +227,7 @@ def _robots(options: BenchmarkOptions) -> dict[str, Json]:
         if _ENVPOOL not in rates:
             print(_MISSING)
         found[robot] = {peer: list(values) for peer, values in rates.items()}
-    return found
+    return {"robots_steps_per_second": found}
 
 
 def _sb3(options: BenchmarkOptions) -> dict[str, Json]:
@@ -151,7 +244,7 @@ def _sb3(options: BenchmarkOptions) -> dict[str, Json]:
         f"processes, environment steps/s, median of {options.rounds} rounds"
     )
     print("\n".join(line(peer, rates, peers.OURS) for peer in rates))
-    return {peer: list(values) for peer, values in rates.items()}
+    return {"sb3_ppo_steps_per_second": {peer: list(values) for peer, values in rates.items()}}
 
 
 def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
@@ -166,15 +259,23 @@ def _metaworld(options: BenchmarkOptions) -> dict[str, Json]:
     if peers.ENVPOOL not in rates:
         print(_MISSING)
     print("\n".join(line(peer, rates, peers.ONE) for peer in (peers.ONE, peers.PHYSICS)))
-    return {peer: list(values) for peer, values in rates.items()}
-
-
-def _ml45_startup(options: BenchmarkOptions) -> list[Json]:
-    from metarl.commands import benchmark_metaworld as peers
-
     seconds = [peers.startup_seconds("ml45", options.compute.threads) for _ in range(options.rounds)]
     print(f"Meta-World ML45, all 45 training classes built and reset: {statistics.median(seconds):.1f} s")
-    return list(seconds)
+    figures: dict[str, Json] = {peer: list(values) for peer, values in rates.items()}
+    return {"metaworld_steps_per_second": figures, "metaworld_ml45_startup_seconds": list(seconds)}
+
+
+_MEASURES: Mapping[Subject, Callable[[BenchmarkOptions], dict[str, Json]]] = {
+    "cheetah": _cheetah,
+    "robots": _robots,
+    "sb3": _sb3,
+    "steps": _steps,
+    "recurrent": _recurrent,
+    "metaworld": _metaworld,
+    "fewshot": _fewshot,
+    "scaling": _scaling,
+    "memory": _memory,
+}
 
 
 @contextlib.contextmanager
@@ -210,74 +311,3 @@ def _envpool(robot: str, actions: int, threads: int) -> Iterator[Stepper]:
     pool.reset()
     with contextlib.closing(pool):
         yield random_steps(pool.step, num_envs, actions, np.float64)
-
-
-def physics_share(threads: int, steps: int = 3) -> tuple[float, float]:
-    """The share of a MAML-TRPO outer step that the simulator takes, and the outer step's seconds."""
-    clock = _Clock()
-    dist = envs.make("cheetah-direction")
-    timed = dataclasses.replace(dist, make_simulator=lambda count, n: _Timed(dist.make_simulator(count, n), clock))
-    agent = MamlTrpoConfig().build(timed.spaces)
-    total = 0.0
-    with contextlib.closing(Collector(timed, threads)) as collector:
-        source = TrialSource(timed, collector)
-        for done in outer_steps(agent, source, agent.init(0), seed=0, start=0, stop=steps + 1):
-            if done.step == 1:  # the first one builds simulators and traces
-                clock.seconds = 0.0
-            else:
-                total += done.seconds
-    return clock.seconds / total, total / steps
-
-
-@dataclasses.dataclass
-class _Clock:
-    seconds: float = 0.0
-
-
-@final
-class _Timed:
-    """A simulator that adds the time it takes to a clock."""
-
-    def __init__(self, simulator: Simulator, clock: _Clock) -> None:
-        self._simulator = simulator
-        self._clock = clock
-
-    @property
-    def num_envs(self) -> int:
-        return self._simulator.num_envs
-
-    @property
-    def observation_space(self) -> gym.Space[object]:
-        return self._simulator.observation_space
-
-    @property
-    def action_space(self) -> gym.Space[object]:
-        return self._simulator.action_space
-
-    def set_task(self, index: int, task: Task) -> None:
-        self._simulator.set_task(index, task)
-
-    def reset(self, index: int, rng: np.random.Generator) -> None:
-        with self._timing():
-            self._simulator.reset(index, rng)
-
-    def step(self, actions: Float[ndarray, "env action"], active: Bool[ndarray, "env"]) -> Outcome:
-        with self._timing():
-            return self._simulator.step(actions, active)
-
-    def observe(self, out: Float[ndarray, "env observation"]) -> None:
-        self._simulator.observe(out)
-
-    def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
-        return self._simulator.render(index, width, height)
-
-    def close(self) -> None:
-        self._simulator.close()
-
-    @contextlib.contextmanager
-    def _timing(self) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._clock.seconds += time.perf_counter() - began

@@ -16,6 +16,7 @@ import tyro
 
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, distribution, parse, usage
 from metarl.commands.other_tasks import OtherTasks
+from metarl.commands.workers import WorkerOptions
 from metarl.envs.variants import base_id
 from metarl.errors import RunError, UsageError, warn
 from metarl.evaluation.evaluate import aggregate, evaluate, evaluate_with
@@ -26,7 +27,7 @@ from metarl.evaluation.table import table
 from metarl.evaluation.trials import TrialJudge
 from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.class_choice import listed
-from metarl.learning.collect import Collector
+from metarl.learning.collect import CollectorFactory
 from metarl.runs import zoo
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
@@ -88,6 +89,7 @@ class EvaluateOptions:
     other: OtherTasks = OtherTasks()
     trust: TrustOptions = TrustOptions()
     compute: ComputeOptions = ComputeOptions()
+    workers: WorkerOptions = WorkerOptions()
 
     def __post_init__(self) -> None:
         if self.policy is None and (not self.runs or self.env):
@@ -129,13 +131,14 @@ def program(arguments: Sequence[str], name: str) -> None:
     """Evaluates, writes and prints."""
     options = parse(EvaluateOptions, arguments, name, __doc__)
     options.compute.use()
-    if options.policy is not None:
-        evaluate_policy(options.policy, options)
-    else:
-        evaluate_runs(options)
+    with options.workers.open(options.compute) as collectors:
+        if options.policy is not None:
+            evaluate_policy(options.policy, options, collectors)
+        else:
+            evaluate_runs(options, collectors)
 
 
-def evaluate_runs(options: EvaluateOptions) -> None:
+def evaluate_runs(options: EvaluateOptions, collectors: CollectorFactory) -> None:
     """Evaluates each run, writes `evaluations/<split>.json` into its folder and prints the table."""
     found: list[Evaluation] = []
     beside: list[str] = []
@@ -148,9 +151,9 @@ def evaluate_runs(options: EvaluateOptions) -> None:
             with usage():
                 check_official(run.dist, options.settings)
         with usage(), _told(f"evaluating {folder.name}") as on_progress:
-            evaluation = _evaluated(run, options, on_progress)
+            evaluation = _evaluated(run, options, collectors, on_progress)
         if isinstance(run, TrainedAgent) and options.yardsticks:
-            evaluation = _held_against_yardsticks(evaluation, run, options)
+            evaluation = _held_against_yardsticks(evaluation, run, options, collectors)
         elif options.beside:
             raise UsageError("--beside names yardsticks, which are for agents")
         content = evaluation.to_json()
@@ -179,7 +182,9 @@ def evaluate_runs(options: EvaluateOptions) -> None:
         print(f"next: metarl report {shlex.join(map(str, options.runs))}")
 
 
-def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions) -> Evaluation:
+def _held_against_yardsticks(
+    evaluation: Evaluation, run: TrainedAgent, options: EvaluateOptions, collectors: CollectorFactory
+) -> Evaluation:
     """The evaluation with what other policies reach on its tasks; a line for each that is missing.
 
     A variant of a distribution has its test list, and so its yardsticks.
@@ -189,7 +194,7 @@ def _held_against_yardsticks(evaluation: Evaluation, run: TrainedAgent, options:
     runs = [load(folder, device=device, trust_code=trust) for folder in options.beside]
     known = YardstickRuns.of(dist, [*in_zoo(dist, device), *map(_agent, runs)])
     with _told(f"yardsticks of {dist.id}") as on_progress:
-        measured = known.measure(evaluation, options.compute.threads, on_progress)
+        measured = known.measure(evaluation, collectors, on_progress)
     for line in known.missing():
         warn(line)
     return dataclasses.replace(evaluation, yardsticks=measured)
@@ -211,7 +216,7 @@ def unusual(settings: EvaluationSettings) -> list[str]:
     return labels
 
 
-def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
+def evaluate_policy(policy: str, options: EvaluateOptions, collectors: CollectorFactory) -> None:
     """Evaluates a policy that learns nothing on each distribution, and prints a line each, or the table of one."""
     found: dict[str, Evaluation] = {}
     unwritten: RunError | None = None
@@ -220,7 +225,7 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
             dist = distribution(id)
             tasks = dist.tasks(options.split)[: options.num_tasks]
             dist, candidate = reference(policy, dist, tasks, trusted=options.trust_pickle)
-        collector = Collector(dist, options.compute.threads, options.compute.device)
+        collector = collectors.open(dist, options.compute.device)
         with usage(), contextlib.closing(collector), _told(f"evaluating {policy} on {id}") as on_progress:
             found[id] = evaluate_with(TrialJudge(dist, collector), candidate, options.settings, on_progress)
         if options.output is not None:  # each time: what is done is not lost
@@ -238,17 +243,21 @@ def evaluate_policy(policy: str, options: EvaluateOptions) -> None:
         raise unwritten
 
 
-def _evaluated(run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, on_progress: OnProgress) -> Evaluation:
-    threads, settings = options.compute.threads, options.settings
+def _evaluated(
+    run: TrainedAgent | TrainedFewShot, options: EvaluateOptions, collectors: CollectorFactory, on_progress: OnProgress
+) -> Evaluation:
+    settings = options.settings
     if isinstance(run, TrainedAgent):
         if options.other.given:
             raise UsageError("--data, --test-classes, --ways, --shots and --queries are for few-shot runs")
-        return evaluate(run, settings=settings, threads=threads, on_progress=on_progress)
-    judge = options.other.benchmark(run, options.split) if options.other.given else run.judge(None, threads)
+        return evaluate(run, settings=settings, collectors=collectors, on_progress=on_progress)
+    if options.workers.remote:
+        raise UsageError(f"--workers and --cluster are for agents; {run.run.folder} is a few-shot learner")
+    judge = options.other.benchmark(run, options.split) if options.other.given else run.judge(None, collectors)
     if isinstance(judge, ClassificationBenchmark):
         names = [judge.data.classes[number] for number in judge.data.splits[options.split]]
         print(f"{options.split} classes ({len(names)}): {listed(names)}")
-    return evaluate(run, judge, settings=settings, threads=threads, on_progress=on_progress)
+    return evaluate(run, judge, settings=settings, collectors=collectors, on_progress=on_progress)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ from metarl.fewshot.tables import pmlb
 from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.learning.protocols import Metrics, State
 from metarl.runs import files, metrics, run_folder
-from metarl.runs.files import write_atomically, writing
+from metarl.runs.files import as_text, write_atomically, writing
 from metarl.runs.progress import progress
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
@@ -172,7 +172,7 @@ def train_learner(
     regression = benchmark.score in LESS_IS_BETTER
     count = options.validation_tasks or (None if regression else _VALIDATION_TASKS)
     settings = EvaluationSettings(split="validation", num_tasks=count)
-    ref = CheckpointRef(id, options.run.run.name, options.run.seed, "last", 0)
+    ref = CheckpointRef(id, as_text(options.run.run.name), options.run.seed, "last", 0)
 
     def validate(state: State) -> Metrics:
         found = evaluate_with(benchmark, Candidate(learner, state, ref, benchmark.hash), settings)

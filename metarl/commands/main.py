@@ -10,6 +10,7 @@ from metarl.errors import UsageError, exit_status, starting_up
 
 PROGRAMS = {
     "train": "train an agent on a task distribution",
+    "sweep": "train with several seeds and options, several at a time",
     "evaluate": "adaptation curves on held-out tasks",
     "record_video": "(or `video`) an agent before and after adaptation",
     "report": "one page about runs: headline, curves, tables, videos",

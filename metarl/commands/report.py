@@ -44,7 +44,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     if options.output is None and zoo.contains(paths[0]):
         raise UsageError("name the page by --output: the zoo is only read")
     path = options.output or paths[0] / "report.html"
-    content = page.render(groups).encode()
+    content = page.render(groups).encode(errors="backslashreplace")  # paths may be no UTF-8
     write_atomically(path, content)
     for line in (line for group in groups for line in (*group.problems, *_of_members(group))):
         print(f"missing: {line}")

@@ -30,14 +30,21 @@ def random_steps(step: Callable[[ndarray], object], num_envs: int, actions: int,
 
 
 def in_turns(
-    peers: Mapping[str, AbstractContextManager[Stepper]], rounds: int, seconds: float, steps: int = 50
+    peers: Mapping[str, AbstractContextManager[Stepper]],
+    rounds: int,
+    seconds: float,
+    steps: int = 50,
+    warm_up: int = 10,
 ) -> Rates:
-    """Each peer is stepped for at least so many seconds in each round, `steps` vector steps at a time."""
+    """Each peer is stepped for at least so many seconds in each round, `steps` vector steps at a time.
+
+    Before, `warm_up` vector steps of each are taken that do not count.
+    """
     rates: Rates = {peer: [] for peer in peers}
     with contextlib.ExitStack() as stack:
         steppers = {peer: stack.enter_context(opened) for peer, opened in peers.items()}
         for step in steppers.values():
-            step(10)  # warm up
+            step(warm_up)
         for _ in range(rounds):
             for peer, step in steppers.items():
                 rates[peer].append(_rate(step, seconds, steps))

@@ -23,16 +23,17 @@ from metarl.commands.options import (
     subcommands,
     usage,
 )
+from metarl.commands.workers import WorkerOptions
 from metarl.errors import RunError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
-from metarl.learning.collect import Collector
 from metarl.learning.protocols import Metrics, State
 from metarl.learning.sources import TrialSource
 from metarl.registry import canonical
 from metarl.runs.decoding import options_to_json
+from metarl.runs.files import as_text
 from metarl.runs.interrupt import interruption_point
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
 from metarl.runs.warm_start import warm_agent
@@ -56,6 +57,7 @@ class TrainOptions(Generic[Config]):
     (runs/other/checkpoints/500). Options may differ, networks may not. maml and promp also begin with the policy of
     ppo: before adaptation they are then the task-blind policy. Steps count from 0 again."""
     compute: ComputeOptions = ComputeOptions()
+    workers: WorkerOptions = WorkerOptions()
 
     def __post_init__(self) -> None:
         if self.validation_tasks < 1:
@@ -64,9 +66,14 @@ class TrainOptions(Generic[Config]):
 
 def program(arguments: Sequence[str], name: str) -> None:
     """Trains in the run's folder, new or begun."""
+    train_agent(*parse_training(arguments, name))
+
+
+def parse_training(arguments: Sequence[str], name: str) -> tuple[str, TrainOptions[AgentConfig]]:
+    """The agent's id and all options, from a program's arguments."""
     chosen = cast(type[AgentConfig], subcommands(agents.REGISTRY, arguments))
     options = parse(TrainOptions[chosen], arguments, name, __doc__)
-    train_agent(learner_id(agents.REGISTRY, options.agent, arguments), options)
+    return learner_id(agents.REGISTRY, options.agent, arguments), options
 
 
 def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
@@ -78,7 +85,7 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
         agent = options.agent.build(dist.spaces, compute.device)
     count = min(options.validation_tasks, len(dist.tasks("validation")))
     settings = EvaluationSettings(split="validation", num_tasks=count, swap_control=False)
-    ref = CheckpointRef(learner, options.run.run.name, seed, "last", 0)
+    ref = CheckpointRef(learner, as_text(options.run.run.name), seed, "last", 0)
     with usage():
         groups: dict[str, dict[str, object]] = {
             "learner": dict(options_to_json(options.agent)),
@@ -105,7 +112,10 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
             return fresh
         return warm_agent(options.start_from, learner, agent, dist.spaces, fresh)
 
-    with contextlib.closing(Collector(dist, compute.threads, compute.device, interruption_point)) as collector:
+    with (
+        options.workers.open(compute, interruption_point) as collectors,
+        contextlib.closing(collectors.open(dist, compute.device)) as collector,
+    ):
         judge = TrialJudge(dist, collector)
 
         def validate(state: State) -> Metrics:

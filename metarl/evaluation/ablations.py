@@ -11,6 +11,7 @@ from metarl.evaluation.judge import Ablation
 from metarl.learning.episodes import Episodes
 from metarl.learning.protocols import AdaptedPolicy, Carry, Transition
 from metarl.learning.random_streams import TaskRandom
+from metarl.learning.sharding import need_shardable
 
 
 def ablated(policy: AdaptedPolicy, ablation: Ablation) -> AdaptedPolicy:
@@ -46,3 +47,11 @@ class AblatedPolicy:
             return self
         unrewarded = dataclasses.replace(support, rewards=torch.zeros_like(support.rewards))
         return AblatedPolicy(self.policy.adapt(unrewarded), self.ablation)
+
+    def shard(self, tasks: slice) -> "AblatedPolicy":
+        """The policies of some of the tasks.
+
+        Raises:
+            UsageError: the policy cannot be divided.
+        """
+        return AblatedPolicy(need_shardable(self.policy).shard(tasks), self.ablation)

@@ -14,8 +14,9 @@ from metarl.evaluation.judge import EvaluationSettings, Judge, Measured
 from metarl.evaluation.records import CheckpointRef, EvaluationConfig, Yardstick
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import ScoredTasks, TrialJudge
-from metarl.learning.collect import Collector, EnvSource
+from metarl.learning.collect import CollectorFactory, EnvSource, InProcess
 from metarl.learning.protocols import Agent, State
+from metarl.runs.files import as_text
 
 AnyLearner = TypeVar("AnyLearner")
 Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
@@ -45,7 +46,7 @@ class TrainedRun(Protocol[AnyLearner, Distribution_contra]):
     @property
     def candidate(self) -> Candidate[AnyLearner]: ...
 
-    def judge(self, dist: Distribution_contra | None, threads: int) -> Judge[AnyLearner]:
+    def judge(self, dist: Distribution_contra | None, collectors: CollectorFactory) -> Judge[AnyLearner]:
         """Who judges it on a distribution; on the one that it was trained on if None."""
         ...
 
@@ -59,6 +60,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     num_tasks: int | None = None,
     threads: int = 1,
+    collectors: CollectorFactory | None = None,
     on_progress: Callable[[float], object] = lambda share: None,
 ) -> Evaluation: ...
 
@@ -72,6 +74,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     num_tasks: int | None = None,
     threads: int = 1,
+    collectors: CollectorFactory | None = None,
     on_progress: Callable[[float], object] = lambda share: None,
 ) -> Evaluation: ...
 
@@ -84,6 +87,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     num_tasks: int | None = None,
     threads: int = 1,
+    collectors: CollectorFactory | None = None,
     on_progress: Callable[[float], object] = lambda share: None,
 ) -> Evaluation:
     """Evaluates a run's learner on a split's frozen list of tasks: `metarl.evaluate(metarl.load("runs/ice"))`.
@@ -97,6 +101,7 @@ def evaluate(
         settings: everything that can be said about an evaluation; the defaults if None.
         num_tasks: only the first tasks of the list; not given with `settings`.
         threads: threads that step the simulators; no score depends on it.
+        collectors: who plays the episodes, such as the workers of `metarl.cluster`; this process if None, on `threads`.
         on_progress: told which share of the work is done.
 
     Raises:
@@ -109,18 +114,23 @@ def evaluate(
         settings = EvaluationSettings(split=split, num_tasks=num_tasks)
     elif split != "test" or num_tasks is not None:
         raise ValueError("split and num_tasks are fields of the settings: give them there")
+    if collectors is None:
+        collectors = InProcess(threads)
+    elif threads != 1:
+        raise ValueError("threads are those of this process: collectors have their own")
     if isinstance(run, TrainedRun):
-        return evaluate_with(run.judge(dist, threads), run.candidate, settings, on_progress)
+        return evaluate_with(run.judge(dist, collectors), run.candidate, settings, on_progress)
     if not isinstance(dist, PlayableTasks):
         raise ValueError(f"a policy from elsewhere is evaluated on a task distribution: give one, not {dist!r}")
     agent = guest(run, dist.spaces, name := name_of(run))
-    with contextlib.closing(Collector(dist, threads)) as collector:
+    with contextlib.closing(collectors.open(dist)) as collector:
         return evaluate_with(TrialJudge(dist, collector), candidate_of(agent, name), settings, on_progress)
 
 
 def candidate_of(agent: Agent, name: str) -> Candidate[Agent]:
     """A policy that was not trained here, and learns nothing."""
-    return Candidate(agent, agent.init(0), CheckpointRef(name, name, None, "none", 0))
+    shown = as_text(name)  # it may be a file's
+    return Candidate(agent, agent.init(0), CheckpointRef(shown, shown, None, "none", 0))
 
 
 def evaluate_with(

@@ -176,6 +176,10 @@ class Guest:
     def adapt(self, support: Episodes) -> AdaptedPolicy:
         return self
 
+    def shard(self, tasks: slice) -> AdaptedPolicy:
+        """The policy on some of the tasks."""
+        return dataclasses.replace(self, num_tasks=len(range(self.num_tasks)[tasks]))
+
     def _in_units(self, actions: ndarray, count: int) -> Shaped[ndarray, "episode *action"]:
         """Actions of the environment's space as the collector takes them.
 

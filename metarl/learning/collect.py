@@ -7,6 +7,7 @@ resets of a task follow from its seed alone. So a trial's result does not depend
 what order, on how many threads, processes or machines, and any share of a collection can be played again elsewhere.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, final, runtime_checkable
 
@@ -78,6 +79,32 @@ class TrialCollector(Protocol):
     ) -> Episodes:
         """Exactly `num_episodes` episodes on each task; without noise, of the policy's mean actions."""
         ...
+
+
+@runtime_checkable
+class OpenCollector(TrialCollector, Protocol):
+    """A collector that holds something."""
+
+    def close(self) -> None:
+        """Gives back what this collector alone needs; it may be used again."""
+        ...
+
+
+@runtime_checkable
+class CollectorFactory(Protocol):
+    """Opens collectors: in this process (`InProcess`), or on the workers of a cluster (`metarl.cluster`)."""
+
+    def open(self, source: EnvSource, device: torch.device | str = "cpu") -> OpenCollector:
+        """A collector on one distribution, whose policies compute on `device`; whoever opens it closes it."""
+        ...
+
+
+def check_request(num_tasks: int, num_episodes: int, seeds: Sequence[int]) -> None:
+    """Raises ValueError where a collection was asked for that there cannot be."""
+    if num_tasks < 1 or num_episodes < 1:
+        raise ValueError(f"need at least one task and one episode, got {num_tasks} tasks and {num_episodes} episodes")
+    if len(seeds) != num_tasks:
+        raise ValueError(f"need a seed for each of the {num_tasks} tasks, got {len(seeds)}")
 
 
 def point_seeds(seeds: Sequence[int], point: int) -> tuple[int, ...]:
@@ -161,12 +188,7 @@ class Collector:
             ValueError: no tasks, fewer than one episode, or another number of seeds.
             WorkerLostError: a worker process was lost a second time.
         """
-        if not tasks or num_episodes < 1:
-            raise ValueError(
-                f"need at least one task and one episode, got {len(tasks)} tasks and {num_episodes} episodes"
-            )
-        if len(seeds) != len(tasks):
-            raise ValueError(f"need a seed for each of the {len(tasks)} tasks, got {len(seeds)}")
+        check_request(len(tasks), num_episodes, seeds)
         try:
             return self._collect(policy, tasks, num_episodes, seeds, noise)
         except WorkerLostError as error:
@@ -222,6 +244,20 @@ class Collector:
         if self._venv is not None:
             self._venv.close()
             self._venv = None
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class InProcess:
+    """Collectors in this process: a `CollectorFactory`."""
+
+    threads: int = 1
+    """Threads or processes that step the simulators of each; no result depends on them."""
+    interruption_point: Callable[[], None] = _never
+    """Called before every environment step; what it raises ends the collection."""
+
+    def open(self, source: EnvSource, device: torch.device | str = "cpu") -> Collector:
+        return Collector(source, self.threads, device, self.interruption_point)
 
 
 def _for_all(actions: Shaped[ndarray, "some *action"], num_envs: int) -> Shaped[ndarray, "all *action"]:

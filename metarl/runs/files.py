@@ -237,6 +237,18 @@ def clean_up(folder: Path) -> None:
             _remove_left_over(folder / name)
 
 
+def as_text(name: str) -> str:
+    r"""A file's name for JSON and pages: what of it is no UTF-8 is escaped, and no locale makes a difference.
+
+    >>> as_text("ice"), as_text(os.fsdecode(b"ice\xff"))
+    ('ice', 'ice\\xff')
+    """
+    try:
+        return os.fsencode(name).decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # no file could be called so
+        return name.encode(errors="backslashreplace").decode()
+
+
 def numbers(names: Iterable[str]) -> tuple[int, ...]:
     """Those of the names that are whole numbers as Python prints them, ascending."""
     return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name))

@@ -22,9 +22,9 @@ from metarl.fewshot.examples import TaskRecord
 from metarl.fewshot.learner import FewShotLearner, LearnerConfig
 from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.trained import AdaptedLearner, Inputs, Labels, TrainedLearner
-from metarl.learning.collect import Collector
+from metarl.learning.collect import CollectorFactory
 from metarl.learning.protocols import Agent, State
-from metarl.runs import run_folder, zoo
+from metarl.runs import files, run_folder, zoo
 from metarl.runs.checkpoints import Checkpoint, CheckpointFolder
 from metarl.runs.decoding import OpenKind, OpenKinds, decode, options_to_json
 from metarl.runs.files import encode_json, write_atomically
@@ -81,7 +81,7 @@ class TrainedAgent:
         """What an evaluation asks for."""
         return Candidate(self.agent, self.state, self.ref, self.run.config.experiment.distribution_hash)
 
-    def judge(self, dist: EnvDistribution | None, threads: int) -> TrialJudge:
+    def judge(self, dist: EnvDistribution | None, collectors: CollectorFactory) -> TrialJudge:
         """Who judges it on a distribution; on the one that it was trained on if None.
 
         Raises:
@@ -92,7 +92,7 @@ class TrainedAgent:
             raise ValueError(
                 f"{self.run.folder} was trained on {self.dist.id} with {self.dist.spaces}; {dist.id} has {dist.spaces}"
             )
-        return TrialJudge(dist, Collector(dist, threads, self.state.device))
+        return TrialJudge(dist, collectors.open(dist, self.state.device))
 
 
 @final
@@ -137,10 +137,10 @@ class TrainedFewShot:
         trained_on = self.run.config.experiment.distribution_hash
         return Candidate(self.trained.learner, self.trained.state, self.ref, trained_on)
 
-    def judge(self, dist: Benchmark | None, threads: int) -> Benchmark:
+    def judge(self, dist: Benchmark | None, collectors: CollectorFactory) -> Benchmark:
         """Who judges it: the benchmark given, or the one it was trained on, whose files must still be there.
 
-        `threads` means nothing here: nothing is simulated.
+        `collectors` mean nothing here: nothing is simulated.
         """
         return dist or open_benchmark(self.data, self.episodes, self.trained.state.device, self.choice)
 
@@ -266,7 +266,8 @@ def checkpoint_of(run: Run, which: Which, expected: State) -> tuple[Checkpoint, 
     if saved is None:
         raise UsageError(f"{run.folder} has no {'' if which == 'last' else 'validated '}checkpoint yet; train it first")
     experiment, label = run.config.experiment, "last" if which == "last" else "best on validation"
-    ref = CheckpointRef(experiment.learner, run.folder.name, experiment.seed, label, saved.step, saved.content)
+    name = files.as_text(run.folder.name)
+    ref = CheckpointRef(experiment.learner, name, experiment.seed, label, saved.step, saved.content)
     return saved, ref
 
 

@@ -33,7 +33,7 @@ from metarl.evaluation.records import (
 )
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import TrialJudge
-from metarl.learning.collect import Collector
+from metarl.learning.collect import CollectorFactory
 from metarl.learning.protocols import AdaptationProtocol, Agent
 from metarl.runs import zoo
 from metarl.runs.trained import TrainedAgent, load
@@ -81,7 +81,7 @@ class YardstickRuns:
         )
 
     def measure(
-        self, evaluation: Evaluation, threads: int, on_progress: Callable[[float], object]
+        self, evaluation: Evaluation, collectors: CollectorFactory, on_progress: Callable[[float], object]
     ) -> dict[str, Yardstick]:
         """What they reach on an evaluation's tasks, with as many episodes, from the same seed."""
         settings = _settings(evaluation, num_adaptations=0)
@@ -93,19 +93,19 @@ class YardstickRuns:
 
         random = random_policy(self.dist.spaces)
         nothing = CheckpointRef(RANDOM, RANDOM, None, "none", 0)
-        measured[RANDOM] = _scores(self.dist, Candidate(random, random.init(0), nothing), settings, threads)
+        measured[RANDOM] = _scores(self.dist, Candidate(random, random.init(0), nothing), settings, collectors)
         for name in (BLIND, INFORMED):
             next_step()
             if runs := self.by_name.get(name):
-                parts = [_scores(run.dist, run.candidate, settings, threads) for run in runs]
+                parts = [_scores(run.dist, run.candidate, settings, collectors) for run in runs]
                 measured[name] = _together(parts)
         if (adapts := evaluation.config.adaptations[-1]) and (runs := self.by_name.get(BLIND)):
             tuning = _settings(evaluation, num_adaptations=adapts)
-            parts = [_scores(run.dist, _fine_tuned(run, tuning), tuning, threads) for run in runs]
+            parts = [_scores(run.dist, _fine_tuned(run, tuning), tuning, collectors) for run in runs]
             measured[FINE_TUNED] = _together(parts)
         next_step()
         if runs := self.by_name.get(SPECIALIST):
-            measured[SPECIALIST] = _by_family(evaluation, runs, settings, threads)
+            measured[SPECIALIST] = _by_family(evaluation, runs, settings, collectors)
         return {name: measured[name] for name in YARDSTICKS if name in measured}
 
 
@@ -155,10 +155,10 @@ def _settings(evaluation: Evaluation, num_adaptations: int) -> EvaluationSetting
 
 
 def _scores(
-    dist: EnvDistribution, candidate: Candidate[Agent], settings: EvaluationSettings, threads: int
+    dist: EnvDistribution, candidate: Candidate[Agent], settings: EvaluationSettings, collectors: CollectorFactory
 ) -> Yardstick:
     """What one policy reaches at the end of its trials."""
-    with contextlib.closing(Collector(dist, threads, candidate.state.device)) as collector:
+    with contextlib.closing(collectors.open(dist, candidate.state.device)) as collector:
         evaluation = evaluate_with(TrialJudge(dist, collector), candidate, settings)
     return Yardstick(evaluation.sources, evaluation.scores[:, :, -1].mean(1))
 
@@ -179,13 +179,13 @@ def _together(parts: Sequence[Yardstick]) -> Yardstick:
 
 
 def _by_family(
-    evaluation: Evaluation, runs: Sequence[TrainedAgent], settings: EvaluationSettings, threads: int
+    evaluation: Evaluation, runs: Sequence[TrainedAgent], settings: EvaluationSettings, collectors: CollectorFactory
 ) -> Yardstick:
     """On each task the specialist of its family."""
     scores: Float[np.ndarray, "seed task"] = np.full((1, len(evaluation.tasks)), np.nan)
     sources: list[CheckpointRef] = []
     for run in runs:
-        part, family = _scores(run.dist, run.candidate, settings, threads), run.dist.space.train[0].name
+        part, family = _scores(run.dist, run.candidate, settings, collectors), run.dist.space.train[0].name
         own = np.array([task.family == family for task in evaluation.tasks])
         scores[:, own] = part.scores[:, own]
         sources += part.sources

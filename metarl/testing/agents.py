@@ -23,6 +23,7 @@ from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State, Transition
 from metarl.learning.random_streams import TaskRandom, task_seeds
+from metarl.learning.sharding import ShardablePolicy
 from metarl.learning.sources import SampledTasks
 from metarl.learning.spaces import Spaces
 from metarl.tasks import Task
@@ -135,7 +136,7 @@ def check_policy(
     whole = collector.collect_trials(start(num_tasks), tasks, protocol, seeds)
     require(all(bool(x.isfinite().all()) for x in _trial_tensors(whole).values()), f"{name} acts in numbers not finite")
     support = collector.collect_episodes(start(num_tasks), tasks, protocol.episodes_per_adaptation, seeds)
-    _check_adapting(name, start(num_tasks), support)
+    _check_adapting(name, start(num_tasks), support, exact)
     if exact:
         _check_sharding(name, start, collector, tasks, protocol, seeds, whole)
     collector.close()
@@ -178,7 +179,7 @@ def _check_carry(name: str, method: str, carry: object, shape: tuple[int, int]) 
     )
 
 
-def _check_adapting(name: str, policy: AdaptedPolicy, support: Episodes) -> None:
+def _check_adapting(name: str, policy: AdaptedPolicy, support: Episodes, exact: bool) -> None:
     observations, seen = support.observations[:, :, 0], _copies(support.tensors())
     before = _acted(policy, observations)
     adapted = policy.adapt(support)
@@ -189,6 +190,10 @@ def _check_adapting(name: str, policy: AdaptedPolicy, support: Episodes) -> None
     require(bool(after.isfinite().all()), f"{name} acts in numbers not finite after adapting")
     sent = pickle.loads(pickle.dumps(adapted))
     require(torch.equal(after, _acted(sent, observations)), f"{name} acts otherwise after it adapted and was pickled")
+    if exact and isinstance(adapted, ShardablePolicy):
+        for tasks in (slice(0, 1), slice(1, 5)):
+            part = _acted(adapted.shard(tasks), observations[tasks])
+            require(torch.equal(part, after[tasks]), f"{name}.shard gives policies that act otherwise than in company")
 
 
 def _check_sharding(

@@ -15,10 +15,12 @@ from metarl.agents import AgentConfig, MamlTrpoConfig, PpoConfig, PrompConfig, R
 from metarl.agents.batching import pad_rows, pad_tasks
 from metarl.agents.fixed import FixedPolicy, random_policy
 from metarl.agents.policies import Linear
+from metarl.errors import UsageError
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes, Trials
-from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State
-from metarl.learning.random_streams import task_seeds
+from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, Carry, Memoryless, State
+from metarl.learning.random_streams import TaskRandom, task_seeds
+from metarl.learning.sharding import need_shardable, rows_of
 from metarl.learning.spaces import Spaces
 from metarl.tasks import Task
 from metarl.testing.agents import World
@@ -111,6 +113,41 @@ def test_any_share_of_a_collection_comes_out_as_in_the_whole(name: str, place: s
         after = acted(policy.adapt(trials.query), observations[shard])
         assert torch.equal(after, acted(adapted, observations)[shard]), shard
     collector.close()
+
+
+@pytest.mark.parametrize("place", ["point-navigation", "discrete"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shard_of_adapted_policies_acts_and_adapts_as_in_the_whole(name: str, place: str) -> None:
+    torch.set_num_threads(1)
+    fresh, whole, adapted = whole_collection(name, place)
+    observations = whole.query.observations[:, :, 0]
+    for shard in (slice(0, 1), slice(2, 7)):
+        support = Episodes(**{field: part[shard] for field, part in whole.query.tensors().items()})
+        for policy in (fresh, adapted):
+            part = pickle.loads(pickle.dumps(need_shardable(policy).shard(shard)))
+            assert torch.equal(acted(part, observations[shard]), acted(policy, observations)[shard])
+            again = acted(part.adapt(support), observations[shard])
+            assert torch.equal(again, acted(policy.adapt(whole.query), observations)[shard])
+
+
+def test_a_shard_is_sent_without_the_other_tasks_numbers() -> None:
+    whole = torch.arange(4000.0).view(1000, 4)
+    assert len(pickle.dumps(rows_of(whole, slice(3, 5)))) < 1000
+    assert torch.equal(rows_of(whole, slice(3, 5)), whole[3:5])
+    one = torch.zeros(1000).expand(500, 1000)  # one value for all tasks: it goes but once
+    assert len(pickle.dumps(rows_of(one, slice(0, 400)))) < 10_000
+
+
+def test_what_cannot_be_divided_is_named() -> None:
+    class Whole(Memoryless):
+        def act(self, observations: Tensor, carry: Carry, random: TaskRandom | None) -> tuple[Tensor, Carry]:
+            return observations, carry
+
+        def adapt(self, support: Episodes) -> "Whole":
+            return self
+
+    with pytest.raises(UsageError, match=r"Whole cannot be divided among workers: give it a method shard\("):
+        need_shardable(Whole())
 
 
 def test_policies_here_adapt_and_differ_between_tasks() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.commands.test_programs import AGENTS, call
 
-FEWSHOT = ("prototypical", "--ways", "2", "--shots", "1", "--queries", "2", "--train-ways", "2", "--train-queries", "2",
-           "--tasks", "2", "--validation-tasks", "2", "--threads", "1")  # fmt: skip
+FEWSHOT = ("prototypical", "conv4", "--filters", "4", "--ways", "2", "--shots", "1", "--queries", "2", "--train-ways",
+           "2", "--train-queries", "2", "--tasks", "2", "--validation-tasks", "2", "--threads", "1")  # fmt: skip
 """A few-shot run of a moment; `--data`, `--steps` and `--run` are to be added."""
 
 

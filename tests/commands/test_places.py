@@ -140,16 +140,19 @@ def test_every_program_works_under_an_odd_name(
     ):
         status = call(program, *arguments)
         told = capsys.readouterr().err
+        kept = program == "fewshot" or "--start-from" in arguments  # the run remembers the name
         if program == "compare":  # the evaluation that it asks for is not there
             assert status == 2 and told.count("\n") == 1
-        elif program == "fewshot" and "\udcff" in name:  # a run remembers where its data are, and JSON is UTF-8
+        elif kept and "\udcff" in name:  # in JSON, which is UTF-8
             assert status == 2 and told.count("\n") == 1 and "UTF-8" in told
+        elif program == "fewshot" and ":" in name:  # that is how data of one's own code are named
+            assert status == 2 and told.count("\n") == 1 and "names nothing" in told
         else:
             assert status == 0, told
     assert (tmp_path / name / "report.html").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "y/" * 2500, "a\0b"])
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 2500])
 def test_a_name_that_no_file_can_have_is_one_line(
     made: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,9 +299,9 @@ def test_no_program_uses_damaged_tensors(
     commands = [("evaluate", kind, *EVALUATE), resume]
     commands += [("record_video", kind, *SMALL)] if kind == "agent" else []
     capsys.readouterr()
-    for program, *arguments in commands:
-        assert call(program, *arguments) == 1, program
+    for command in commands:
+        assert call(str(command[0]), *command[1:]) == 1, command[0]
         told = capsys.readouterr()
         assert message in told.err and told.err.count("\n") == 1 and "return" not in told.out, told
-    assert call(*resume[:-1], "new", "--start-from", kind) in (1, 2)
+    assert call(str(resume[0]), *resume[1:-1], "new", "--start-from", kind) in (1, 2)
     assert not (here / "new").exists()

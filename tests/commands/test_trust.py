@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import metarl
@@ -20,32 +19,6 @@ from tests.commands.test_programs import AGENTS, call
 
 SECRET = b"of the user"
 SMALL = ("--width", "64", "--height", "48", "--every", "50", "--threads", "1")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an agent's run and a few-shot learner's, one outer step each."""
-    folder = tmp_path_factory.mktemp("runs")
-    assert call("train", *AGENTS["maml"], "--run", folder / "agent", "--steps", "1") == 0
-    images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
-    np.savez(folder / "photos.npz", images=images, labels=np.arange(60) % 10)
-    sizes = (
-        "--ways",
-        "2",
-        "--shots",
-        "1",
-        "--queries",
-        "2",
-        "--train-ways",
-        "2",
-        "--train-queries",
-        "2",
-        "--tasks",
-        "2",
-    )
-    few = ("prototypical", "--data", folder / "photos.npz", *sizes, "--validation-tasks", "2", "--steps", "1")
-    assert call("fewshot", *few, "--run", folder / "fewshot") == 0
-    return folder
 
 
 def rewritten(run: Path, change: Callable[[dict[str, Any]], object]) -> None:

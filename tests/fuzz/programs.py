@@ -31,8 +31,8 @@ VALUES = (
     "x" * 300, "a:b", ".x:y", "x.py:y", "json:loads", "no.such:thing", "cuda:99", "meta", "-", "--", "--help", "[1]",
     "a b", "test", "best", "running", "random", "expert", "5x1", "1x1x1", "omniglot", "sinusoid", "point-navigation",
 )  # fmt: skip
-NOT_FUZZED = {"--download", "--official-protocol", "--trust-code"}
-"""The network, a benchmark of minutes, and what allows code to be run."""
+NOT_FUZZED = {"--download", "--official-protocol", "--trust-code", "--workers", "--cluster"}
+"""The network, a benchmark of minutes, what allows code to be run, and processes of Ray."""
 
 
 def base_commands(base: Path) -> Mapping[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from metarl.errors import UsageError
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.results import Evaluation
+from metarl.learning.collect import InProcess
 from metarl.runs.trained import TrainedAgent
 from metarl.runs.yardsticks import YardstickRuns
 from tests.commands.test_programs import call
@@ -39,7 +40,7 @@ def measured(runs: dict[str, TrainedAgent], agent: str, *names: str) -> Evaluati
     run = runs[agent]
     known = YardstickRuns.of(run.dist, [runs[name] for name in names])
     evaluation = evaluate(run, settings=EvaluationSettings(episodes_per_adaptation=2))
-    found = known.measure(evaluation, 1, lambda share: None)
+    found = known.measure(evaluation, InProcess(), lambda share: None)
     return Evaluation(evaluation.config, evaluation.tasks, evaluation.sources, evaluation.metrics, yardsticks=found)
 
 

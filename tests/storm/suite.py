@@ -51,6 +51,9 @@ SMALL: Mapping[str, tuple[str, ...]] = {
     "sb3-sac": (*_TASKS, "--hidden", "4", "--batch-size", "8", "--updates-per-step", "0.1", "--buffer-size", "500"),
 }  # fmt: skip
 """Options that make agents quick; others train as they are."""
+TASKS = ("--train-ways", "2", "--train-queries", "2")
+TRAINED_ON: Mapping[str, tuple[str, ...]] = {"transfer": ()}
+"""Sizes of training tasks, for few-shot learners that are trained on tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,12 @@ class Count:
     def faults(self) -> int:
         return self.different + self.orphans + self.tracebacks
 
+    @property
+    def told(self) -> str:
+        """All kills, by signal."""
+        signals = ", ".join(f"{number} {name}" for name, number in sorted(self.by_signal.items()))
+        return f"{self.kills} kills ({signals})"
+
 
 def trainings(photos: Path, *, workers: bool) -> tuple[Training, ...]:
     """One of each learner that has a name, and one in worker processes."""
@@ -97,9 +106,9 @@ def trainings(photos: Path, *, workers: bool) -> tuple[Training, ...]:
     own = [
         Training(name, "train", (name, *IN_PROCESS, *SMALL.get(name, ()), *loop), WORLDS) for name in agents.REGISTRY
     ]
-    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--train-ways", "2", "--train-queries", "2")
-    few = ("--data", str(photos), *sizes, "--tasks", "2", "--validation-tasks", "2", "--threads", "1")
-    own += [Training(f"few-shot {name}", "fewshot", (name, *few, *loop)) for name in LEARNERS]
+    few = ("--data", str(photos), "--ways", "2", "--shots", "1", "--queries", "2", "--tasks", "2",
+           "--validation-tasks", "2", "--threads", "1", *loop)  # fmt: skip
+    own += [Training(f"few-shot {name}", "fewshot", (name, *few, *TRAINED_ON.get(name, TASKS))) for name in LEARNERS]
     if workers:
         own.append(Training("rl2 in workers", "train", ("rl2", *IN_WORKERS, *SMALL["rl2"], *loop)))
     return tuple(own)
@@ -271,8 +280,7 @@ def main(arguments: Sequence[str]) -> int:
             before = count.kills
             most = min(share, options.kills - count.kills)
             play(*ends[training.name], folder, rng, count, most)
-            print(f"{training.name}: {count.kills - before} kills", flush=True)
-    signals = ", ".join(f"{number} {name}" for name, number in sorted(count.by_signal.items()))
-    print(f"{count.kills} kills ({signals}) of {count.trainings} trainings in {time.monotonic() - began:.0f} s")
+            print(f"{training.name}: {count.kills - before} kills; {count.told}", flush=True)
+    print(f"{count.told} of {count.trainings} trainings in {time.monotonic() - began:.0f} s")
     print(f"{count.different} ended otherwise, {count.orphans} orphans, {count.tracebacks} tracebacks")
     return 1 if count.faults else 0

@@ -75,7 +75,7 @@ def look(path: Path) -> Found:
     for file in sorted((path / "evaluations").glob("*.json"), key=lambda file: file.stem):
         evaluation = _attempt(lambda file=file: _read(read_evaluation, file), problems, file)
         if evaluation is not None:
-            evaluations[file.stem] = evaluation
+            evaluations[files.as_text(file.stem)] = evaluation
     if not rows:
         problems.append(f"{path} has no metrics yet: not one outer step is done")
     elif run is not None and (done := int(rows[-1]["step"] or 0)) < run.config.steps:
@@ -133,7 +133,7 @@ def _labels(members: Sequence[Sequence[Found]]) -> list[str]:
     """The learner of each group; where several on one distribution have the same, the run's name with it."""
     names = [(_learner(each[0]), _distributions(each[0])) for each in members]
     return [
-        name[0] if names.count(name) == 1 else f"{name[0]} ({each[0].path.stem})"
+        name[0] if names.count(name) == 1 else f"{name[0]} ({files.as_text(each[0].path.stem)})"
         for name, each in zip(names, members, strict=True)
     ]
 
@@ -147,7 +147,11 @@ def _distributions(found: Found) -> tuple[str, ...]:
 def _learner(found: Found) -> str:
     if found.run is not None:
         return found.run.config.experiment.learner.rpartition("/")[2]
-    return next(iter(found.evaluations.values())).sources[0].learner if found.evaluations else found.path.stem
+    return (
+        next(iter(found.evaluations.values())).sources[0].learner
+        if found.evaluations
+        else files.as_text(found.path.stem)
+    )
 
 
 def _without_seed(experiment: Experiment) -> Experiment:

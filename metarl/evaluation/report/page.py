@@ -323,7 +323,7 @@ class _Media:
 
 
 def _name(group: Group, found: Found) -> str:
-    return group.label if len(group.members) == 1 else f"{group.label}, {found.path.name}"
+    return group.label if len(group.members) == 1 else f"{group.label}, {files.as_text(found.path.name)}"
 
 
 def _data_url(kind: str, content: bytes) -> str:

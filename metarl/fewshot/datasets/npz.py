@@ -67,6 +67,7 @@ def _read(archive: zipfile.ZipFile, max_bytes: int, names: Collection[str] | Non
 def _size(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
     """The bytes that an array takes, by its header; an element counts as one at least."""
     with archive.open(member) as file:
+        assert isinstance(file, zipfile.ZipExtFile), "it is opened to be read"
         version = npy.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"the array {shown(name)} has format {version}; plain numbers have (1, 0) or (2, 0)")

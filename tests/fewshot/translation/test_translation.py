@@ -25,7 +25,7 @@ def toy(seed: int, count: int = SIDE, width: int = 24) -> Language:
     """Translations are the sentences, moved by a map of the language's own that is near the identity, and noise."""
     rng = np.random.default_rng(seed)
     y = rng.normal(size=(count, width))
-    x = y @ (np.eye(width) + 0.5 * rng.normal(size=(width, width)) / np.sqrt(width)) + 0.6 * rng.normal(size=y.shape)
+    x = y @ (np.eye(width) + rng.normal(size=(width, width)) / np.sqrt(width)) + 1.2 * rng.normal(size=y.shape)
     sources, targets = (torch.nn.functional.normalize(torch.from_numpy(each), dim=-1) for each in (x, y))
     noise = rng.normal(size=(2, count, 40))
     psi = noise / np.linalg.norm(noise, axis=-1, keepdims=True)

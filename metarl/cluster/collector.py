@@ -1,0 +1,88 @@
+"""Collectors whose episodes are played by workers: a `CollectorFactory`."""
+
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar, final
+
+import torch
+
+from metarl.cluster.dispatch import Dispatcher
+from metarl.cluster.worker import PlayEpisodes, Share
+from metarl.envs import EnvDistribution
+from metarl.envs.registry import id_of
+from metarl.errors import UsageError
+from metarl.learning.collect import EnvSource, check_request
+from metarl.learning.episodes import Episodes, Trials
+from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy
+from metarl.learning.sharding import need_shardable, shares
+from metarl.tasks import Task
+
+Worker = TypeVar("Worker")
+Answer = TypeVar("Answer", bound=Hashable)
+
+
+@final
+class ClusterCollectors(Generic[Worker, Answer]):
+    """Opens collectors that share one dispatcher's workers: a `CollectorFactory`."""
+
+    def __init__(self, dispatcher: Dispatcher[Share, Trials | Episodes, Worker, Answer]) -> None:
+        self._dispatcher = dispatcher
+
+    def open(self, source: EnvSource, device: torch.device | str = "cpu") -> "ClusterCollector[Worker, Answer]":
+        """A collector on one distribution.
+
+        Raises:
+            UsageError: workers could not make this distribution by an id, or the device is another than the CPU.
+        """
+        if torch.device(device).type != "cpu":
+            raise UsageError(f"workers play on the CPU: --device {device} does not go with --workers and --cluster")
+        if not isinstance(source, EnvDistribution):
+            raise UsageError(f"workers make a distribution by its id, and {source!r} is no EnvDistribution")
+        try:
+            id = id_of(source)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return ClusterCollector(id, source.hash, self._dispatcher)
+
+
+@final
+class ClusterCollector(Generic[Worker, Answer]):
+    """Plays trials on workers: an `OpenCollector`. What comes out is what `Collector` would play."""
+
+    def __init__(self, id: str, hash: str, dispatcher: Dispatcher[Share, Trials | Episodes, Worker, Answer]) -> None:
+        self._id, self._hash, self._dispatcher = id, hash, dispatcher
+
+    def collect_trials(
+        self, adapted: AdaptedPolicy, tasks: Sequence[Task], protocol: AdaptationProtocol, seeds: Sequence[int]
+    ) -> Trials:
+        check_request(len(tasks), protocol.episodes_per_adaptation, seeds)
+        parts = self._play(adapted, tasks, seeds, protocol)
+        return Trials.concatenate([part for part in parts if isinstance(part, Trials)])
+
+    def collect_episodes(
+        self,
+        policy: AdaptedPolicy,
+        tasks: Sequence[Task],
+        num_episodes: int,
+        seeds: Sequence[int],
+        *,
+        noise: bool = True,
+    ) -> Episodes:
+        check_request(len(tasks), num_episodes, seeds)
+        parts = self._play(policy, tasks, seeds, PlayEpisodes(num_episodes, noise))
+        return Episodes.concatenate([part for part in parts if isinstance(part, Episodes)])
+
+    def _play(
+        self,
+        policy: AdaptedPolicy,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        what: AdaptationProtocol | PlayEpisodes,
+    ) -> list[Trials | Episodes]:
+        """One share for each worker: a vector environment is the faster the more it steps at once."""
+        whole, tasks, seeds = need_shardable(policy), tuple(tasks), tuple(seeds)
+        cut = shares(len(tasks), self._dispatcher.count)
+        made = [Share(self._id, self._hash, whole.shard(part), tasks[part], seeds[part], what) for part in cut]
+        return self._dispatcher.play(made)
+
+    def close(self) -> None:
+        """Nothing: the workers are the factory's, and keep their simulators until they play another distribution."""

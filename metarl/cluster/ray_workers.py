@@ -1,0 +1,201 @@
+"""Workers as actors of Ray: on this machine, or on those of a cluster."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, final
+
+import ray
+from ray import exceptions
+
+from metarl.cluster.collector import ClusterCollectors
+from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
+from metarl.cluster.worker import Identity, Player, Share, identity
+from metarl.errors import RunError, UsageError, WorkerLostError
+from metarl.learning.episodes import Episodes, Trials
+
+AUTO, LOCAL = "auto", "local"
+_ADDRESS = "RAY_ADDRESS"
+_CONNECT = 5.0  # s in which an address must answer
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, and no warning about it
+    "RAY_USAGE_STATS_ENABLED": "0",  # a training tells nobody
+}
+_LOST = (
+    exceptions.RayActorError,  # the actor, its process or its machine is gone
+    exceptions.ObjectLostError,  # its answer went with its machine
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,  # Ray ended it to save the machine
+)
+
+
+@final
+class RayWorkers:
+    """Actors that play shares: `Workers` for a dispatcher.
+
+    Args:
+        threads: of each, for its simulators; as many of the cluster's CPUs are reserved for it.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._here = identity()
+
+    def start(self) -> tuple[Any, Any]:
+        # A lost actor is replaced by the dispatcher, and not by Ray: it hands nothing to a worker that has not started.
+        actor: Any = ray.remote(num_cpus=self._threads, max_restarts=0, max_task_retries=0)(Player)
+        worker = actor.remote(self._threads)
+        return worker, worker.identity.remote()
+
+    def play(self, worker: Any, share: Share) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
+        return worker.play.remote(share)
+
+    def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
+        if not answers:
+            return ()
+        came, _ = ray.wait(list(answers), num_returns=1, timeout=seconds)
+        if came:
+            came, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0)
+        return came
+
+    def first(self, answer: Any) -> None:  # noqa: ANN401
+        found = _taken(answer)
+        assert isinstance(found, Identity)
+        found.need_like(self._here)
+
+    def result(self, answer: Any) -> Trials | Episodes:  # noqa: ANN401
+        found = _taken(answer)
+        assert isinstance(found, Trials | Episodes)
+        return found
+
+    def stop(self, worker: Any) -> None:  # noqa: ANN401
+        with contextlib.suppress(Exception):  # it may be gone, and its cluster with it
+            ray.kill(worker, no_restart=True)
+
+    def lacking(self) -> str:
+        with contextlib.suppress(Exception):
+            free, there = (kind.get("CPU", 0) for kind in (ray.available_resources(), ray.cluster_resources()))
+            return f"each takes {self._threads} CPUs, and {free:g} of the cluster's {there:g} are free"
+        return "the cluster does not answer"
+
+
+def _taken(answer: Any) -> object:  # noqa: ANN401
+    """What a worker answered.
+
+    Raises:
+        WorkerLostError: it was lost instead.
+        RunError: no room for answers, or no cluster any more; and what the worker itself raised.
+    """
+    try:
+        return ray.get(answer)
+    except exceptions.RayTaskError as error:
+        raise _cause(error) from None
+    except _LOST as error:
+        raise WorkerLostError(_first_line(error)) from error
+    except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
+        raise RunError(f"the cluster's object store is full: {_first_line(error)}") from error
+    except exceptions.RayError as error:
+        raise RunError(f"the cluster failed: {_first_line(error)}") from error
+
+
+def _cause(error: exceptions.RayTaskError) -> Exception:
+    """What a worker raised; where it could not even load what it was sent, that in one line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ImportError | AttributeError):
+        return RunError(f"a worker is refused: it lacks what this program has: {cause}")
+    return cause if isinstance(cause, Exception) else error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def connected(cluster: str, cpus: int) -> Iterator[None]:
+    """A connection to a cluster within the block; one on this machine ends with it.
+
+    Args:
+        cluster: `local` for one on this machine; `host:port` for one that is there; `auto` for the one that the
+            environment's RAY_ADDRESS names, or else one on this machine. Ray's own `auto` would join whatever runs
+            here, also somebody's private one, which ends when they are done.
+        cpus: that a cluster on this machine must have: workers may be more than cores.
+
+    Raises:
+        UsageError: no cluster answers there.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():  # whoever connected before also disconnects
+        yield
+        return
+    address = os.environ.get(_ADDRESS, LOCAL) if cluster == AUTO else cluster
+    if address == LOCAL:
+        _start_here(cpus)
+    else:
+        _need_answer(address)
+        _join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _options() -> dict[str, Any]:
+    return {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+def _start_here(cpus: int) -> None:
+    """A cluster of this machine alone.
+
+    Ray would start workers at nice 15, far below other programs, and as many as there are cores before any is wanted.
+    """
+    system = {"worker_niceness": 0, "prestart_worker_first_driver": False, "enable_worker_prestart": False}
+    count = max(cpus, os.cpu_count() or 1)
+    try:
+        ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, _system_config=system, **_options())
+    except Exception as error:  # of whatever kind: Ray's processes did not start
+        raise RunError(f"no Ray cluster could be started here: {_first_line(error)}") from error
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, **_options())
+    except Exception as error:
+        raise UsageError(f"--cluster {address}: {_first_line(error)}") from error
+
+
+def _need_answer(address: str) -> None:
+    """Raises UsageError where nothing listens at an address: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 1 << 16) or "/" in address:
+        raise UsageError(f"--cluster is auto, local or HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"--cluster {address}: no Ray cluster answers there: {reason}") from error
+
+
+@contextlib.contextmanager
+def ray_collectors(
+    cluster: str,
+    workers: int,
+    threads: int,
+    interruption_point: Callable[[], None] = lambda: None,
+    patience: Patience = PATIENCE,
+) -> Iterator[ClusterCollectors[Any, Any]]:
+    """Collectors on `workers` actors of `threads` threads each, of the cluster that `connected` describes.
+
+    Raises:
+        UsageError: no cluster answers there.
+    """
+    with connected(cluster, workers * threads):
+        dispatcher = Dispatcher[Share, Trials | Episodes, Any, Any](
+            RayWorkers(threads), workers, patience, interruption_point
+        )
+        try:
+            yield ClusterCollectors(dispatcher)
+        finally:
+            dispatcher.close()

@@ -1,0 +1,255 @@
+"""On a Ray cluster of several nodes trials come out as in one process, whoever is killed on the way."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl import envs
+from metarl.agents import MamlTrpoConfig
+from metarl.errors import RunError, UsageError
+from metarl.learning.collect import Collector, InProcess
+from metarl.learning.episodes import Trials
+from metarl.learning.protocols import AdaptedPolicy
+from metarl.learning.random_streams import task_seeds
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'metarl-suite[ray]'")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.timeout(1800),  # on a machine that is busy otherwise a node takes a minute to start
+]
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from metarl.cluster import ray_workers  # noqa: E402
+from metarl.cluster.collector import ClusterCollectors  # noqa: E402
+from metarl.cluster.dispatch import Dispatcher, Patience  # noqa: E402
+from metarl.cluster.ray_workers import RayWorkers, ray_collectors  # noqa: E402
+from metarl.cluster.worker import Player, Share, identity  # noqa: E402
+
+SLOW = """
+import dataclasses
+import time
+from metarl import envs
+
+
+class Slow:
+    def __init__(self, simulator):
+        self._simulator = simulator
+
+    def __getattr__(self, name):
+        return getattr(self._simulator, name)
+
+    def step(self, actions, active):
+        time.sleep(0.01)
+        return self._simulator.step(actions, active)
+
+
+def slow_point():
+    dist = envs.make("point-navigation")
+    space = dataclasses.replace(dist.space, id="slow-point")
+    slow = lambda count, threads: Slow(dist.make_simulator(count, threads))
+    return dataclasses.replace(dist, space=space, make_simulator=slow)
+"""
+"""A world whose episodes take a second, so that there is time to kill whoever plays them."""
+AGENT = MamlTrpoConfig(hidden=(8,), meta_batch=6, episodes_per_adaptation=2)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs, and two nodes that may be lost."""
+    system = {"worker_niceness": 0, "prestart_worker_first_driver": False, "enable_worker_prestart": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": system})
+    for _ in range(2):
+        cluster.add_node(num_cpus=4)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("world") / "slow.py"
+    path.write_text(SLOW)
+    return f"{path}:slow_point"
+
+
+def request(id: str) -> tuple[Any, AdaptedPolicy, tuple[Any, ...], tuple[int, ...]]:
+    dist = envs.make(id)
+    agent = AGENT.build(dist.spaces)
+    tasks = dist.sample("train", 6, np.random.default_rng(0))
+    return dist, agent.start(agent.init(0), 6), tasks, task_seeds(3, num_tasks=6)
+
+
+def need_equal(one: Trials, other: Trials) -> None:
+    assert one.tasks == other.tasks
+    for here, there in zip(one.episodes, other.episodes, strict=True):
+        assert all(torch.equal(part, there.tensors()[name]) for name, part in here.tensors().items())
+
+
+def expected(id: str) -> Trials:
+    dist, policy, tasks, seeds = request(id)
+    return Collector(dist).collect_trials(policy, tasks, AGENT.build(dist.spaces).protocol, seeds)
+
+
+def played(id: str, collectors: ClusterCollectors[Any, Any]) -> Trials:
+    dist, policy, tasks, seeds = request(id)
+    return collectors.open(dist).collect_trials(policy, tasks, AGENT.build(dist.spaces).protocol, seeds)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_trials_are_those_of_one_process(cluster: Cluster, count: int) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    with ray_collectors("auto", count, 1) as collectors:
+        need_equal(played("point-navigation", collectors), expected("point-navigation"))
+        silent = collectors.open(dist).collect_episodes(policy, tasks, 2, seeds, noise=False)
+    here = Collector(dist).collect_episodes(policy, tasks, 2, seeds, noise=False)
+    assert all(torch.equal(part, here.tensors()[name]) for name, part in silent.tensors().items())
+    assert ray.is_initialized()  # it was somebody else's connection
+
+
+def test_killed_workers_shares_are_played_again(
+    cluster: Cluster, world: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ray_collectors("auto", 3, 1) as collectors:
+        need_equal(played(world, collectors), expected(world))  # all are there
+        players = _players(collectors)
+        timer = threading.Timer(0.4, os.kill, (players[0], signal.SIGKILL))
+        timer.start()
+        need_equal(played(world, collectors), expected(world))
+        timer.join()
+        assert "its share is played again by another" in capsys.readouterr().err
+        assert players[0] not in _players(collectors)
+
+
+def _players(collectors: ClusterCollectors[Any, Any]) -> list[int]:
+    """The process ids of a factory's workers that have started."""
+    dispatcher: Dispatcher[Any, Any, Any, Any] = collectors._dispatcher  # pyright: ignore[reportPrivateUsage]
+    slots = dispatcher._slots  # pyright: ignore[reportPrivateUsage]
+    return ray.get([slot.worker.pid.remote() for slot in slots if slot.ready and slot.answer is None])
+
+
+def test_a_lost_nodes_shares_are_played_elsewhere(cluster: Cluster, world: str) -> None:
+    lost = cluster.add_node(num_cpus=2, resources={"lost": 1})
+    with ray_collectors("auto", 10, 1) as collectors:  # more than the other nodes have room for
+        need_equal(played(world, collectors), expected(world))
+        timer = threading.Timer(0.4, lambda: cluster.remove_node(lost, allow_graceful=False))
+        timer.start()
+        need_equal(played(world, collectors), expected(world))
+        timer.join()
+
+
+def test_another_distribution_is_refused(cluster: Cluster) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    protocol = AGENT.build(dist.spaces).protocol
+    share = Share("point-navigation", "0" * 8, policy, tasks, seeds, protocol)
+    with pytest.raises(RunError, match=r"the worker on .* is refused: point-navigation is another distribution there"):
+        Dispatcher(RayWorkers(1), 1).play([share])
+    with pytest.raises(RunError, match=r"is refused: nowhere\.py:x cannot be made there: there is no Python file"):
+        Player(1).play(dataclasses.replace(share, distribution="nowhere.py:x"))
+
+
+def test_other_versions_code_or_arithmetic_are_refused() -> None:
+    here = identity()
+    here.need_like(here)
+    dataclasses.replace(here, host="b").need_like(here)
+    older = dataclasses.replace(here, host="b", versions={**here.versions, "mujoco": "none"})
+    with pytest.raises(RunError, match=r"^the worker on b is refused: mujoco is none there, \d.* here$"):
+        older.need_like(here)
+    with pytest.raises(RunError, match=r"^the worker on b is refused: metarl has other code there, 123; here "):
+        dataclasses.replace(here, host="b", code="123").need_like(here)
+    with pytest.raises(RunError, match=r"^the worker on b is refused: its processor rounds otherwise"):
+        dataclasses.replace(here, host="b", arithmetic="123").need_like(here)
+
+
+def test_workers_that_fit_nowhere_are_named(cluster: Cluster) -> None:
+    patience = Patience(start=3.0)
+    with (
+        ray_collectors("auto", 2, 64, patience=patience) as collectors,
+        pytest.raises(RunError, match=r"none of 2 workers has started within 3 s: each takes 64 CPUs"),
+    ):
+        played("point-navigation", collectors)
+
+
+def test_a_distribution_that_no_id_makes_is_refused(cluster: Cluster) -> None:
+    dist = dataclasses.replace(envs.make("point-navigation"), horizon=7)
+    with ray_collectors("auto", 2, 1) as collectors:
+        with pytest.raises(UsageError, match=r"point-navigation .* is not what its id makes"):
+            collectors.open(dist)
+        with pytest.raises(UsageError, match=r"workers play on the CPU: --device cuda"):
+            collectors.open(envs.make("point-navigation"), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"--cluster 127.0.0.1:1: no Ray cluster answers there"),
+        ("ray://somewhere:10001", r"--cluster is auto, local or HOST:PORT"),
+        ("nonsense", r"--cluster is auto, local or HOST:PORT, got 'nonsense'"),
+    ],
+)
+def test_an_address_where_nobody_answers_is_one_line(address: str, message: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=message):
+        ray_workers._need_answer(address)  # pyright: ignore[reportPrivateUsage]
+    assert time.monotonic() - began < 10
+
+
+def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"127.0.0.1:1: no Ray cluster answers"), ray_workers.connected("auto", 1):
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    started: list[int] = []
+    monkeypatch.setattr(ray_workers, "_start_here", started.append)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_workers.connected("auto", 3):
+        assert started == [3]
+
+
+def test_in_process_collectors_are_the_default() -> None:
+    collector = InProcess().open(envs.make("point-navigation"))
+    assert isinstance(collector, Collector)
+    collector.close()
+
+
+def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands.sweep import program
+    from metarl.runs.trained import load
+
+    options = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "2", "--validation-tasks", "2")
+    runs = ("--runs", str(tmp_path / "runs"), "--seeds", "0", "1", "--jobs", "2", "--cluster", "auto")
+    program([*runs, "--", *options, "--episodes-per-adaptation", "2", "--steps", "1"], "sweep")
+    for seed in (0, 1):
+        assert load(tmp_path / "runs" / f"seed={seed}").ref.step == 1
+
+
+def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands.train import program
+    from metarl.runs.trained import TrainedAgent, load
+
+    options = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "5", "--validation-tasks", "3")
+    options = (*options, "--episodes-per-adaptation", "2", "--threads", "1")
+
+    def trained(run: Path) -> TrainedAgent:
+        found = load(run)
+        assert isinstance(found, TrainedAgent)
+        return found
+
+    program([*options, "--run", str(tmp_path / "one"), "--steps", "3"], "train")
+    for step, workers in enumerate((3, 1, 8)):
+        cluster_options = ("--workers", str(workers), "--cluster", "auto")
+        program([*options, "--run", str(tmp_path / "many"), "--steps", str(step + 1), *cluster_options], "train")
+    one, many = (trained(tmp_path / name).state for name in ("one", "many"))
+    assert all(torch.equal(value, many.parameters[name]) for name, value in one.parameters.items())
+    assert all(torch.equal(value, many.optimizer[name]) for name, value in one.optimizer.items())
