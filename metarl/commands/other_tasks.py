@@ -118,7 +118,7 @@ class OtherTasks:
         """All that the data set has; images of one's own in the size that the run was trained on."""
         signature, options = run.trained.tasks.signature, run.data
         if self.data is not None and DataOptions(self.data).id != run.data.id:
-            options = DataOptions(self.data)
+            options = DataOptions(self.data, text_encoder=run.data.text_encoder)  # texts as the run knows them
             sized = ":" in self.data or self.data in DATASETS or self.data.endswith(".npz")
             if signature.images and not sized:
                 options = dataclasses.replace(options, image_size=signature.shape[1])
