@@ -25,6 +25,7 @@ ROOMS = {
     "agents": ("agents", ""),
     "fewshot": ("metarl/fewshot", ""),
     "learning": ("metarl/learning", ""),
+    "cluster": ("metarl/cluster", ""),
     "evaluation": ("metarl/evaluation", ""),
     "runs": ("metarl/runs", ""),
     "maths": ("metarl/maths", ""),

@@ -121,7 +121,9 @@ class ClassSimulator:
             mujoco.mj_forward(self._model, self._data)
             renderer = self._renderer_of(width, height)
             renderer.update_scene(self._data, _camera())
-            markers.draw_target(renderer.scene, snapshot.attributes["_target_pos"])
+            goal = snapshot.attributes["_target_pos"]
+            assert isinstance(goal, ndarray), "metaworld's reset puts it there"
+            markers.draw_target(renderer.scene, goal)
             return renderer.render()
 
     def _renderer_of(self, width: int, height: int) -> mujoco.Renderer:
