@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # of Linux
-_START = "from metarl.runs.children import child; child()"
+_START = "from metarl.runs.children import bind; bind(); from metarl.commands.main import main; main()"
 
 
 def start(arguments: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
@@ -23,16 +23,13 @@ def start(arguments: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def child() -> None:
-    """The main function of such a process: `sys.argv` holds its maker's id and the arguments."""
+def bind() -> None:
+    """Binds this process to its maker, whose id `sys.argv` holds: it is told to end when that does."""
     maker = int(sys.argv.pop(1))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # it saves what is done, and ends
     if os.getppid() != maker:  # it had ended before
-        return
-    from metarl.commands.main import main
-
-    main()
+        sys.exit(128 + signal.SIGTERM)
 
 
 def last_line(log: Path) -> str:
