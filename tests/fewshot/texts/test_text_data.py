@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape
 from metarl.learning.training import outer_steps
+from metarl.tasks import Split
 from tests.fewshot.texts.sentences import FRAMES, THINGS, csv_of, texts_and_labels
 
-SPLITS = {"train": (0, 1, 2, 3, 4, 5), "validation": (6, 7, 8), "test": (9, 10, 11)}
+SPLITS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2, 3, 4, 5), "validation": (6, 7, 8), "test": (9, 10, 11)}
 GROUPS = tuple("aabbba" + "ccc" + "ddd")
 
 
@@ -37,12 +39,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-def vectors(**more: object) -> FewShotDataset:
-    """12 classes of 10 vectors around centres of their own."""
+def vectors(**more: Any) -> FewShotDataset:
+    """12 classes of 10 vectors around centres of their own, with these fields changed."""
     rng, labels = np.random.default_rng(0), np.arange(12).repeat(10)
     examples = rng.normal(size=(12, 5))[labels] + 0.3 * rng.normal(size=(120, 5))
     data = FewShotDataset("v", torch.from_numpy(examples).float(), labels, THINGS, SPLITS)
-    return dataclasses.replace(data, **more)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(data, **more)
 
 
 # Groups
