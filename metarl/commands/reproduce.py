@@ -34,8 +34,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw: str
     """The file of raw numbers in the results' folder."""
     figures: tuple[str, ...]
-    """Where in that file the figures are that are held against: `figures/ice/after/return`, `rows/8/reward`. Each has a
-    value and the ends of its interval, low and high."""
+    """Where the figures that are held against are in that file: `figures/ice/after/return`; in a list by an item's
+    own words, `rows/trial: n=10, k=5; algorithm: RL²/reward`. Each has a value and its interval's ends, low and high."""
     commands: tuple[str, ...]
     """What makes the raw numbers, one after the other. `{runs}` is the folder of runs, `{output}` the new file."""
     minutes: float
@@ -108,10 +108,17 @@ def figure(content: object, place: str) -> tuple[float, float, float]:
     found: Any = content
     try:
         for key in place.split("/"):
-            found = found[int(key)] if isinstance(found, list) else found[key]
+            found = _item(found, key) if isinstance(found, list) else found[key]
         return float(found["value"]), float(found["low"]), float(found["high"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UsageError(f"no figure with an interval at {place}") from error
+
+
+def _item(items: list[dict[str, object]], key: str) -> object:
+    """The item whose fields are as the key says, `trial: n=10; algorithm: RL²`."""
+    wanted = dict(part.split(": ", 1) for part in key.split("; "))
+    (found,) = (item for item in items if all(str(item[name]) == value for name, value in wanted.items()))
+    return found
 
 
 def _repeat(row: Row, options: ReproduceOptions) -> bool:

@@ -79,3 +79,16 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert sentence in capsys.readouterr().err
     with pytest.raises(UsageError, match="no figure with an interval at figures/all"):
         figure({"figures": {}}, "figures/all")
+
+
+def test_an_item_of_a_list_is_found_by_its_own_words() -> None:
+    names = ("greedy", "greedy", "RL²")
+    rows = [
+        {"trial": f"n={number}", "algorithm": name, "reward": {"value": number, "low": 0, "high": 9}}
+        for number, name in enumerate(names)
+    ]
+    assert figure({"rows": rows}, "rows/algorithm: RL²/reward")[0] == 2.0
+    assert figure({"rows": rows}, "rows/trial: n=1; algorithm: greedy/reward")[0] == 1.0
+    for place in ("rows/algorithm: greedy/reward", "rows/algorithm: UCB/reward", "rows/0/reward", "rows/x: y/reward"):
+        with pytest.raises(UsageError, match="no figure"):
+            figure({"rows": rows}, place)
