@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file of raw numbers in the results' folder."""
     figures: tuple[str, ...]
     """Where the figures that are held against are in that file: `figures/ice/after/return`; in a list by an item's
-    own words, `rows/trial: n=10, k=5; algorithm: RL²/reward`. Each has a value and its interval's ends, low and high."""
+    own words, `rows/trial: n=10, k=5; algorithm: RL²/reward`. Each has a value, low and high."""
     commands: tuple[str, ...]
     """What makes the raw numbers, one after the other. `{runs}` is the folder of runs, `{output}` the new file."""
     minutes: float
