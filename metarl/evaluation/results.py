@@ -65,10 +65,13 @@ class Evaluation:
                 )
         if self.calibration is not None and self.calibration.shape[:2] != (shape[0], points):
             raise ValueError(f"calibration must begin with the axes {shape[0]}, {points}: {self.calibration.shape}")
-        if self.first_episode is not None and np.delete(self.first_episode.shape, 2).tolist() != [*shape[:2], shape[3]]:
+        windows = self.first_episode
+        if windows is not None and (
+            windows.ndim != 4 or (*windows.shape[:2], windows.shape[3]) != (*shape[:2], shape[3])
+        ):
             raise ValueError(
                 f"first_episode must have the axes [seed, trial, window, task] of the metrics' {shape}, "
-                f"got {self.first_episode.shape}"
+                f"got {windows.shape}"
             )
         for name, yardstick in self.yardsticks.items():
             if name not in YARDSTICKS or yardstick.scores.ndim != 2 or yardstick.scores.shape[1] != len(self.tasks):

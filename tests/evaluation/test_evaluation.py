@@ -565,6 +565,14 @@ def test_seeds_of_tasks_are_independent_of_how_many_there_are() -> None:
 # Within the first episode, and ablations.
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 2, 8), (2, 2, 8, 12), (1, 2, 8, 4), (1, 2, 8, 12, 1)], ids=str)
+def test_windows_of_other_axes_are_refused(shape: tuple[int, ...]) -> None:
+    found = evaluated(trials=2)
+    assert dataclasses.replace(found, first_episode=np.zeros((1, 2, 8, 12))).first_episode is not None
+    with pytest.raises(ValueError, match=r"first_episode must have the axes \[seed, trial, window, task\]"):
+        dataclasses.replace(found, first_episode=np.zeros(shape))
+
+
 def test_within_the_first_episode_rewards_are_summed_by_windows_and_diverged_episodes_left_out() -> None:
     found = judged(ScriptedCollector(noise=1.0, diverging=1), trials=2, swap_control=False)
     windows = found.first_episode
