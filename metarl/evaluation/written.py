@@ -58,9 +58,9 @@ def from_json(value: Mapping[str, object]) -> Evaluation:
         config=_record(EvaluationConfig, written.config, "config"),
         tasks=tuple(Task.from_json(cast(Mapping[str, Json], task)) for task in written.tasks),
         sources=tuple(_record(CheckpointRef, source, "sources") for source in written.sources),
-        metrics={name: _array(values, f"metrics.{name}") for name, values in written.metrics.items()},
+        metrics={name: _array(values, f"metrics.{name}", axes=4) for name, values in written.metrics.items()},
         calibration=None if calibration is None else _array(calibration, "calibration"),
-        first_episode=None if windows is None else _array(windows, "first_episode"),
+        first_episode=None if windows is None else _array(windows, "first_episode", axes=4),
         yardsticks={
             name: Yardstick(
                 tuple(_record(CheckpointRef, source, f"yardsticks.{name}") for source in yardstick.sources),
@@ -154,8 +154,11 @@ def _record(kind: type[Record], value: Mapping[str, object], where: str) -> Reco
         raise ValueError(f"{where}: {error}") from error
 
 
-def _array(values: list[object], where: str) -> np.ndarray:
+def _array(values: list[object], where: str, axes: int | None = None) -> np.ndarray:
     try:
-        return np.array(values, dtype=np.float64)
+        array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} is not an array of numbers: {' '.join(str(error).split())}") from error
+    if axes is not None and array.ndim != axes:
+        raise ValueError(f"{where} has {axes} axes, not the shape {array.shape}")
+    return array

@@ -565,12 +565,12 @@ def test_seeds_of_tasks_are_independent_of_how_many_there_are() -> None:
 # Within the first episode, and ablations.
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (1, 2, 8), (2, 2, 8, 12), (1, 2, 8, 4), (1, 2, 8, 12, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (1, 2, 8), (2, 2, 8, 12), (1, 2, 8, 4), (1, 2, 8, 12, 1)], ids=str)
 def test_windows_of_other_axes_are_refused(shape: tuple[int, ...]) -> None:
-    found = evaluated(trials=2)
-    assert dataclasses.replace(found, first_episode=np.zeros((1, 2, 8, 12))).first_episode is not None
-    with pytest.raises(ValueError, match=r"first_episode must have the axes \[seed, trial, window, task\]"):
-        dataclasses.replace(found, first_episode=np.zeros(shape))
+    whole = evaluated(trials=2).to_json()
+    assert Evaluation.from_json(whole | {"first_episode": np.zeros((1, 2, 8, 12)).tolist()}).first_episode is not None
+    with pytest.raises(ValueError, match="first_episode"):
+        Evaluation.from_json(whole | {"first_episode": np.zeros(shape).tolist()})
 
 
 def test_within_the_first_episode_rewards_are_summed_by_windows_and_diverged_episodes_left_out() -> None:
