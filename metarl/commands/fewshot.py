@@ -257,7 +257,8 @@ def evaluate_run(
             default = mode == learner.batch_norms[0]
             _written(run, found, options.checkpoint, size, "" if default else mode)
         if not size and isinstance(benchmark, ClassificationBenchmark) and benchmark.data.given:
-            found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
+            with usage():
+                found = evaluate_with(GivenTasks(benchmark.data), candidate, EvaluationSettings())
             _written(run, found, options.checkpoint, "published")
         if isinstance(learner, SequenceLearner) and isinstance(benchmark, ClassificationBenchmark):
             try:

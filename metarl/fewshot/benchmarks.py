@@ -170,7 +170,7 @@ class ClassificationBenchmark:
             predictor = start(state, size).with_batch_norm(mode)
             by_point = judging.predictions(predictor, support, look_up(draw.query[chunk]), points)
             for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
-                logits = self._of_all_ways(learner, logits, adaptations)
+                logits = judging.of_all_ways(learner, logits, self.ways, adaptations)
                 column.append(judging.score(logits[:kept], draw.query_targets[chunk[:kept]]))
             on_progress(done + (1 - done) * (number * size + kept) / len(tasks))
         return judging.gathered(scores)
@@ -231,14 +231,6 @@ class ClassificationBenchmark:
         """By what is looked up of the support of one task."""
         examples = self.ways * (self.shots + self.options.evaluated.queries)
         return judging.chunk_size(examples * math.prod(support.shape[2:]))
-
-    def _of_all_ways(self, learner: FewShotLearner, logits: Tensor, adaptations: int) -> Tensor:
-        """The logits; of a learner of any ways that has met no class yet, as many as there are ways here."""
-        if logits.shape[-1] == self.ways:
-            return logits
-        if adaptations == 0 and learner.training.any_ways:
-            return logits.new_zeros(*logits.shape[:-1], self.ways)
-        raise ValueError(f"the learner has {logits.shape[-1]} outputs, tasks of {self.id} have {self.ways} ways")
 
 
 @final

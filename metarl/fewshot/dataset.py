@@ -74,6 +74,7 @@ class FewShotDataset:
         _check_labels(self)
         _check_splits(self)
         _check_groups(self)
+        _check_given(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -342,6 +343,20 @@ def _check_groups(data: FewShotDataset) -> None:
             group = data.groups[number]
             if home.setdefault(group, split) != split:
                 raise ValueError(f"{data.id}: group {group!r} is in {home[group]} and in {split}")
+
+
+def _check_given(data: FewShotDataset) -> None:
     for task in data.given:
-        if max(*task.support, *task.query) >= len(data.labels):
+        numbers = (*task.support, *task.query)
+        if max(numbers) >= len(data.labels):
             raise ValueError(f"{data.id}: the given task {task.name!r} has examples beyond the {len(data.labels)}")
+        for number in numbers:
+            if (label := int(data.labels[number])) not in task.classes:
+                raise ValueError(
+                    f"{data.id}: example {number} of the given task {task.name!r} is of {data.classes[label]!r}, "
+                    "no class of it"
+                )
+        if without := set(task.classes) - {int(data.labels[number]) for number in task.support}:
+            raise ValueError(
+                f"{data.id}: the given task {task.name!r} has no support of {data.classes[min(without)]!r}"
+            )

@@ -12,7 +12,7 @@ class GivenTask:
     """The examples of one task, by their numbers in a data set.
 
     Raises:
-        ValueError: an example is support and query, there is none of one of them, or a class has no support.
+        ValueError: an example is support and query, or there is none of one of them.
     """
 
     name: str

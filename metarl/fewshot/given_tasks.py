@@ -86,7 +86,7 @@ class GivenTasks:
             right = labels.cpu().numpy()
             predictor = learner.start(state, 1).with_batch_norm(mode)
             for place, logits in enumerate(judging.predictions(predictor, support, query, points)):
-                logits = logits if logits.shape[-1] == ways else logits.new_zeros(1, logits.shape[1], ways)
+                logits = judging.of_all_ways(learner, logits, ways, points.adaptations[place])
                 scores[place].append(judging.score(logits, right))
                 balanced[place].append(balanced_accuracy(logits[0], right[0]))
             on_progress((number + 1) / len(tasks))

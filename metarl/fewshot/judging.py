@@ -81,6 +81,21 @@ def predictions(
         yield predictor.predict(inputs)
 
 
+def of_all_ways(
+    learner: FewShotLearner, logits: Float[Tensor, "task query output"], ways: int, adaptations: int
+) -> Float[Tensor, "task query way"]:
+    """The logits; of a learner of any ways that has met no class yet, zeros for as many as the task has.
+
+    Raises:
+        ValueError: the learner has another number of outputs than the task has ways.
+    """
+    if logits.shape[-1] == ways:
+        return logits
+    if adaptations == 0 and learner.training.any_ways:
+        return logits.new_zeros(*logits.shape[:-1], ways)
+    raise ValueError(f"the learner has {logits.shape[-1]} outputs, the task has {ways} ways")
+
+
 class ClassifierScore(NamedTuple):
     """How good answers are."""
 

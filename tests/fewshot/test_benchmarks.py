@@ -358,7 +358,7 @@ def test_evaluated_tasks_can_have_another_size() -> None:
     maml = learner_for(BLOBS, MamlConfig())
     with pytest.raises(ValueError, match="an output for each of its 5 ways, and cannot tell 6 apart"):
         BLOBS.resized(maml, Size(6, 1))
-    with pytest.raises(ValueError, match="the learner has 5 outputs, tasks of blobs have 6 ways"):
+    with pytest.raises(ValueError, match="the learner has 5 outputs, the task has 6 ways"):
         measure(larger, maml, maml.init(0))
     assert RegressionBenchmark().resized(maml, Size(None, 5)).shots == 5
     with pytest.raises(ValueError, match="has no classes: another size is another number of shots"):

@@ -106,7 +106,7 @@ class TableBenchmark:
     def tasks(self, settings: EvaluationSettings) -> tuple[Task, ...]:
         """Tasks of the tables in turn: 30 of each, or 20 for validation, if the settings do not say how many in all."""
         tables = self.tables(settings.split)
-        count = settings.num_tasks or len(tables) * _TASKS_A_TABLE[settings.split]
+        count = len(tables) * _TASKS_A_TABLE[settings.split] if settings.num_tasks is None else settings.num_tasks
         found: list[Task] = []
         for index in range(count):
             table, rng = tables[index % len(tables)], np.random.default_rng([settings.seed, index + 1])
@@ -128,21 +128,17 @@ class TableBenchmark:
         on_progress: OnProgress,
     ) -> Measured:
         points, mode = self.points(learner, settings), judging.batch_norm_of(learner, settings)
-        found: dict[int, list[judging.ClassifierScore]] = {}
-        for done, (index, task) in enumerate(enumerate(tasks)):
+        scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
+        for number, task in enumerate(tasks):
             batch = self.examples(task, settings.seed, trial)
             predictor = learner.start(state, 1).with_batch_norm(mode)
             answers = batch.query.targets.cpu().numpy()
             ways = int(answers.max()) + 1
             by_point = judging.predictions(predictor, batch.support, batch.query.inputs, points)
-            found[index] = []
-            for logits in by_point:
-                known = logits.shape[-1] == ways
-                found[index].append(
-                    judging.score(logits if known else logits.new_zeros(*logits.shape[:2], ways), answers)
-                )
-            on_progress((done + 1) / len(tasks))
-        return judging.gathered([[found[i][point] for i in range(len(tasks))] for point in range(len(points.amounts))])
+            for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
+                column.append(judging.score(judging.of_all_ways(learner, logits, ways, adaptations), answers))
+            on_progress((number + 1) / len(tasks))
+        return judging.gathered(scores)
 
     def examples(self, task: Task, seed: int, trial: int = 0) -> Batch:
         """The rows of a task.

@@ -20,9 +20,11 @@ from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.class_tasks import ClassTasks
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import arsc, clinc150, storage
+from metarl.fewshot.encoders import MlpConfig
 from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.given import GivenTask
 from metarl.fewshot.given_tasks import BALANCED, GivenTasks
+from metarl.fewshot.maml import MamlConfig
 from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape
@@ -127,6 +129,19 @@ def test_a_published_task_that_leaks_its_queries_is_refused() -> None:
         GivenTask("t", (0, 1), (1, 3), (3, 4))
     with pytest.raises(ValueError, match="has examples beyond the 120"):
         vectors(given=(GivenTask("t", (0, 1), (1,), (120,)),))
+    with pytest.raises(ValueError, match=f"example 119 of the given task 't' is of '{THINGS[11]}', no class of it"):
+        vectors(given=(GivenTask("t", (0, 1), (1, 11), (2, 119)),))
+    with pytest.raises(ValueError, match=f"the given task 't' has no support of '{THINGS[1]}'"):
+        vectors(given=(GivenTask("t", (0, 1), (1, 2), (3, 13)),))
+
+
+def test_a_learner_of_other_ways_than_a_published_task_is_refused() -> None:
+    """Zeros in place of its answers would be judged as chance, which nobody would see."""
+    data = vectors(given=(GivenTask("one", (9, 10, 11), (90, 100, 110), (91, 101, 111)),))
+    learner, judge = MamlConfig(encoder=MlpConfig((4,)), test_steps=1).build(data.signature(2, 1)), GivenTasks(data)
+    settings = EvaluationSettings()
+    with pytest.raises(ValueError, match="the learner has 2 outputs, the task has 3 ways"):
+        judge.measure(learner, learner.init(0), judge.tasks(settings), settings, 0, lambda share: None)
 
 
 # One's own texts
