@@ -31,7 +31,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load
 from metarl.tasks import Split
 
 Baseline = Literal["logistic", "neighbours", "boosting", "centroid"]
@@ -80,11 +80,9 @@ def program(arguments: Sequence[str], name: str) -> None:
     runs = [_of_tables(run) for run in loaded]
     with usage():
         benchmark = _benchmark(runs[0], options)
-        candidates = {f"{run.ref.learner} ({run.run.folder.name})": run.candidate for run in runs}
-        if len(candidates) < len(runs):
-            raise UsageError("two runs have the same learner and the same folder's name")
+        candidates = {label: run.candidate for label, run in zip(labels_of(runs), runs, strict=True)}
         candidates |= {each: _baseline(each, benchmark) for each in dict.fromkeys(options.baselines)}
-    settings = EvaluationSettings(split=options.split, num_tasks=options.tasks)
+        settings = EvaluationSettings(split=options.split, num_tasks=options.tasks)
     found: dict[str, Evaluation] = {}
     for label, candidate in candidates.items():
         with progress(f"evaluating {label}", 100) as shown, usage():

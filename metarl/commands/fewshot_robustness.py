@@ -27,7 +27,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load
 
 FORMAT = 1
 _UNITS: Mapping[Kind, str] = {
@@ -72,6 +72,8 @@ class RobustnessOptions:
             raise ValueError("a run is named twice")
         if self.output is None and len(self.runs) > 1:
             raise ValueError("--output says where the curves of several runs are written")
+        if not self.kinds:
+            raise ValueError("name at least one of --kinds")
         if self.tasks < 2:
             raise ValueError(f"--tasks must be at least 2, got {self.tasks}")
         if self.output is not None:
@@ -88,8 +90,9 @@ def program(arguments: Sequence[str], name: str) -> None:
     """Measures, prints a table, and writes the figures and the chart."""
     options = parse(RobustnessOptions, arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
-    settings = EvaluationSettings(num_tasks=options.tasks, seed=options.evaluation_seed)
-    prepared: list[tuple[str, TrainedFewShot, Faults]] = []
+    with usage():
+        settings = EvaluationSettings(num_tasks=options.tasks, seed=options.evaluation_seed)
+    runs: list[tuple[TrainedFewShot, Faults]] = []
     for folder in options.runs:
         run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
         if not isinstance(run, TrainedFewShot):
@@ -99,7 +102,9 @@ def program(arguments: Sequence[str], name: str) -> None:
             if not isinstance(benchmark, ClassificationBenchmark):
                 raise UsageError(f"{folder} was trained on tables; faults are of images and vectors")
             faults = Faults(benchmark, options.levels, options.kinds)
-        prepared.append((f"{run.ref.learner} ({folder.name})", run, faults))
+        runs.append((run, faults))
+    labels = labels_of([run for run, _ in runs])
+    prepared = [(label, *each) for label, each in zip(labels, runs, strict=True)]
     first = prepared[0][2].benchmark
     for label, _, faults in prepared[1:]:
         other = faults.benchmark

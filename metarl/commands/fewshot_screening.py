@@ -28,7 +28,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load
 
 FORMAT = 1
 
@@ -77,12 +77,12 @@ def program(arguments: Sequence[str], name: str) -> None:
     """Measures, prints a table for each number of shots, and writes."""
     options = parse(ScreeningOptions, arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
+    classical.need_scikit_learn("screening")
     with usage():
         data = screening(options.data, existing_data_root(options.data_root), options.finding)
         for size in options.sizes:
             size.draw(data, 0)
-    detectors: dict[str, Detector] = {}
-    sources: dict[str, object] = {}
+    runs: list[TrainedFewShot] = []
     for folder in options.runs:
         run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
         if not isinstance(run, TrainedFewShot) or not run.trained.tasks.signature.images:
@@ -92,8 +92,10 @@ def program(arguments: Sequence[str], name: str) -> None:
         known = run.classes
         if known is not None and data.finding in (*known.train, *known.validation):
             raise UsageError(f"{folder} was trained on {data.finding!r}: choose another --finding")
-        label = f"{run.ref.learner} ({folder.name})"
-        detectors[label], sources[label] = learned(run), dataclasses.asdict(run.ref)
+        runs.append(run)
+    labels = labels_of(runs)
+    sources = {label: dataclasses.asdict(run.ref) for label, run in zip(labels, runs, strict=True)}
+    detectors: dict[str, Detector] = {label: learned(run) for label, run in zip(labels, runs, strict=True)}
     detectors |= {"logistic on pixels": logistic, "centroid of pixels": centroid}
     print(f"{data.id}: {data.finding}, {int(data.positive.sum())} of {len(data.positive)} images; docs/medicine.md")
     found: dict[int, dict[str, Mapping[str, Float[np.ndarray, " trial"]]]] = {}

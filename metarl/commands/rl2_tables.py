@@ -12,8 +12,9 @@ from typing import Annotated
 
 import tyro
 
+from metarl import checks
 from metarl.commands.classical_tables import Row, bandit_table, mdp_table
-from metarl.commands.options import TrustOptions, check_output, parse
+from metarl.commands.options import TrustOptions, check_output, parse, usage
 from metarl.errors import UsageError
 from metarl.runs import provenance
 from metarl.runs.command import command
@@ -49,6 +50,7 @@ class TablesOptions:
             raise ValueError(f"--mdps are numbers of episodes from 1, got {min(self.mdps)}")
         if self.output is not None:
             check_output(self.output)
+        checks.seed(self.seed)
         _ = self.sizes
 
     @property
@@ -75,12 +77,13 @@ def program(arguments: Sequence[str], name: str) -> None:
         if not (_in_mdps(agent, options.mdps) or any(_in_bandits(agent, *size) for size in options.sizes)):
             raise UsageError(f"{agent.run.folder} was trained on {agent.dist.id}, for no line that is asked for")
     rows: list[Row] = []
-    for size in options.sizes:
-        own = [agent for agent in agents if _in_bandits(agent, *size)]
-        rows += _shown(bandit_table(*size, options.num_tasks, options.seed, agents=own))
-    if options.mdps:
-        own = [agent for agent in agents if _in_mdps(agent, options.mdps)]
-        rows += _shown(mdp_table(options.mdps, options.num_tasks, seed=options.seed, agents=own))
+    with usage():
+        for size in options.sizes:
+            own = [agent for agent in agents if _in_bandits(agent, *size)]
+            rows += _shown(bandit_table(*size, options.num_tasks, options.seed, agents=own))
+        if options.mdps:
+            own = [agent for agent in agents if _in_mdps(agent, options.mdps)]
+            rows += _shown(mdp_table(options.mdps, options.num_tasks, seed=options.seed, agents=own))
     if options.output is not None:
         content: dict[str, Json] = {
             "command": shlex.join([*name.split(), *arguments]),

@@ -65,8 +65,7 @@ class Classical:
 
     def __post_init__(self) -> None:
         need_classification(self.signature, "classical")
-        if importlib.util.find_spec("sklearn") is None:
-            raise UsageError("classical needs scikit-learn: pip install 'metarl-suite[tables]'")
+        need_scikit_learn("classical")
 
     @property
     def meta_batch(self) -> int:
@@ -127,12 +126,14 @@ class ClassicalPredictor:
         need_tasks(self.num_tasks, inputs)
         if self.support is None:
             return inputs.new_zeros(*inputs.shape[:2], self.ways)
+        from sklearn.exceptions import ConvergenceWarning
+
         answers = []
         for shown, labels, asked in zip(*self.support, inputs, strict=True):
             x, y = shown.flatten(1).cpu().numpy().astype(np.float64), labels.cpu().numpy()
             model = classifier(self.model, len(y) // (int(y.max()) + 1))
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # logistic regression that has not quite converged
+                warnings.simplefilter("ignore", ConvergenceWarning)  # logistic regression, not quite
                 model.fit(x, y)
             probabilities = np.asarray(model.predict_proba(asked.flatten(1).cpu().numpy().astype(np.float64)))
             answers.append(torch.from_numpy(np.log(np.clip(probabilities, _LEAST, None))).to(inputs))
@@ -141,6 +142,12 @@ class ClassicalPredictor:
     def with_batch_norm(self, mode: str) -> "ClassicalPredictor":
         need_batch_norm(mode, ("none",))
         return self
+
+
+def need_scikit_learn(what: str) -> None:
+    """Raises UsageError where scikit-learn is not installed."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise UsageError(f"{what} needs scikit-learn: pip install 'metarl-suite[tables]'")
 
 
 def classifier(model: Model, shots: int) -> Classifier:

@@ -1,7 +1,7 @@
 """`metarl.load`: the trained learner of a run's folder, of whichever kind."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -205,6 +205,18 @@ def load_fewshot(run: Run, which: Which = "last", device: str = "cpu", *, trust_
     # A group of its own, and only where something was chosen: runs without it are read, and resumed, as ever.
     choice = run.options("classes", ClassChoice) if "classes" in experiment.options else ClassChoice()
     return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions), choice)
+
+
+def labels_of(runs: Sequence[TrainedFewShot]) -> tuple[str, ...]:
+    """What each run is called beside the others: `prototypical (omniglot)`.
+
+    Raises:
+        UsageError: two would be called the same.
+    """
+    labels = tuple(f"{run.ref.learner} ({run.ref.run})" for run in runs)
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UsageError(f"two runs have the same learner and the same folder's name, {twice[0]}: rename a folder")
+    return labels
 
 
 def write_classes(run: Run, data: FewShotDataset) -> None:

@@ -78,6 +78,7 @@ def test_the_program(bandit: Path, mdp: Path, tmp_path: Path, capsys: pytest.Cap
         (("--bandits", "5 by 10"), "arms x pulls, such as 5x10; got '5 by 10'"),
         (("--mdps", "0"), "numbers of episodes from 1, got 0"),
         (("--bandits", "2x5", "--num-tasks", "1"), "at least 2, or there is no interval"),
+        (("--bandits", "2x5", "--seed", "-1"), "seed must be"),
         ((bandit, "--bandits", "5x5"), "was trained on bernoulli-bandit-k2-n5, for no line that is asked for"),
         ((bandit, "--mdps", "3"), "was trained on bernoulli-bandit-k2-n5, for no line that is asked for"),
         ((mdp, "--mdps", "4"), "was trained on tabular-mdp, for no line that is asked for"),

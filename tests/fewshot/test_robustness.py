@@ -1,6 +1,7 @@
 """Faults of few-shot tasks: each does what it says, attacks are those of plain autograd, one command measures all."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -319,5 +320,15 @@ def test_one_command_writes_figures_and_chart_of_several_learners(
     assert "--output says where" in capsys.readouterr().err
     assert call("robustness", runs[1], "--kinds", "noise", "--tasks", "3", "--noise", "0") == 2
     assert "--noise must be above 0" in capsys.readouterr().err
+    for arguments, sentence in (
+        ((), "name at least one of --kinds"),
+        (("noise", "--evaluation-seed", "-1"), "the evaluation's seed must be"),
+    ):
+        assert call("robustness", runs[1], "--kinds", *arguments) == 2
+        assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    shutil.copytree(runs[1], tmp_path / "copies" / "centroid")  # both would have one line in the figures
+    alike = (runs[1], tmp_path / "copies" / "centroid")
+    assert call("robustness", *alike, "--kinds", "noise", "--output", tmp_path / "alike") == 2
+    assert "same learner and the same folder's name, centroid (centroid)" in capsys.readouterr().err
     assert call("robustness", runs[1], "--kinds", "noise", "--tasks", "3") == 0
     assert (runs[1] / "robustness.json").exists() and (runs[1] / "robustness.svg").exists()
