@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl import checks
+from metarl.fewshot.class_choice import listed
 from metarl.fewshot.dataset import FewShotDataset, normalised
 from metarl.fewshot.examples import Batch, Examples
 from metarl.tasks import Split
 
-_SHOWN = 8  # names of classes in a message
 Range = int | tuple[int, int]
 """A number, or the least and the most of a number that is drawn."""
 
@@ -83,11 +83,10 @@ class EpisodeSampler:
         pool = min(self.data.pools[split], key=len, default=np.array([], dtype=np.int64))
         if ways > len(pool):
             group = f" in its group {self.data.groups[pool[0]]!r}" if self.data.groups and len(pool) else ""
-            names = ", ".join(self.data.classes[number] for number in pool[:_SHOWN])
-            more = f" and {len(pool) - _SHOWN} more" if len(pool) > _SHOWN else ""
+            names = listed([self.data.classes[number] for number in pool])
             raise ValueError(
                 f"{ways} ways need {ways} classes; {self.data.id} has {len(pool)} {split} classes{group} "
-                f"({names or 'none'}{more}): ask for fewer ways, or choose more classes for {split}"
+                f"({names or 'none'}): ask for fewer ways, or choose more classes for {split}"
             )
         fewest = classes[int(np.argmin(self.data.counts[list(classes)]))]
         if self.data.counts[fewest] < shots + queries:

@@ -112,17 +112,18 @@ def _scores(
     y = language.targets[candidates]
     match = surface * language.surface[query][:, candidates]
     if len(support) == 0:
-        return _cosine(language.sources[query], y) + match
+        return cosine(language.sources[query], y) + match
     x, known = language.sources, language.sources[support]
     kernel = x @ known.T + weight * language.ngrams[:, support]  # [pair, support]
     regularised = kernel[support] + ridge * torch.eye(len(support), dtype=kernel.dtype)
     moves = torch.linalg.solve(regularised, language.targets[support] - known)
     mapped = x + kernel @ moves
-    near_everything = _cosine(mapped[support], y).topk(min(_NEAREST, len(support)), dim=0).values.mean(0)
-    return _cosine(mapped[query], y) + match - hubness * near_everything
+    near_everything = cosine(mapped[support], y).topk(min(_NEAREST, len(support)), dim=0).values.mean(0)
+    return cosine(mapped[query], y) + match - hubness * near_everything
 
 
-def _cosine(x: Float[Tensor, "row feature"], y: Float[Tensor, "other feature"]) -> Float[Tensor, "row other"]:
+def cosine(x: Float[Tensor, "row feature"], y: Float[Tensor, "other feature"]) -> Float[Tensor, "row other"]:
+    """The cosine of each row with each other one."""
     return torch.nn.functional.normalize(x, dim=-1) @ torch.nn.functional.normalize(y, dim=-1).T
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
-from metarl.fewshot.translation.adapter import Numbers
+from metarl.fewshot.translation.adapter import Numbers, cosine
 from metarl.fewshot.translation.pairs import Language
 
 Scores = Callable[[Language, Numbers, Numbers, Numbers], Float[Tensor, "query candidate"]]
@@ -28,7 +28,7 @@ def procrustes(
 ) -> Float[Tensor, "query candidate"]:
     """cos(φ(x) R, φ(y)) with the rotation R that minimises ‖φ(X) R − φ(Y)‖, SciPy's."""
     rotation, _ = orthogonal_procrustes(language.sources[support].numpy(), language.targets[support].numpy())
-    return _cosine(language.sources[query] @ torch.from_numpy(rotation), language.targets[candidates])
+    return cosine(language.sources[query] @ torch.from_numpy(rotation), language.targets[candidates])
 
 
 def ridge(strength: float) -> Scores:
@@ -40,7 +40,7 @@ def ridge(strength: float) -> Scores:
         model = Ridge(alpha=strength, fit_intercept=False)
         model.fit(language.sources[support].numpy(), language.targets[support].numpy())
         mapped = torch.from_numpy(model.predict(language.sources[query].numpy()))
-        return _cosine(mapped, language.targets[candidates])
+        return cosine(mapped, language.targets[candidates])
 
     return scores
 
@@ -53,14 +53,10 @@ def ridge_to_identity(strength: float) -> Scores:
 
         known, x = language.sources[support].numpy(), language.sources[query].numpy()
         model = Ridge(alpha=strength, fit_intercept=False).fit(known, language.targets[support].numpy() - known)
-        return _cosine(torch.from_numpy(x + model.predict(x)), language.targets[candidates])
+        return cosine(torch.from_numpy(x + model.predict(x)), language.targets[candidates])
 
     return scores
 
 
 FITTED: Mapping[str, Callable[[float], Scores]] = {"ridge": ridge, "ridge towards identity": ridge_to_identity}
 """Those with a λ to be chosen."""
-
-
-def _cosine(x: Float[Tensor, "row feature"], y: Float[Tensor, "other feature"]) -> Float[Tensor, "row other"]:
-    return torch.nn.functional.normalize(x, dim=-1) @ torch.nn.functional.normalize(y, dim=-1).T
