@@ -205,7 +205,7 @@ class Dispatcher(Generic[Share, Result, Worker, Answer]):
             return self._replace(slot, str(error))
         except Exception:
             if share is not None or not slot.ready:
-                raise
+                raise  # else another worker's answer was taken, or the work left undone: nobody waits for this share
         slot.answer = slot.share = None
         for other in self._slots:
             if share is not None and other.share == share:

@@ -11,6 +11,7 @@ import ray
 from ray import exceptions
 
 from metarl.cluster.ray_workers import connected
+from metarl.errors import warn
 from metarl.runs import children
 
 _RETRIES = 3  # of a program whose machine was lost: it resumes
@@ -49,8 +50,11 @@ class RayJobs:
             return int(ray.get(came[0]))
         except exceptions.TaskCancelledError:
             return 128 + signal.SIGTERM
-        except exceptions.RayError:
-            return 128 + signal.SIGTERM if job in self._cancelled else 1
+        except exceptions.RayError as error:
+            if job in self._cancelled:
+                return 128 + signal.SIGTERM
+            warn(f"a program on the cluster was lost: {error}")
+            return 1
 
     def stop(self, job: object) -> None:
         if job not in self._cancelled:

@@ -1,5 +1,6 @@
 """Trains an agent with several seeds and options: `sweep.py --runs runs/lr --seeds 0 1 2 --vary inner-lr=0.05,0.1 --
-maml --env cheetah-direction --steps 100`. What follows `--` is a `train` command without --run, --seed and --threads.
+maml --env cheetah-direction --steps 100`. What follows `--` is a `train` command without --run, --seed, --threads,
+--workers and --cluster.
 
 Each run is an ordinary one in a folder of its own, which `train` goes on with, `evaluate` evaluates and `report` shows.
 The same command again goes on with those that are not done.
@@ -7,6 +8,7 @@ The same command again goes on with those that are not done.
 
 import dataclasses
 import itertools
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -84,7 +86,7 @@ class Processes:
     """Programs as processes of this machine."""
 
     def __init__(self) -> None:
-        self._running: list[children.subprocess.Popen[bytes]] = []
+        self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, arguments: Sequence[str], log: Path) -> int:
         self._running.append(children.start(arguments, log))
