@@ -17,7 +17,7 @@ from typing import Any, final
 import msgspec
 
 from metarl.commands.parsing import parse
-from metarl.errors import UsageError
+from metarl.errors import RunError, UsageError
 from metarl.runs import files
 
 ROWS = "rows.toml"
@@ -75,7 +75,7 @@ def program(arguments: Sequence[str], name: str) -> None:
             raise UsageError(f"{options.results / ROWS} has no {asked!r}; {hint}")
     outside = [row for row in map(rows.__getitem__, options.only or rows) if not _repeat(row, options)]
     if outside:
-        raise UsageError(f"outside the recorded interval: {', '.join(row.name for row in outside)}")
+        raise RunError(f"outside the recorded interval: {', '.join(row.name for row in outside)}")
 
 
 def read_rows(results: Path) -> dict[str, Row]:
@@ -135,7 +135,7 @@ def _repeat(row: Row, options: ReproduceOptions) -> bool:
         code = "from metarl.commands.main import main; main()"
         done = subprocess.run([sys.executable, "-c", code, *words[1:]], check=False)
         if done.returncode:
-            raise UsageError(f"{shlex.join(words)} ended with status {done.returncode}")
+            raise RunError(f"{shlex.join(words)} ended with status {done.returncode}")
     recorded = json.loads(files.read_bytes(options.results / row.raw))
     found = json.loads(files.read_bytes(output))
     inside = True
