@@ -74,6 +74,8 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         checks.between(1, 100_000, num_envs=self.num_envs, rounds=self.rounds)
         checks.positive(seconds=self.seconds)
+        if self.compute.device != "cpu":
+            raise ValueError("what is measured runs on the CPU: leave --device out")
         if self.output is not None:
             check_output(self.output)
 

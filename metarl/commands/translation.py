@@ -94,6 +94,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     record = {
         "environment": provenance.environment(options.compute.threads).to_json(),
         "options": {**dataclasses.asdict(options), "output": None, "data_root": None},
+        "evaluation_seed": _EVALUATION_SEED,
         "encoder": encoder.key,
         "languages": {split: list(names) for split, names in wanted.items()},
         "parameters": dataclasses.asdict(parameters),
