@@ -96,10 +96,14 @@ def are_tables(data: str) -> bool:
 
 
 def _tables(options: DataOptions) -> TableCollection:
-    allowed = DataOptions(options.data, data_root=options.data_root, split_seed=options.split_seed)
-    if options != allowed or (options.data == pmlb.NAME and options.split_seed is not None):
-        raise ValueError("tables are read as they are, and split by table: leave the options of images and splits out")
-    if options.data == pmlb.NAME:
+    published = options.data == pmlb.NAME
+    fitting = {"data_root": options.data_root} if published else {"split_seed": options.split_seed}
+    if options != dataclasses.replace(DataOptions(options.data), **fitting):
+        only = "--data-root" if published else "--split-seed"
+        raise ValueError(
+            f"tables are read as they are, and split by table: leave the options of files out, but for {only}"
+        )
+    if published:
         return pmlb.load(options.data_root)
     return read_folder(Path(options.data), options.split_seed or 0)
 

@@ -133,7 +133,7 @@ def load(
         root: the folder of the published data sets; METARL_DATA, or `data`, if not given.
         download: whether files that are missing may be fetched.
         image_size: own images are scaled to this height and width, px.
-        splitting: how the classes of own images are shared out; three to one to one, seed 0, if not given.
+        splitting: how own classes are shared out; three to one to one, seed 0, if not given.
         skip_bad: whether to go on without own files that cannot be read and classes that are too small; `left_out` of
             the data set then has a line for each. Otherwise the first of them is an error.
         min_per_class: examples that an own class must have: the shots and queries of a task.

@@ -43,8 +43,7 @@ def fetch(numbers: Sequence[int], folder: Path) -> list[Path]:
         columns = []
         for name in frame.columns:
             column = frame[name]
-            coded = column.dtype.kind not in "biuf" if hasattr(column.dtype, "kind") else True
-            if coded or str(column.dtype) == "category":
+            if column.dtype.kind not in "biuf":  # of a category it is O
                 codes = column.astype("category").cat.codes.to_numpy().astype(np.float64)
                 columns.append(np.where(codes < 0, np.nan, codes))
             else:

@@ -34,27 +34,33 @@ _FAMILIES = (
 """Tables by name that hold the same data, parts or versions of it, or the same matter."""
 
 
-@functools.cache
 def load(root: Path | None = None) -> TableCollection:
     """The tables, from the folder of the published data sets.
 
     Raises:
         UsageError: a file is missing, or is another one.
     """
-    root = existing_data_root(root)
+    return _read(existing_data_root(root))
+
+
+@functools.cache
+def _read(root: Path) -> TableCollection:
     index = root / INDEX
     if not index.is_file():
         raise UsageError(f"{index} is missing: the list of the tables; --data-root or METARL_DATA names the data root")
-    with index.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with index.open(encoding="utf-8", newline="") as file:
+            rows = [(row["name"], row["sha256"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise UsageError(f"{index} is no list of tables with the columns name and sha256: {error}") from error
     tables = []
-    for row in rows:
-        path = root / "tabular" / NAME / f"{row['name']}.tsv.gz"
+    for name, expected in rows:
+        path = root / "tabular" / NAME / f"{name}.tsv.gz"
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror})") from error
-        if digest != row["sha256"]:
+        if digest != expected:
             raise UsageError(f"{path} has another checksum than {index} says: it is damaged or another file")
         tables.append(read_table(path))
     return TableCollection(NAME, tuple(tables), split_by_family(families_of(tables, _FAMILIES), SPLIT_SEED))

@@ -1,5 +1,6 @@
 """A table of numbers with a class for every row, from a CSV or TSV file; a fault is named by its file and row."""
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 
 from metarl.errors import UsageError, one_line
 from metarl.fewshot.conversion import GREATEST
+from metarl.fewshot.datasets.sources import open_regular
 
 TARGET = "target"
 """The column with the class, unless its name is given."""
@@ -72,10 +74,12 @@ def read_table(path: Path, target: str = TARGET) -> Table:
         raise UsageError(f"{path} cannot be read ({reason})") from error
 
 
-def _opened(path: Path) -> io.TextIOWrapper:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    with open_regular(path) as file:
+        plain = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
+            yield lines
 
 
 def _limited(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Tables as files: what is read, and that what cannot be used is one line with the file and the row."""
 
 import gzip
+import os
 import re
 import sys
 import types
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from metarl.errors import RunError, UsageError
-from metarl.fewshot.tables import openml, read_folder, read_table
+from metarl.fewshot.tables import openml, pmlb, read_folder, read_table
 from metarl.fewshot.tables.collection import families_of, split_by_family
 from metarl.fewshot.tables.table import from_rows
 from metarl.tasks import SPLITS
@@ -82,8 +83,18 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
         read_table(cut)
     with pytest.raises(ValueError, match="a table's file ends in .csv, .tsv"):
         read_table(tmp_path / "table.xlsx")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UsageError, match="pipe.csv cannot be read .it is a FIFO, not a file"):
+        read_table(tmp_path / "pipe.csv")  # it would wait for a writer
     with pytest.raises(UsageError, match="holds no tables"):
         read_folder(tmp_path / "nowhere")
+
+
+def test_a_damaged_list_of_the_published_tables_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tabular").mkdir()
+    (tmp_path / pmlb.INDEX).write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="index.csv is no list of tables with the columns name and sha256"):
+        pmlb.load(tmp_path)
 
 
 # Splits

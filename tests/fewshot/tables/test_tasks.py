@@ -297,7 +297,8 @@ Broken = Callable[[Path], None]
         ("a,target\n1,x\n2,x\n1,y\n", (), "t3.csv: class 'y' has one example (row 3)"),
         (None, ("--shots", "40"), "no train table has two classes of 45 rows"),
         (None, ("--test-classes", "1"), "tables are split by table, not by class"),
-        (None, ("--image-size", "8"), "leave the options of images and splits out"),
+        (None, ("--image-size", "8"), "leave the options of files out, but for --split-seed"),
+        (None, ("--data-root", "."), "leave the options of files out, but for --split-seed"),
     ],
 )
 def test_bad_tables_are_one_line_before_training_starts(
