@@ -1,6 +1,7 @@
 """Repeats a figure of the results page: trains, evaluates, and says whether it came out within the recorded interval.
 
-`reproduce.py --list` shows what there is; `reproduce.py --only maze-navigation-random` repeats one.
+`reproduce.py --list` shows what there is and about how long each takes; `reproduce.py --only
+maze-navigation-random` repeats one.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ import errno
 import functools
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -75,6 +76,31 @@ def writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[
         if ffmpeg.returncode != 0:
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in complaint else errno.EIO
             raise OSError(code, complaint.rpartition("\n")[2] or f"ffmpeg failed ({ffmpeg.returncode})")
+
+
+def first_frame(content: bytes) -> bytes:
+    """The first frame of an MP4 as a JPEG, at most 480 pixels wide.
+
+    Videos may be a stranger's: ffmpeg is told their format and that nothing but this file may be opened, so that none
+    is taken for a list of other files.
+
+    Raises:
+        ValueError: it is no MP4, a damaged one, or there is no ffmpeg to look.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        source = ["-protocol_whitelist", "file", "-f", "mov", "-i", f"file:{file.name}"]
+        picture = ["-frames:v", "1", "-vf", "scale=min(480\\,iw):-2", "-c:v", "mjpeg", "-q:v", "6"]
+        try:
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-threads", "1", *source, *picture]
+        except RuntimeError as error:
+            raise ValueError("cannot be looked into: there is no ffmpeg") from error
+        command += ["-f", "image2pipe", "-"]
+        found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if found.returncode != 0 or not found.stdout:
+        raise ValueError("is no MP4, or a damaged one")
+    return found.stdout
 
 
 def _append(stream: IO[bytes], picture: Picture) -> None:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 import metarl
+from metarl.evaluation import encoding
 from metarl.evaluation.charts import Chart, adaptation_chart
 from metarl.evaluation.compare import Comparison, compare, winners
 from metarl.evaluation.records import LESS_IS_BETTER
@@ -64,12 +65,24 @@ class Section:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Film:
-    """A video or a picture in a page."""
+class Still:
+    """A picture in a page."""
 
     caption: str
     source: str
     """A data URL."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """A video in a page: decoded when it comes into view, so that the page opens at once."""
+
+    caption: str
+    content: str
+    """The MP4 in base64."""
+    poster: str
+    """Its first frame, a data URL: for readers on paper and without scripts, and until it plays."""
 
 
 @final
@@ -288,16 +301,24 @@ class _Media:
         self._room = MEDIA_BYTES
 
     def videos(self, groups: Sequence[Group]) -> list[Film]:
-        found = ((group, each, path) for group in groups for each in group.members for path in each.videos)
-        return [
-            Film(f"{_name(group, each)}: {path.stem}", _data_url("video/mp4", content))
-            for group, each, path in found
-            if (content := self._read(path, "video")) is not None
-        ]
+        films: list[Film] = []
+        for group in groups:
+            for each in group.members:
+                for path in each.videos:
+                    content = self._read(path, "video")
+                    if content is None:
+                        continue
+                    try:
+                        poster = _data_url("image/jpeg", encoding.first_frame(content))
+                    except ValueError as error:
+                        self.left_out.append(f"the video {path} {error}")
+                        continue
+                    films.append(Film(f"{_name(group, each)}: {path.stem}", _base64(content), poster))
+        return films
 
-    def pictures(self, groups: Sequence[Group]) -> list[Film]:
+    def pictures(self, groups: Sequence[Group]) -> list[Still]:
         """With what each says of itself."""
-        stills: list[Film] = []
+        stills: list[Still] = []
         for group in groups:
             for each in group.members:
                 for path in each.pictures:
@@ -309,7 +330,7 @@ class _Media:
                     except ValueError as error:
                         self.left_out.append(f"the picture {path} {error}")
                         continue
-                    stills.append(Film(f"{_name(group, each)}: {about or path.stem}", _data_url("image/png", content)))
+                    stills.append(Still(f"{_name(group, each)}: {about or path.stem}", _data_url("image/png", content)))
         return stills
 
     def _read(self, path: Path, kind: str) -> bytes | None:
@@ -327,7 +348,11 @@ def _name(group: Group, found: Found) -> str:
 
 
 def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:{kind};base64,{_base64(content)}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _about(run: Run) -> About:

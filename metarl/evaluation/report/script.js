@@ -42,6 +42,15 @@ for (const table of document.querySelectorAll("table.tasks")) {
   control("worst").addEventListener("click", () => sort(Number(table.dataset.worstColumn), table.dataset.worstOrder));
   filter();
 }
+// Videos: their contents lie at the end of the page, and are decoded when they come near.
+const near = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    near.unobserve(target);
+    target.src = `data:video/mp4;base64,${document.getElementById(target.dataset.film).textContent}`;
+  }
+}, { rootMargin: "50%" });
+for (const video of document.querySelectorAll("video[data-film]")) near.observe(video);
 // Charts: what a point stands for, beside the pointer. Points carry it as their <title>.
 const tip = document.createElement("div");
 tip.id = "tip";
