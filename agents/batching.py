@@ -12,6 +12,7 @@ MKL's, measured for widths of 1 to 400 on one and on two threads:
 
 On other processors than Intel's, MKL also picks kernels by a matrix's alignment, and a matrix of a batch has another
 one than alone (seen on AMD's for widths of 9 and 17). `metarl/__init__.py` asks MKL for sums that do not depend on it.
+There, a product of 20 columns also depends on PyTorch's number of threads; every program keeps that at one.
 
 tests/agents/test_sharding.py holds the agents to it.
 """

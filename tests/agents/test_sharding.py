@@ -54,9 +54,24 @@ def build(name: str, spaces: Spaces) -> Agent | FixedPolicy:
     return random_policy(spaces) if config is None else config.build(spaces)
 
 
+@functools.cache
+def products_depend_on_threads() -> bool:
+    """Whether a matrix product comes out otherwise on two threads here: seen on AMD's processors, for 20 columns."""
+    rng = torch.Generator().manual_seed(0)
+    x, weights = torch.randn(16, 20, generator=rng), torch.randn(20, 20, generator=rng)
+    found: list[Tensor] = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(torch.nn.functional.linear(x, weights))
+    torch.set_num_threads(1)
+    return not torch.equal(*found)
+
+
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Of PyTorch, and of the simulators."""
+    if request.param > 1 and products_depend_on_threads():
+        pytest.skip("on this processor a matrix product depends on PyTorch's threads; the programs keep to one")
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(1)
