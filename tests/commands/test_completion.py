@@ -18,7 +18,7 @@ WORDS = Words(
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        (["tra"], ["train"]),
+        (["trai"], ["train"]),
         (["train", ""], ["maml", "rl2"]),
         (["train", "maml", "--in"], ["--inner-lr"]),
         (["train", "rl2", "--he"], ["--help"]),
