@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outside")
     page = (ROOT / "docs" / "extending.md").read_text()
     found = re.findall(r"<!-- ci: file ([\w.]+) -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert {name for name, _ in found} == {"my_world.py", "my_agent.py", "my_learner.py", "my_data.py"}
+    assert {name for name, _ in found} == {"my_world.py", "my_agent.py", "my_learner.py", "my_data.py", "my_texts.py"}
     for name, text in found:
         assert sum(bool(line.strip()) for line in text.splitlines()) < 40, f"{name} is to be short"
         (folder / name).write_text(text)

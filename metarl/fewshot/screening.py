@@ -79,7 +79,7 @@ class ScreeningTrials:
         for wanted, is_finding in ((self.shots, True), (self.negatives, False)):
             there = may_show[data.positive[may_show] == is_finding]
             if len(there) < wanted:
-                what = data.finding if is_finding else f"other than {data.finding}"
+                what = f"of {data.finding}" if is_finding else f"other than {data.finding}"
                 raise ValueError(f"{data.id}: {wanted} examples {what} are to be shown, there are {len(there)}")
             parts.append(rng.choice(there, wanted, replace=False))
         asked = rng.permutation(may_ask)[: self.most_asked]
