@@ -16,10 +16,10 @@ import pytest
 
 import metarl
 from metarl import agents, envs
-from metarl.commands import main as commands
 from metarl.fewshot import encoders
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs.trained import TrainedAgent, TrainedFewShot
+from tests.programs import call
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = ROOT / "tests" / "external" / "hidden_corner.py"
@@ -37,19 +37,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert sum(bool(line.strip()) for line in text.splitlines()) < 40, f"{name} is to be short"
         (folder / name).write_text(text)
     return folder
-
-
-def call(name: str, *arguments: str | Path) -> int:
-    """Runs a program in this process; its exit status."""
-    before = sys.argv
-    sys.argv = [f"{name}.py", *map(str, arguments)]
-    try:
-        commands.script(name)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
 
 
 def test_an_agent_and_a_world_are_killed_resumed_loaded_and_judged(

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands.test_programs import AGENTS, call
+from tests.commands.test_programs import AGENTS
+from tests.programs import call
 
 FEWSHOT = ("prototypical", "conv4", "--filters", "4", "--ways", "2", "--shots", "1", "--queries", "2", "--train-ways",
            "2", "--train-queries", "2", "--tasks", "2", "--validation-tasks", "2", "--threads", "1")  # fmt: skip

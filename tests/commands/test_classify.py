@@ -1,7 +1,6 @@
 """`metarl classify` as people call it: texts, numbers, images; with a run and without; and what it refuses."""
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,15 @@ import pytest
 from PIL import Image
 
 import metarl
-from metarl.commands import main as commands
 from metarl.runs.trained import TrainedFewShot
+from tests import programs
 from tests.fewshot.texts.sentences import FRAMES, csv_of
 
 ABOUT = ("tea", "trains")
 
 
 def call(*arguments: str | Path, program: str = "classify") -> int:
-    """Runs the program in this process; its exit status."""
-    before = sys.argv
-    sys.argv = [f"{program}.py", *map(str, arguments)]
-    try:
-        commands.script(program)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call(program, *arguments)
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from metarl.tasks import content_hash
 from tests.commands.conftest import FEWSHOT
-from tests.commands.test_programs import AGENTS, call
+from tests.commands.test_programs import AGENTS
 from tests.fuzz.harness import in_child
+from tests.programs import call
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EVALUATE = ("--num-tasks", "2", "--threads", "1")

@@ -28,25 +28,13 @@ from metarl.registry import Registry
 from metarl.runs import run_folder
 from metarl.runs.command import command
 from metarl.runs.trained import TrainedAgent, TrainedFewShot
+from tests.programs import call
 
 TINY = ["--meta-batch", "2", "--threads", "1", "--validation-tasks", "2", "--env", "point-navigation"]
 AGENTS = {
     "maml": ["maml", *TINY, "--episodes-per-adaptation", "2", "--hidden", "8"],
     "rl2": ["rl2", *TINY, "--hidden", "8", "--epochs", "1", "--minibatches", "1"],
 }
-
-
-def call(name: str, *arguments: str | Path) -> int:
-    """Runs a program in this process; its exit status."""
-    before = sys.argv
-    sys.argv = [f"{name}.py", *map(str, arguments)]
-    try:
-        commands.script(name)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
 
 
 def loaded(folder: Path) -> TrainedAgent:

@@ -9,7 +9,7 @@ import pytest
 from metarl.commands.main import PROGRAMS
 from metarl.commands.reproduce import Row, figure, read_rows
 from metarl.errors import UsageError
-from tests.commands.test_programs import call
+from tests.programs import call
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 ROWS = read_rows(RESULTS)

@@ -12,7 +12,8 @@ from metarl.envs.tabular_mdp import tabular_mdp
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import AdaptationProtocol
 from metarl.learning.random_streams import task_seeds
-from tests.commands.test_programs import call, loaded
+from tests.commands.test_programs import loaded
+from tests.programs import call
 
 TRAIN = ("train", "rl2", "--steps", "1", "--meta-batch", "4", "--hidden", "4", "--threads", "1", "--epochs", "1")
 

@@ -15,7 +15,8 @@ from metarl.errors import UsageError
 from metarl.registry import load_object, names_code
 from metarl.runs import run_folder
 from metarl.runs.run_folder import Experiment
-from tests.commands.test_programs import AGENTS, call
+from tests.commands.test_programs import AGENTS
+from tests.programs import call
 
 SECRET = b"of the user"
 SMALL = ("--width", "64", "--height", "48", "--every", "50", "--threads", "1")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import pytest
 from PIL import Image
 
 import metarl
-from metarl.commands import main as commands
 from metarl.evaluation.results import Evaluation
 from metarl.fewshot.class_choice import ClassChoice, class_lines, listed, matching
 from metarl.runs.trained import ClassNames, TrainedFewShot
 from tests.fewshot.helpers import blobs, pictures
+from tests.programs import call
 
 SMALL = ("--threads", "1", "--tasks", "10", "--validation-tasks", "4", "--steps", "1", "--queries", "3")
 
@@ -82,18 +81,6 @@ def test_long_lists_of_names_are_cut() -> None:
 
 
 # The programs
-
-
-def call(program: str, *arguments: str | Path) -> int:
-    before = sys.argv
-    sys.argv = [f"{program}.py", *map(str, arguments)]
-    try:
-        commands.script(program)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
 
 
 def written(run: Path, name: str) -> Evaluation:

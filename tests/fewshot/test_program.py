@@ -1,7 +1,6 @@
 """`fewshot.py` as people call it: trains, resumes, evaluates, plots, refuses; and what `metarl.load` gives."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import pytest
 from PIL import Image
 
 import metarl
-from metarl.commands import main as commands
 from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.stills import description
 from metarl.fewshot.registry import LEARNERS as CONFIGS
 from metarl.runs.trained import TrainedFewShot
+from tests import programs
 
 ENCODER = ("conv4", "--filters", "4")
 PROTOTYPICAL = ("prototypical", *ENCODER, "--train-ways", "4", "6")
@@ -39,16 +38,7 @@ def loaded(run: Path) -> TrainedFewShot:
 
 
 def call(*arguments: str | Path) -> int:
-    """Runs the program in this process; its exit status."""
-    before = sys.argv
-    sys.argv = ["fewshot.py", *map(str, arguments)]
-    try:
-        commands.script("fewshot")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call("fewshot", *arguments)
 
 
 @pytest.fixture(scope="module")

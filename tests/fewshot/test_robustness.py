@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.commands import main as commands
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.fewshot import attacks, corruptions, losses
 from metarl.fewshot.attacks import Box
@@ -28,6 +26,7 @@ from metarl.fewshot.reptile import ReptileConfig
 from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, units
 from metarl.fewshot.siamese import SiameseConfig
 from metarl.fewshot.transfer import TransferConfig
+from tests import programs
 from tests.fewshot.helpers import blobs, doubled, pictures
 
 SMALL = Conv4Config(filters=4)
@@ -282,15 +281,7 @@ def test_faults_that_cannot_be_are_refused(
 
 
 def call(*arguments: str | Path) -> int:
-    before = sys.argv
-    sys.argv = ["fewshot.py", *map(str, arguments)]
-    try:
-        commands.script("fewshot")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call("fewshot", *arguments)
 
 
 def test_one_command_writes_figures_and_chart_of_several_learners(

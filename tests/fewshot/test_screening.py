@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metarl.commands import fewshot_screening
-from metarl.commands import main as commands
 from metarl.fewshot.datasets import medical
 from metarl.fewshot.datasets.medical import Screening
 from metarl.fewshot.datasets.storage import SourceFile
 from metarl.fewshot.screening import ScreeningTrials, coverage_curve, figures, sensitivity_at
 from metarl.tasks import SPLITS
+from tests import programs
 
 CELLS = [name for names in medical.BLOOD_SPLIT.values() for name in names]
 
@@ -140,15 +139,7 @@ def test_every_detector_meets_the_same_examples() -> None:
 
 
 def call(*arguments: str | Path) -> int:
-    before = sys.argv
-    sys.argv = ["fewshot.py", *map(str, arguments)]
-    try:
-        commands.script("fewshot")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call("fewshot", *arguments)
 
 
 def test_a_learner_of_cells_screens_for_a_type_it_never_met_and_other_tissue(

@@ -17,8 +17,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from metarl.commands import main as commands
-
 PATIENCE = 30.0  # s, without those in which a case waited for a core
 MEMORY = 16 << 30  # bytes of address space: what wants more fails at once rather than the machine later
 FAULTS = ("traceback", "hang", "killed", "silent", "touched", "damaged")
@@ -67,16 +65,6 @@ class Verdict:
     """Those of `FAULTS`; none where all is well."""
     status: int
     output: str
-
-
-def call(program: str, *arguments: str | Path) -> int:
-    """A program's exit status."""
-    sys.argv = [f"{program}.py", *map(str, arguments)]
-    try:
-        commands.script(program)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    raise AssertionError("a script ends with its status")
 
 
 def judged(kind: str, prepare: Kind, seed: int, number: int, rooms: Rooms, patience: float = PATIENCE) -> Verdict:

@@ -15,7 +15,8 @@ import torch
 
 from metarl.runs.run_folder import Experiment
 from metarl.tasks import Json, content_hash
-from tests.fuzz.harness import Case, Rooms, call
+from tests.fuzz.harness import Case, Rooms
+from tests.programs import call
 from tests.runs.test_fuzz import edited
 
 AGENT = ("maml", "--env", "bernoulli-bandit", "--meta-batch", "2", "--episodes-per-adaptation", "2", "--hidden", "4",

@@ -23,7 +23,8 @@ import torch
 
 from metarl.commands.main import PROGRAMS
 from tests.fuzz import programs, values
-from tests.fuzz.harness import FAULTS, PATIENCE, Kind, Rooms, Verdict, call, in_here, judged
+from tests.fuzz.harness import FAULTS, PATIENCE, Kind, Rooms, Verdict, in_here, judged
+from tests.programs import call
 
 KINDS: Mapping[str, Kind] = {
     "command_line": programs.command_line,

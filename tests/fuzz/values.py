@@ -21,8 +21,9 @@ from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.fewshot import datasets
 from metarl.tasks import Task
-from tests.fuzz.harness import Case, Rooms, call
+from tests.fuzz.harness import Case, Rooms
 from tests.fuzz.programs import FEWSHOT, broken
+from tests.programs import call
 from tests.runs.test_fuzz import edited
 
 WORLDS = ("point-navigation", "bernoulli-bandit", "tabular-mdp", "pendulum-physics", "cheetah-direction")

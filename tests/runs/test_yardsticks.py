@@ -13,7 +13,7 @@ from metarl.evaluation.results import Evaluation
 from metarl.learning.collect import InProcess
 from metarl.runs.trained import TrainedAgent
 from metarl.runs.yardsticks import YardstickRuns
-from tests.commands.test_programs import call
+from tests.programs import call
 
 TINY = ["--steps", "1", "--meta-batch", "4", "--hidden", "8", "--validation-tasks", "2", "--threads", "1"]
 WORLD = Path(__file__).parent.parent / "external" / "two_families.py"

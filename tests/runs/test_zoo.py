@@ -16,7 +16,7 @@ from metarl.runs import zoo
 from metarl.runs.publishing import publish
 from metarl.runs.trained import TrainedAgent
 from metarl.runs.yardsticks import YardstickRuns, in_zoo
-from tests.commands.test_programs import call
+from tests.programs import call
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.runs import zoo
 from metarl.runs.trained import TrainedAgent
-from tests.commands.test_programs import call
+from tests.programs import call
 
 LARGEST = 1 << 20  # bytes of an entry's checkpoint
 

@@ -28,7 +28,8 @@ from metarl import agents
 from metarl.commands.main import PROGRAMS
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs import metrics
-from tests.fuzz.harness import CRASHED, call, ended, guarded, in_here, scheduled
+from tests.fuzz.harness import CRASHED, ended, guarded, in_here, scheduled
+from tests.programs import call
 
 STEPS = 6
 PATIENCE = 1800.0  # s for a training, which takes a fraction of one

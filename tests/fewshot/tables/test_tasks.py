@@ -1,7 +1,6 @@
 """Tasks of tables, the learner of columns, scikit-learn's beside it, and their ranks."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from scipy import stats
 
-from metarl.commands import main as commands
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.classical import ClassicalConfig, Model
@@ -24,6 +22,7 @@ from metarl.fewshot.tables.collection import TableCollection
 from metarl.fewshot.tables.table import Table, from_rows
 from metarl.fewshot.tables.tasks import TableSource, standardised
 from metarl.maths.ranks import rank_test
+from tests import programs
 
 
 def made(name: str, ways: int, columns: int, rows: int = 40, useful: int = 1) -> Table:
@@ -231,15 +230,7 @@ def test_ranks_are_demsars_and_the_test_is_scipys() -> None:
 
 
 def call(*arguments: str | Path, program: str = "fewshot") -> int:
-    before = sys.argv
-    sys.argv = [f"{program}.py", *map(str, arguments)]
-    try:
-        commands.script(program)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call(program, *arguments)
 
 
 def evaluate(*arguments: str | Path) -> int:

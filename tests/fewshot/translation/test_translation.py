@@ -1,7 +1,6 @@
 """Finding translations: the adapter against an independent solution, and that meta-training helps."""
 
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from metarl.commands import main as commands
 from metarl.errors import UsageError
 from metarl.fewshot.datasets import storage
 from metarl.fewshot.texts.encoders import NgramEncoder
 from metarl.fewshot.translation import baselines, pairs, retrieval
 from metarl.fewshot.translation.adapter import Adapter, AdapterParameters, meta_train
 from metarl.fewshot.translation.pairs import LANGUAGES, Language, language
+from tests import programs
 
 SIDE = 330
 
@@ -116,15 +115,7 @@ def write_archive(root: Path, names: list[str]) -> None:
 
 
 def call(*arguments: str | Path) -> int:
-    before = sys.argv
-    sys.argv = ["translation.py", *map(str, arguments)]
-    try:
-        commands.script("translation")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    raise AssertionError("a script ends with its status")
+    return programs.call("translation", *arguments)
 
 
 def test_the_program_prints_and_writes_what_it_measured(
