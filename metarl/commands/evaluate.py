@@ -33,7 +33,7 @@ from metarl.fewshot.class_choice import listed
 from metarl.learning.collect import CollectorFactory
 from metarl.runs import zoo
 from metarl.runs.files import encode_json, write_atomically
-from metarl.runs.progress import progress
+from metarl.runs.progress import progress_of_share
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.trained import TrainedAgent, TrainedFewShot, load
 from metarl.runs.yardsticks import YardstickRuns, in_zoo
@@ -266,8 +266,8 @@ def _evaluated(
 @contextlib.contextmanager
 def _told(title: str) -> Iterator[OnProgress]:
     """Progress while something is evaluated; a warning is one line."""
-    with warnings.catch_warnings(record=True) as caught, progress(title, 100) as shown:
+    with warnings.catch_warnings(record=True) as caught, progress_of_share(title) as on_progress:
         warnings.simplefilter("always")
-        yield lambda share: shown.update(round(100 * share), {})
+        yield on_progress
     for message in caught:
         warn(str(message.message))

@@ -59,7 +59,7 @@ from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.learning.protocols import Metrics, State
 from metarl.runs import files, metrics, run_folder
 from metarl.runs.files import as_text, write_atomically, writing
-from metarl.runs.progress import progress
+from metarl.runs.progress import progress_of_share
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
 from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder, write_classes
@@ -253,10 +253,8 @@ def evaluate_run(
     for size, benchmark in sizes.items():
         for mode in modes_of(learner, options.batch_norms):
             settings = EvaluationSettings(num_tasks=options.tasks, batch_norm=mode)
-            with progress(f"evaluating {run.folder.name} {size}".rstrip(), 100) as shown:
-                found = evaluate_with(
-                    benchmark, candidate, settings, lambda share, shown=shown: shown.update(round(100 * share), {})
-                )
+            with progress_of_share(f"evaluating {run.folder.name} {size}".rstrip()) as on_progress:
+                found = evaluate_with(benchmark, candidate, settings, on_progress)
             default = mode == learner.batch_norms[0]
             _written(run, found, options.checkpoint, size, "" if default else mode)
         if not size and isinstance(benchmark, ClassificationBenchmark) and benchmark.data.given:

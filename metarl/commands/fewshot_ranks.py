@@ -28,7 +28,7 @@ from metarl.fewshot.learner import FewShotLearner
 from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.maths.ranks import RankTest, rank_test
 from metarl.runs.files import encode_json, write_atomically
-from metarl.runs.progress import progress
+from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
 from metarl.runs.trained import TrainedFewShot, labels_of, load
@@ -85,10 +85,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         settings = EvaluationSettings(split=options.split, num_tasks=options.tasks)
     found: dict[str, Evaluation] = {}
     for label, candidate in candidates.items():
-        with progress(f"evaluating {label}", 100) as shown, usage():
-            found[label] = evaluate_with(
-                benchmark, candidate, settings, lambda share, shown=shown: shown.update(round(100 * share), {})
-            )
+        with progress_of_share(f"evaluating {label}") as on_progress, usage():
+            found[label] = evaluate_with(benchmark, candidate, settings, on_progress)
     by_table = accuracies(found)
     with usage():
         test = rank_test(np.array([list(row.values()) for row in by_table.values()]))

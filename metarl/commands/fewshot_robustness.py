@@ -24,7 +24,7 @@ from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, Kind
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate
 from metarl.runs.files import encode_json, write_atomically
-from metarl.runs.progress import progress
+from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
 from metarl.runs.trained import TrainedFewShot, labels_of, load
@@ -115,13 +115,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     print(f"{size} of {len(names)} test classes: {listed(names)}")
     found: dict[str, Curves] = {}
     for label, run, faults in prepared:
-        with progress(f"faults of {label}", 100) as shown, usage():
-            found[label] = faults.measure(
-                run.trained.learner,
-                run.trained.state,
-                settings,
-                lambda share, shown=shown: shown.update(round(100 * share), {}),
-            )
+        with progress_of_share(f"faults of {label}") as on_progress, usage():
+            found[label] = faults.measure(run.trained.learner, run.trained.state, settings, on_progress)
     print(text_table(found, options.levels, options.evaluation_seed))
     write_atomically(options.json_path, encode_json(_json(found, prepared, options)))
     svg = options.json_path.with_suffix(".svg")

@@ -25,7 +25,7 @@ from metarl.fewshot.screening import COVERAGES, SPECIFICITIES, Detector, Screeni
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate
 from metarl.runs.files import encode_json, write_atomically
-from metarl.runs.progress import progress
+from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
 from metarl.runs.trained import TrainedFewShot, labels_of, load
@@ -102,10 +102,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     for size in options.sizes:
         found[size.shots] = {}
         for label, detector in detectors.items():
-            with progress(f"{label}, {size.shots} shots", 100) as shown, usage():
-                found[size.shots][label] = size.measure(
-                    data, detector, lambda share, shown=shown: shown.update(round(100 * share), {})
-                )
+            with progress_of_share(f"{label}, {size.shots} shots") as on_progress, usage():
+                found[size.shots][label] = size.measure(data, detector, on_progress)
         print(
             f"\n{size.shots} examples of {data.finding}, {size.negatives} others\n{table(found[size.shots], size.seed)}"
         )

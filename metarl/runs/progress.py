@@ -72,6 +72,13 @@ def progress(
         bar.close()
 
 
+@contextlib.contextmanager
+def progress_of_share(title: str) -> Iterator[Callable[[float], None]]:
+    """The same for a job that tells which share of it is done, from 0 to 1: the function to be told."""
+    with progress(title, 100) as shown:
+        yield lambda share: shown.update(round(100 * share), {})
+
+
 def describe(figures: Mapping[str, float]) -> str:
     """Figures in one line: `env_steps 1.25M, score 12.3, kl 0.00987`."""
     return ", ".join(f"{name} {_short(value)}" for name, value in figures.items())
