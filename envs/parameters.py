@@ -11,7 +11,6 @@ dof_damping*, gravity*      a factor: the default times the parameter, here of a
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol, final, runtime_checkable
@@ -22,6 +21,7 @@ import numpy as np
 from numpy import ndarray
 
 from metarl.envs.model_fields import derive_constants, field_array, field_index, field_names, some_index
+from metarl.errors import did_you_mean
 
 Value = float | int | bool | str
 Env = gym.Env[Any, Any]
@@ -215,5 +215,4 @@ def _near(name: str, env: Env, keywords: Mapping[str, Value | None]) -> str:
         layer = layer.env
     if is_mujoco(env):
         known |= set(field_names(_model(env)))
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known)[:30])}"
+    return did_you_mean(name, known, f"it has {', '.join(sorted(known)[:30])}", most=4, cutoff=0.5)

@@ -11,7 +11,6 @@ and any of them with `+informed` or `+only-FAMILY` at its end: see `variants.py`
 """
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from metarl.envs.point import point_navigation, point_navigation_sparse
 from metarl.envs.tabular_mdp import tabular_mdp
 from metarl.envs.terrain import ant_terrain, cheetah_terrain, walker_terrain
 from metarl.envs.variants import split_variant, variant
+from metarl.errors import did_you_mean
 from metarl.registry import Registry, canonical
 
 MakeDistribution = Callable[[], EnvDistribution]
@@ -144,8 +144,7 @@ def make(id: str) -> EnvDistribution:
     if family is not None and not outside:
         return family.make(id)
     if ":" not in id:
-        near = difflib.get_close_matches(id, ids(), n=3)
-        known = f"did you mean {' or '.join(near)}?" if near else f"there are {_summary()}."
+        known = did_you_mean(id, ids(), f"there are {_summary()}.")
         raise ValueError(f"unknown distribution {id!r}; {known} Your own is named my_file.py:name or my_module:name")
     dist = _made(_NAMES[id], id)
     _check_outside(id, dist)

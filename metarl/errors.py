@@ -1,6 +1,7 @@
 """The errors that a program shows its user as one line, the exit status of each, and the warning line."""
 
 import contextlib
+import difflib
 import errno
 import io
 import os
@@ -8,7 +9,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -53,6 +54,20 @@ def one_line(message: str) -> str:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
     half = _LONGEST_LINE // 2
     return line if len(line) <= _LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, most: int = 3, cutoff: float = 0.6) -> str:
+    """What to say of a name that is none of those known: those like it, or, where none is, the other sentence.
+
+    >>> did_you_mean("trian", ("train", "list"), "there are train, list")
+    'did you mean train?'
+
+    Args:
+        most: names that are offered.
+        cutoff: how like they must be, from 0 to 1, by `difflib`.
+    """
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def warn(message: str) -> None:

@@ -9,7 +9,6 @@ An id is one of
 so that whoever brings an environment, an agent, a few-shot learner, an encoder or a data set need not edit the package.
 """
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -21,7 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, final
 
+from metarl.errors import did_you_mean
+
 Entry = TypeVar("Entry")
+
 _FILE_MODULE = "metarl_file_"
 """How the names of such modules begin."""
 
@@ -97,8 +99,7 @@ class Registry(Generic[Entry]):
             raise ValueError(f"{id!r} is not {self._a_kind}: {error}") from error
 
     def _hint(self, id: str) -> str:
-        near = difflib.get_close_matches(id, list(self), n=3)
-        known = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self)}"
+        known = did_you_mean(id, self, f"there are {', '.join(self)}")
         return f"{known} One of your own is named my_file.py:name or my_module:name"
 
 
@@ -127,8 +128,7 @@ def load_object(id: str) -> object:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        near = difflib.get_close_matches(attribute, vars(module), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "the name after the colon must be defined there"
+        hint = did_you_mean(attribute, vars(module), "the name after the colon must be defined there")
         raise ValueError(f"{place} has no {attribute!r}; {hint}") from None
 
 

@@ -22,7 +22,6 @@ the 50 it is. `+fresh` takes that away; nothing that is held out is ever drawn.
 """
 
 import dataclasses
-import difflib
 import functools
 import re
 from collections.abc import Collection, Sequence
@@ -36,6 +35,7 @@ from metarl.envs.distribution import EnvDistribution
 from metarl.envs.metaworld import fast_math
 from metarl.envs.metaworld.goals import BENCHMARKS, RESETS, Classes, family
 from metarl.envs.simulator import Simulator
+from metarl.errors import did_you_mean
 from metarl.tasks import Json, TaskSpace
 
 PREFIX = "metaworld-"
@@ -252,7 +252,4 @@ def _custom(id: str, lists: str) -> Classes:
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"its classes are {', '.join(sorted(RESETS))}"
+    return did_you_mean(name, known, f"its classes are {', '.join(sorted(RESETS))}")

@@ -4,7 +4,6 @@ One of your own is named `my_file.py:name`.
 """
 
 import dataclasses
-import difflib
 import shutil
 import sys
 import textwrap
@@ -15,7 +14,7 @@ import tyro
 
 from metarl.commands.catalogue import KINDS, Kind, adaptation, entries
 from metarl.commands.parsing import first_line, parse, usage
-from metarl.errors import UsageError
+from metarl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -52,8 +51,8 @@ def kinds_of(id: str) -> list[Kind]:
     if not found and (":" in id or id.startswith(tuple(families))):
         return ["distributions"]  # made up of options, or of one's own: its registry knows
     if not found:
-        near = difflib.get_close_matches(id, dict.fromkeys(entry.name for entry in catalogue), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`metarl list` names what there is"
+        known = dict.fromkeys(entry.name for entry in catalogue)
+        hint = did_you_mean(id, known, "`metarl list` names what there is")
         raise UsageError(f"nothing is called {id!r}; {hint}")
     return found
 

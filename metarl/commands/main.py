@@ -1,12 +1,11 @@
 """The `metarl` command: every program as a sub-command. Only the one asked for is loaded."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 import metarl
-from metarl.errors import UsageError, exit_status, starting_up
+from metarl.errors import UsageError, did_you_mean, exit_status, starting_up
 
 PROGRAMS = {
     "train": "train an agent on a task distribution",
@@ -53,8 +52,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         return
     name = SHORT.get(arguments[0], arguments[0].replace("-", "_"))
     if name not in PROGRAMS:
-        near = difflib.get_close_matches(name, [*PROGRAMS, *SHORT], n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PROGRAMS)}"
+        hint = did_you_mean(name, [*PROGRAMS, *SHORT], f"there are {', '.join(PROGRAMS)}", most=2)
         raise UsageError(f"unknown program {arguments[0]!r}; {hint}")
     _run(name, arguments[1:], f"metarl {arguments[0]}")
 

@@ -1,7 +1,6 @@
 """What the options that several programs share mean, and how they are made into things."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import tyro
 from metarl import checks, envs
 from metarl.commands.parsing import first_line, parse, usage
 from metarl.envs import EnvDistribution
-from metarl.errors import UsageError
+from metarl.errors import UsageError, did_you_mean
 from metarl.registry import Registry, canonical
 from metarl.runs import files
 
@@ -47,8 +46,7 @@ def subcommands(registry: Registry[type[Config]], arguments: Sequence[str]) -> o
         if ":" in first:
             configs[first] = registry[first]
     if arguments and first == arguments[0] and first not in configs:
-        near = difflib.get_close_matches(first, configs, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(configs)}"
+        hint = did_you_mean(first, configs, f"there are {', '.join(configs)}")
         raise UsageError(f"unknown {registry.kind} {first!r}; {hint}")
     about = {name: first_line(config) for name, config in configs.items()}
     return tyro.extras.subcommand_type_from_defaults({name: config() for name, config in configs.items()}, about)

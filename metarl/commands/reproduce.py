@@ -5,7 +5,6 @@ maze-navigation-random` repeats one.
 """
 
 import dataclasses
-import difflib
 import json
 import shlex
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any, final
 import msgspec
 
 from metarl.commands.parsing import parse
-from metarl.errors import RunError, UsageError
+from metarl.errors import RunError, UsageError, did_you_mean
 from metarl.runs import files
 
 ROWS = "rows.toml"
@@ -71,8 +70,7 @@ def program(arguments: Sequence[str], name: str) -> None:
         return
     for asked in options.only:
         if asked not in rows:
-            near = difflib.get_close_matches(asked, rows, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "--list shows what there is"
+            hint = did_you_mean(asked, rows, "--list shows what there is")
             raise UsageError(f"{options.results / ROWS} has no {asked!r}; {hint}")
     outside = [row for row in map(rows.__getitem__, options.only or rows) if not _repeat(row, options)]
     if outside:

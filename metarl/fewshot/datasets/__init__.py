@@ -1,13 +1,12 @@
 """The data sets by the name that programs know them under, and a user's own."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
-from metarl.errors import UsageError
+from metarl.errors import UsageError, did_you_mean
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import (
     arsc,
@@ -159,8 +158,8 @@ def load(
             raise ValueError(f"{option} is for published data sets ({', '.join(DATASETS)}), not for {name}")
     path = Path(name)
     if not str(name) or not _is_there(path):
-        close = difflib.get_close_matches(str(name), [*DATASETS, "sinusoid"], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are sinusoid, {', '.join(DATASETS)}"
+        known = f"there are sinusoid, {', '.join(DATASETS)}"
+        hint = did_you_mean(str(name), [*DATASETS, "sinusoid"], known, most=1)
         raise UsageError(f"no data set {shown(str(name))!r}, and no folder or file of that name; {hint}")
     defaults = ReadOptions()
     options = ReadOptions(skip_bad, min_per_class, defaults.max_bytes if max_bytes is None else max_bytes)
