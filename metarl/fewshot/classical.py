@@ -16,10 +16,10 @@ from torch import Tensor
 
 from metarl import checks
 from metarl.errors import UsageError
-from metarl.fewshot import losses
-from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_classification, need_tasks
-from metarl.learning.protocols import Metrics, State
+from metarl.fewshot.examples import Examples, TaskSignature
+from metarl.fewshot.learner import need_classification
+from metarl.fewshot.support_only import SupportOnly, SupportOnlyPredictor
+from metarl.learning.protocols import State
 
 Model = Literal["logistic", "neighbours", "boosting"]
 _LEAST = 1e-4  # probability: one that is never wrong has not seen enough
@@ -47,89 +47,40 @@ class ClassicalConfig:
         checks.count(meta_batch=self.meta_batch)
 
     def build(self, signature: TaskSignature, device: str = "cpu") -> "Classical":
-        return Classical(self, signature, device)
+        """The learner with these options.
 
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Classical:
-    """The learner, which learns nothing across tasks.
-
-    Raises:
-        UsageError: scikit-learn is not installed.
-    """
-
-    config: ClassicalConfig
-    signature: TaskSignature
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        need_classification(self.signature, "classical")
+        Raises:
+            UsageError: scikit-learn is not installed.
+        """
+        need_classification(signature, "classical")
         need_scikit_learn("classical")
-
-    @property
-    def meta_batch(self) -> int:
-        return self.config.meta_batch
-
-    @property
-    def progress_keys(self) -> tuple[str, ...]:
-        return ("loss", "accuracy")
-
-    @property
-    def num_adaptations(self) -> int:
-        return 1
-
-    @property
-    def adaptation_name(self) -> AdaptationName:
-        return "support"
-
-    @property
-    def batch_norms(self) -> tuple[BatchNorm, ...]:
-        return ("none",)
-
-    @property
-    def training(self) -> TrainingTasks:
-        return TrainingTasks(any_ways=True)
-
-    def init(self, seed: int) -> State:
-        return State({}, {})
-
-    def start(self, state: State, num_tasks: int) -> "ClassicalPredictor":
-        return ClassicalPredictor(self.config.model, self.signature.ways, num_tasks)
-
-    def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
-        predictor = self.start(state, len(experience.support.inputs)).adapt(experience.support)
-        logits = predictor.predict(experience.query.inputs)
-        loss = float(losses.per_task_loss(logits, experience.query).mean())
-        return state, {"loss": loss, "accuracy": losses.accuracy(logits, experience.query.targets)}
+        return Classical(signature, self.meta_batch, self.model)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class ClassicalPredictor:
-    """The examples that were shown of each of a batch of tasks."""
+class Classical(SupportOnly):
+    """The learner, which learns nothing across tasks."""
 
     model: Model
-    ways: int
-    """Zeros that are answered before any example."""
-    num_tasks: int
-    support: Examples | None = None
-    """All that it has been shown."""
 
-    def adapt(self, support: Examples) -> "ClassicalPredictor":
-        need_tasks(self.num_tasks, support.inputs)
-        shown = support if self.support is None else self.support.followed_by(support)
-        return dataclasses.replace(self, support=shown)
+    def start(self, state: State, num_tasks: int) -> "ClassicalPredictor":
+        return ClassicalPredictor(self.signature.ways, num_tasks, model=self.model)
 
-    def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query way"]:
-        """Log-probabilities; zeros, by chance, before any example."""
-        need_tasks(self.num_tasks, inputs)
-        if self.support is None:
-            return inputs.new_zeros(*inputs.shape[:2], self.ways)
+
+@final
+@dataclasses.dataclass(frozen=True)
+class ClassicalPredictor(SupportOnlyPredictor):
+    """Fits a classifier to the examples that it was shown."""
+
+    model: Model = "logistic"
+
+    def answers(self, support: Examples, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query way"]:
+        """Log-probabilities."""
         from sklearn.exceptions import ConvergenceWarning
 
         answers = []
-        for shown, labels, asked in zip(*self.support, inputs, strict=True):
+        for shown, labels, asked in zip(*support, inputs, strict=True):
             x, y = shown.flatten(1).cpu().numpy().astype(np.float64), labels.cpu().numpy()
             model = classifier(self.model, len(y) // (int(y.max()) + 1))
             with warnings.catch_warnings():
@@ -138,10 +89,6 @@ class ClassicalPredictor:
             probabilities = np.asarray(model.predict_proba(asked.flatten(1).cpu().numpy().astype(np.float64)))
             answers.append(torch.from_numpy(np.log(np.clip(probabilities, _LEAST, None))).to(inputs))
         return torch.stack(answers)
-
-    def with_batch_norm(self, mode: str) -> "ClassicalPredictor":
-        need_batch_norm(mode, ("none",))
-        return self
 
 
 def need_scikit_learn(what: str) -> None:
