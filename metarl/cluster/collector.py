@@ -18,6 +18,7 @@ from metarl.tasks import Task
 
 Worker = TypeVar("Worker")
 Answer = TypeVar("Answer", bound=Hashable)
+Part = TypeVar("Part", Trials, Episodes)
 
 
 @final
@@ -56,7 +57,7 @@ class ClusterCollector(Generic[Worker, Answer]):
     ) -> Trials:
         check_request(len(tasks), protocol.episodes_per_adaptation, seeds)
         parts = self._play(adapted, tasks, seeds, protocol)
-        return Trials.concatenate([part for part in parts if isinstance(part, Trials)])
+        return Trials.concatenate(_all_of(Trials, parts))
 
     def collect_episodes(
         self,
@@ -69,7 +70,7 @@ class ClusterCollector(Generic[Worker, Answer]):
     ) -> Episodes:
         check_request(len(tasks), num_episodes, seeds)
         parts = self._play(policy, tasks, seeds, PlayEpisodes(num_episodes, noise))
-        return Episodes.concatenate([part for part in parts if isinstance(part, Episodes)])
+        return Episodes.concatenate(_all_of(Episodes, parts))
 
     def _play(
         self,
@@ -86,3 +87,10 @@ class ClusterCollector(Generic[Worker, Answer]):
 
     def close(self) -> None:
         """Nothing: the workers are the factory's, and keep their simulators until they play another distribution."""
+
+
+def _all_of(kind: type[Part], parts: Sequence[Trials | Episodes]) -> list[Part]:
+    """The parts, each of which is of this kind: a share says whether trials or episodes are to be played."""
+    found = [part for part in parts if isinstance(part, kind)]
+    assert len(found) == len(parts), "a worker played another thing than was asked for"
+    return found
