@@ -1,5 +1,6 @@
 """Runs that tests of the programs begin with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ FEWSHOT = ("prototypical", "conv4", "--filters", "4", "--ways", "2", "--shots", 
 
 
 @pytest.fixture(scope="package")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with an agent's run, a few-shot learner's, one outer step each, and its data. Copy what is changed."""
     folder = tmp_path_factory.mktemp("runs")
     assert call("train", *AGENTS["maml"], "--run", folder / "agent", "--steps", "1") == 0
@@ -22,4 +23,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "photos.npz", images=images, labels=np.arange(60) % 10)
     data = ("--data", folder / "photos.npz", "--steps", "1")
     assert call("fewshot", *FEWSHOT, *data, "--run", folder / "fewshot") == 0
-    return folder
+    there = sorted(folder.rglob("*"))
+    yield folder
+    assert sorted(folder.rglob("*")) == there, "a test wrote into what all tests of this folder begin with"
