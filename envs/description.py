@@ -92,8 +92,16 @@ def _parameters(family: Family) -> dict[str, str]:
     words: dict[str, str] = {}
     for name, source in family.parameters.items():
         if isinstance(source, Choice):
-            values = " or ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in source.values)
+            words[name] = _choices(source)
         else:
-            values = f"{source.low:g} to {source.high:g}"
-        words[name] = f"{values} {source.unit}"
+            words[name] = f"{source.low:g} to {source.high:g} {source.unit}"
     return words
+
+
+def _choices(source: Choice) -> str:
+    """The values, with the unit behind them; where it says what each stands for (`1 along +x`), in parentheses."""
+    values = [f"{value:g}" if isinstance(value, float) else str(value) for value in source.values]
+    meanings = dict(part.split(" ", 1) for part in source.unit.split(", ") if " " in part)
+    if set(values) <= meanings.keys():
+        return " or ".join(f"{value} ({meanings[value]})" for value in values)
+    return f"{' or '.join(values)} {source.unit}"

@@ -150,11 +150,11 @@ def open_renderer(model: "mujoco.MjModel", width: int, height: int) -> "mujoco.R
 
 
 def upload_height_field(renderer: "mujoco.Renderer", model: "mujoco.MjModel") -> None:
-    """Draws from now on the model's only height field as it is now; all else is left to the model it was opened with."""
+    """Draws the model's only height field as it is now; all else is that of the model it was opened with."""
     import mujoco
 
     # The renderer has no public way to either; what is uploaded goes to the current context, which may be another's.
-    context, drawing = renderer._gl_context, renderer._mjr_context  # noqa: SLF001
+    context, drawing = renderer._gl_context, renderer._mjr_context  # pyright: ignore[reportPrivateUsage]
     if context is not None:
         context.make_current()
     mujoco.mjr_uploadHField(model, drawing, 0)

@@ -1,9 +1,12 @@
 """What the house promises: names, packages, pins, the wheel, the set-up, and that the checks are on."""
 
+import ast
 import doctest
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
+import itertools
 import os
 import pkgutil
 import re
@@ -300,3 +303,23 @@ def test_a_wrong_shape_is_an_error_in_the_tests() -> None:
 def test_a_warning_is_an_error_in_the_tests() -> None:
     with pytest.raises(DeprecationWarning):
         warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+
+def _options_docstrings() -> Iterator[tuple[str, str]]:
+    """What stands below each field of a class of options, by where it is."""
+    for path in sorted(Path("metarl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.ClassDef) and node.name.endswith(("Options", "Config", "Choice"))):
+                continue
+            for field, below in itertools.pairwise(node.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    yield f"{path}: {ast.unparse(field.target)}", inspect.cleandoc(ast.literal_eval(below.value))
+
+
+def test_options_are_explained_in_lines_that_tyro_joins() -> None:
+    """It keeps the break before a line that begins with anything but a letter: help would break there too early."""
+    texts = list(_options_docstrings())
+    assert len(texts) > 100
+    assert [
+        (where, line) for where, text in texts for line in text.split("\n")[1:] if line and not line[0].isalpha()
+    ] == []

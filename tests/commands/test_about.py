@@ -168,3 +168,13 @@ def test_what_other_packages_offer_is_listed_without_being_loaded(monkeypatch: p
     names = [entry.name for entry in catalogue.entries() if entry.kind == "agents"]
     assert names.count("maml") == 1
     assert "theirs" in names
+
+
+def test_what_a_value_stands_for_is_told_once_for_all_families() -> None:
+    page = describe.distribution_page("cheetah-terrain")
+    assert page["train"][1:3] == [
+        "all: direction -1 (along -x) or 1 (along +x)",
+        "flat: friction 0.3 to 1.2 sliding coefficient",
+    ]
+    assert sum("direction" in line for split in ("train", "validation", "test") for line in page[split]) == 3
+    assert envs.describe(envs.make("maze-navigation")).splits["test"].families["maze-5x5"]["size"] == "5 cells"
