@@ -168,6 +168,12 @@ class ClassificationBenchmark:
             on_progress(done + (1 - done) * (number * size + kept) / len(tasks))
         return judging.gathered(scores)
 
+    def examples(self, task: Task, seed: int, trial: int = 0) -> Batch:
+        """The examples of a task, as an evaluation with this seed has them."""
+        draw, data = self._tasks.draw((task,), seed, trial), self.data
+        support = Examples(inputs(data, draw.support), targets(data, draw.support_targets))
+        return Batch(support, Examples(inputs(data, draw.query), targets(data, draw.query_targets)))
+
     def answered(
         self, learner: FewShotLearner, state: State, settings: EvaluationSettings, queries: int = 10
     ) -> tuple[AnsweredTask, ...]:

@@ -21,7 +21,7 @@ from metarl.adapt import adapt
 from metarl.fewshot import encoders, losses, outer_step
 from metarl.fewshot.encoders import EncoderConfig, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_tasks
+from metarl.fewshot.learner import AdaptationName, BatchNorm, Inspection, need_batch_norm, need_tasks
 from metarl.fewshot.linear import affine, init_linear
 from metarl.fewshot.network import HEAD, Network
 from metarl.fewshot.plain import fields_only
@@ -245,6 +245,16 @@ class TransferPredictor:
 
     def with_gradients(self) -> "TransferPredictor":
         return dataclasses.replace(self, differentiable=True)
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        need_tasks(1, inputs)
+        network, parameters = self.learner.network, self.unfitted if self.fitted is None else self.fitted
+        with torch.no_grad():
+            statistics = self._running
+            if self.batch_norm == "support" and self.support is not None:
+                statistics = network(parameters, self.support.inputs).statistics
+            layers = network.layers(parameters, inputs, statistics)
+            return Inspection({**layers, "head": self.predict(inputs)[0]}, parameters, {})
 
     def with_batch_norm(self, mode: str) -> "TransferPredictor":
         mode = need_batch_norm(mode, self.learner.batch_norms)
