@@ -72,7 +72,7 @@ Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
 _DRAWN_TASKS = 3
-_PROGRAMS = {
+PROGRAMS = {
     "robustness": "metarl.commands.fewshot_robustness",
     "insight": "metarl.commands.fewshot_insight",
     "ranks": "metarl.commands.fewshot_ranks",
@@ -132,8 +132,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     if "--list" in arguments:
         print(listing())
         return
-    if arguments and arguments[0] in _PROGRAMS:
-        module = importlib.import_module(_PROGRAMS[arguments[0]])
+    if arguments and arguments[0] in PROGRAMS:
+        module = importlib.import_module(PROGRAMS[arguments[0]])
         module.program(arguments[1:], f"{name} {arguments[0]}")
         return
     learner = cast(type[LearnerConfig], subcommands(LEARNERS, arguments))
