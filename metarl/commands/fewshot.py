@@ -107,8 +107,8 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     also: tuple[str, ...] = ()
     """Other sizes of test tasks to evaluate on: ways x shots, 5x5 20x1, or ways x shots x queries, 5x1x3."""
     start_from: Path | None = None
-    """Begin with the features that another run learned on the same data: its last checkpoint (runs/other) or any
-    (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
+    """Begin with the features that another run learned on the same data: its last checkpoint (runs/other) or
+    any (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     batch_norms: tuple[str, ...] = ()
