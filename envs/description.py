@@ -16,7 +16,7 @@ class SplitDescription:
     num_tasks: int
     """In the frozen list."""
     families: Mapping[str, Mapping[str, str]]
-    """By family and parameter, the values that it can have, with their unit: `0.3 to 1.2 m/s`."""
+    """By family and parameter, the values that it can have: `0.3 to 1.2`; their unit is the description's."""
 
 
 @final
@@ -57,7 +57,7 @@ def describe(dist: EnvDistribution) -> Description:
     >>> from metarl import envs
     >>> goals = envs.describe(envs.make("point-navigation"))
     >>> goals.sizes, goals.varies["goal_x"], goals.splits["test"].families["goal"]["goal_x"]
-    ('40/20/40', 'm', '-0.5 to 0.5 m')
+    ('40/20/40', 'm', '-0.5 to 0.5')
     """
     splits: dict[Split, SplitDescription] = {}
     for split in SPLITS:
@@ -83,7 +83,9 @@ def table_rows(description: Description) -> list[list[str]]:
     rows = [["family", "split", "tasks in the list", "what varies"]]
     for split, part in description.splits.items():
         for name, parameters in part.families.items():
-            varies = "; ".join(f"{parameter} {values}" for parameter, values in parameters.items())
+            varies = "; ".join(
+                f"{parameter} {values} ({description.varies[parameter]})" for parameter, values in parameters.items()
+            )
             rows.append([name, split, str(part.num_tasks), varies])
     return rows
 
@@ -92,16 +94,9 @@ def _parameters(family: Family) -> dict[str, str]:
     words: dict[str, str] = {}
     for name, source in family.parameters.items():
         if isinstance(source, Choice):
-            words[name] = _choices(source)
+            words[name] = " or ".join(
+                f"{value:g}" if isinstance(value, float) else str(value) for value in source.values
+            )
         else:
-            words[name] = f"{source.low:g} to {source.high:g} {source.unit}"
+            words[name] = f"{source.low:g} to {source.high:g}"
     return words
-
-
-def _choices(source: Choice) -> str:
-    """The values, with the unit behind them; where it says what each stands for (`1 along +x`), in parentheses."""
-    values = [f"{value:g}" if isinstance(value, float) else str(value) for value in source.values]
-    meanings = dict(part.split(" ", 1) for part in source.unit.split(", ") if " " in part)
-    if set(values) <= meanings.keys():
-        return " or ".join(f"{value} ({meanings[value]})" for value in values)
-    return f"{' or '.join(values)} {source.unit}"

@@ -1,7 +1,7 @@
 """Prints the table that docs/results.md begins with: every evaluated agent beside its yardsticks.
 
 `python scripts/headline.py` reads the raw numbers under docs/results/ and prints Markdown; nothing in the table is
-typed by hand. Tasks that nothing was held out of are left to their own sections.
+typed by hand.
 """
 
 import json
@@ -69,8 +69,8 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
             learners,
             str(len(evaluation.sources)),
             *(_shown(part.yardstick(each), number) for each in (RANDOM, BLIND, FINE_TUNED)),
-            f"{curve[0].mean:{number}}",
-            f"**{curve[-1].mean:{number}}**",
+            _shown(curve[0].mean, number),
+            f"**{_shown(curve[-1].mean, number)}**",
             _shown(part.yardstick(INFORMED), number),
             _shown(part.normalised(), ".2f"),
             _shown(own and own.mean, number),
@@ -78,7 +78,7 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
 
 
 def _shown(estimate: Estimate | None, number: str) -> str:
-    return "–" if estimate is None else f"{estimate:{number}}"
+    return "–" if estimate is None else f"{estimate:{number}}".replace("-", "−")
 
 
 if __name__ == "__main__":

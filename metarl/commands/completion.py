@@ -23,7 +23,7 @@ from metarl.commands.parsing import parse
 Shell = Literal["bash", "zsh", "fish"]
 _ALWAYS = ("--help", "--version")
 _LEARNS: Mapping[str, Kind] = {"train": "agents", "fewshot": "learners"}
-"""Programs whose first word, a learner's name for example, brings options of its own."""
+"""Programs whose first word names a learner, which has options of its own."""
 _NAMED: Mapping[str, Kind] = {"--env": "distributions", "--data": "data"}
 """Options whose value is an id."""
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -51,7 +51,7 @@ class Words:
     first: Mapping[str, Sequence[str]]
     """By program, the words that may follow it at once: ids, shells, kinds."""
     options: Mapping[str, Sequence[str]]
-    """By program, or program and the word after it (`train maml`, `fewshot ranks`), its options."""
+    """By program, or program and learner (`train maml`), its options."""
     values: Mapping[str, Sequence[str]]
     """By option, the ids that it takes."""
 
@@ -64,8 +64,7 @@ class Words:
             "list": list(dict.fromkeys(entry.kind for entry in catalogue)),
             "describe": list(dict.fromkeys(entry.name for entry in catalogue if ":" not in entry.name)),
         }
-        first |= {name: _ids(catalogue, kind) for name, kind in _LEARNS.items()}
-        first["fewshot"] = [*first["fewshot"], *_programs_of_fewshot()]
+        first |= {name: [*_ids(catalogue, kind), *_parts(name)] for name, kind in _LEARNS.items()}
         options: dict[str, Sequence[str]] = {}
         for name in PROGRAMS:
             options[name] = flags(name)
@@ -75,13 +74,13 @@ class Words:
         return cls(first, options, {option: _ids(catalogue, kind) for option, kind in _NAMED.items()})
 
 
-def _programs_of_fewshot() -> list[str]:
-    """Its programs of their own; loaded here, for it imports PyTorch."""
-    return list(importlib.import_module("metarl.commands.fewshot").PROGRAMS)
-
-
 def _ids(catalogue: Sequence[Entry], kind: Kind) -> list[str]:
     return [entry.name for entry in catalogue if entry.kind == kind]
+
+
+def _parts(name: str) -> Sequence[str]:
+    """The first words by which a program does something else than train: `fewshot ranks`."""
+    return list(getattr(importlib.import_module(f"metarl.commands.{name}"), "PROGRAMS", ()))
 
 
 def flags(name: str, *words: str) -> list[str]:

@@ -27,8 +27,8 @@ class DescribeOptions:
     """What to describe."""
 
     id: Annotated[str, tyro.conf.Positional]
-    """The name of a distribution, agent, learner, data set or trained agent (`metarl list` names them),
-    or `my_file.py:name`."""
+    """The name of a distribution, agent, learner, data set or trained agent (`metarl list` names them);
+    of your own, `my_file.py:name`."""
 
 
 def program(arguments: Sequence[str], name: str) -> None:
@@ -86,20 +86,18 @@ def distribution_page(id: str) -> Page:
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
         part = found.splits[split]
-        lines = [f"{part.num_tasks} tasks: {', '.join(part.families)}"]
-        first, *others = part.families.values()
-        common = {item for item in first.items() if others and all(item in other.items() for other in others)}
-        lines += [f"all: {name} {values}" for name, values in first.items() if (name, values) in common]
-        for family, parameters in part.families.items():
-            own = {name: values for name, values in parameters.items() if (name, values) not in common}
-            lines += [f"{family}: {name} {values}" for name, values in own.items()]
+        alike = split != "train" and part.families == found.splits["train"].families
+        lines = [f"{part.num_tasks} tasks: {'drawn as in training' if alike else ', '.join(part.families)}"]
+        for family, parameters in () if alike else part.families.items():
+            if parameters:
+                lines.append(f"{family}: {', '.join(f'{name} {values}' for name, values in parameters.items())}")
         splits[split] = lines
     examples = [str(task) for task in dist.tasks("test")[:_TASKS_SHOWN]]
     period = f", {found.horizon * found.control_period:g} s at {found.control_period:g} s a step"
     return {
         f"{dist.id} (task distribution)": found.about,
         "body": found.body,
-        "varies": [f"{name} ({unit})" if unit else name for name, unit in found.varies.items()],
+        "varies": [f"{name}, {unit}" for name, unit in found.varies.items()],
         **splits,
         "held out": "yes: no test task is ever trained on" if found.held_out else "no: every split has the same tasks",
         "horizon": f"{found.horizon} environment steps{period}",

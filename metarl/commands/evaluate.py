@@ -3,8 +3,8 @@
 Or a policy that learns nothing here, as a floor, a ceiling or a guest: `evaluate.py --policy random --env
 metaworld-ml10`, `evaluate.py --policy my_model.zip --trust-pickle --env cheetah-terrain`.
 
-How long it takes: zoo:cheetah-terrain/rl2 with `--trials 4` and its yardsticks 135 s of a processor's time, random
-actions in maze-navigation 6 s.
+How long it takes: zoo:cheetah-terrain/rl2 with `--trials 4` and its yardsticks about three minutes, random actions in
+maze-navigation some seconds.
 """
 
 import contextlib

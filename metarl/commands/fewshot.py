@@ -4,9 +4,11 @@
 evaluates again what is trained: with `--also 5x5 20x1`, on tasks of 5 ways and 5 shots, and of 20 ways and 1 shot, too.
 `fewshot.py --list` names the learners, encoders and data sets. Own images: `--data folder`, with `folder/class/*.png`.
 An encoder after the learner has its own options: `fewshot.py prototypical conv4 --filters 32 --data ...`.
-Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults, and `fewshot.py ranks
-runs/columns` ranks them on tables; `fewshot.py screening runs/cells --data breast` looks for a finding after a few
-examples; `fewshot.py openml 31 --output tables` fetches tables. `--help` says more of each.
+Of trained learners, `fewshot.py robustness runs/omniglot` measures how they stand faults, `fewshot.py insight
+runs/omniglot` looks into some of their answers, `fewshot.py ranks runs/columns` ranks them on tables, `fewshot.py
+domains runs/images` measures them on sources of images that they were and were not trained on, and `fewshot.py
+screening runs/cells --data breast` looks for a finding after a few examples; `fewshot.py openml 31 --output tables`
+fetches tables. `--help` says more of each.
 
 How long it takes: 600 outer steps of prototypical networks over a projection of texts (`arsc`) 26 s of training,
 1,200 of `columns` on tables 207 s, each on a busy core.
@@ -72,7 +74,9 @@ _VALIDATION_TASKS = 200
 _DRAWN_TASKS = 3
 PROGRAMS = {
     "robustness": "metarl.commands.fewshot_robustness",
+    "insight": "metarl.commands.fewshot_insight",
     "ranks": "metarl.commands.fewshot_ranks",
+    "domains": "metarl.commands.fewshot_domains",
     "openml": "metarl.commands.fewshot_openml",
     "screening": "metarl.commands.fewshot_screening",
 }

@@ -3,24 +3,23 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
 from metarl.evaluation.judge import EvaluationSettings, Judge, Measured, OnProgress, Points
-from metarl.fewshot import judging, losses
+from metarl.fewshot import embedding, judging, losses
 from metarl.fewshot.answers import AnsweredTask
 from metarl.fewshot.class_tasks import ClassTasks
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.episode_options import EpisodeOptions, chosen, chosen_range
 from metarl.fewshot.examples import Batch, Examples, TaskRecord, TrainingTasks
-from metarl.fewshot.learner import AdaptedPredictor, EmbeddingLearner, FewShotLearner
-from metarl.fewshot.sampler import Draw, EpisodeSampler, bounds, inputs, targets
+from metarl.fewshot.learner import FewShotLearner
+from metarl.fewshot.sampler import EpisodeSampler, bounds, inputs, targets
 from metarl.fewshot.sinusoid import Sinusoids
 from metarl.fewshot.sources import ClassSource, EpisodeSource, SinusoidSource
 from metarl.learning.protocols import ExperienceSource, Learner, State
@@ -28,13 +27,6 @@ from metarl.tasks import Task, content_hash
 
 _QUERIES = 100  # of each sinusoid
 _REGRESSION_STEPS = (1, 5, 10)  # gradient steps that a regression is measured after, beside none and the learner's own
-_EMBEDDED_AT_ONCE = 256  # examples
-_EMBEDDING_SHARE = 0.8  # of an evaluation's time, about
-
-Start = Callable[[State, int], AdaptedPredictor]
-"""Starts a predictor from a state, for a number of tasks."""
-LookUp = Callable[[Int[np.ndarray, "task example"]], Tensor]
-"""What a predictor is given of the examples with these numbers, [task, example, ...]."""
 
 
 class Size(NamedTuple):
@@ -161,7 +153,8 @@ class ClassificationBenchmark:
     ) -> Measured:
         points, mode = self.points(learner, settings), judging.batch_norm_of(learner, settings)
         draw = self._tasks.draw(tasks, settings.seed, trial)
-        start, look_up, done = self._prepared(learner, state, mode, draw, on_progress)
+        needed = np.concatenate([draw.support.reshape(-1), draw.query.reshape(-1)])
+        start, look_up, done = embedding.prepared(learner, state, mode, self.data, needed, on_progress)
         size = self._tasks_at_once(look_up(draw.support[:1]))
         scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
         for number, chunk in enumerate(judging.chunks(len(tasks), size)):
@@ -174,6 +167,12 @@ class ClassificationBenchmark:
                 column.append(judging.score(logits[:kept], draw.query_targets[chunk[:kept]]))
             on_progress(done + (1 - done) * (number * size + kept) / len(tasks))
         return judging.gathered(scores)
+
+    def examples(self, task: Task, seed: int, trial: int = 0) -> Batch:
+        """The examples of a task, as an evaluation with this seed has them."""
+        draw, data = self._tasks.draw((task,), seed, trial), self.data
+        support = Examples(inputs(data, draw.support), targets(data, draw.support_targets))
+        return Batch(support, Examples(inputs(data, draw.query), targets(data, draw.query_targets)))
 
     def answered(
         self, learner: FewShotLearner, state: State, settings: EvaluationSettings, queries: int = 10
@@ -204,28 +203,6 @@ class ClassificationBenchmark:
     @functools.cached_property
     def _tasks(self) -> ClassTasks:
         return ClassTasks(self.data, self.ways, self.shots, self.options.evaluated.queries)
-
-    def _prepared(
-        self, learner: FewShotLearner, state: State, mode: str, draw: Draw, on_progress: OnProgress
-    ) -> tuple[Start, LookUp, float]:
-        """How a predictor starts, what it is given of examples, and which share of the work is done with that.
-
-        It is given the examples themselves, or, embedded once, their features.
-        """
-        if not (isinstance(learner, EmbeddingLearner) and learner.embeds_alone(mode)):
-            return learner.start, functools.partial(inputs, self.data), 0.0
-        needed = np.unique(np.concatenate([draw.support.reshape(-1), draw.query.reshape(-1)]))
-        size, parts = _EMBEDDED_AT_ONCE, list[Tensor]()
-        for number, chunk in enumerate(judging.chunks(len(needed), size)):
-            kept = min(size, len(needed) - number * size)
-            parts.append(learner.embed(state, inputs(self.data, needed[chunk][None])[0])[:kept])
-            on_progress(_EMBEDDING_SHARE * (number * size + kept) / len(needed))
-        features = torch.cat(parts)
-
-        def look_up(numbers: Int[np.ndarray, "task example"]) -> Float[Tensor, "task example feature"]:
-            return features[torch.from_numpy(np.searchsorted(needed, numbers)).to(features.device)]
-
-        return learner.start_embedded, look_up, _EMBEDDING_SHARE
 
     def _tasks_at_once(self, support: Tensor) -> int:
         """By what is looked up of the support of one task."""

@@ -1,6 +1,7 @@
 """What every few-shot learner does: start(state) -> predictor, predictor.adapt(support), predictor.predict(query)."""
 
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -53,6 +54,28 @@ class DifferentiablePredictor(AdaptedPredictor, Protocol):
 
         With respect to the queries and, through every `adapt`, to the inputs of the supports.
         """
+        ...
+
+
+class Inspection(NamedTuple):
+    """What happens inside a predictor of one task."""
+
+    layers: Mapping[str, Float[Tensor, "query unit"]]
+    """The values of each layer of its network for the queries, in order; the features are the last but for a head's
+    outputs (`head`). Empty where there is no network."""
+    parameters: Mapping[str, Float[Tensor, "..."]]
+    """The network's, as the task has them: what adaptation changes. Empty where it changes none."""
+    weights: Mapping[str, Float[Tensor, "query ..."]]
+    """What its answers are made of beside them, by name: distances to prototypes, attention to each example of the
+    support, what a memory is read by."""
+
+
+@runtime_checkable
+class InspectablePredictor(AdaptedPredictor, Protocol):
+    """A predictor whose layers, parameters and weights can be looked at."""
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        """What happens inside when these queries of its one task are predicted; before any adaptation, too."""
         ...
 
 

@@ -25,7 +25,7 @@ from metarl.adapt import adapt, adapt_tasks
 from metarl.fewshot import encoders, losses, outer_step
 from metarl.fewshot.encoders import EncoderConfig, ModuleEncoder
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_tasks
+from metarl.fewshot.learner import AdaptationName, BatchNorm, Inspection, need_batch_norm, need_tasks
 from metarl.fewshot.network import HEAD, Network
 from metarl.fewshot.plain import fields_only
 from metarl.learning.protocols import Metrics, Parameters, State
@@ -295,6 +295,13 @@ class MamlPredictor:
         """Through the inner gradients too: a first-order learner takes the same steps, and only learns without them."""
         second = dataclasses.replace(self.learner, config=dataclasses.replace(self.learner.config, first_order=False))
         return dataclasses.replace(self, learner=second, differentiable=True)
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        need_tasks(1, inputs)
+        network, support = self.learner.network, self.support if self.batch_norm == "support" else None
+        with torch.no_grad():
+            statistics = None if support is None else network(self.parameters, support).statistics
+            return Inspection(network.layers(self.parameters, inputs, statistics), self.parameters, {})
 
     def with_batch_norm(self, mode: str) -> "MamlPredictor":
         return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))

@@ -30,7 +30,14 @@ from metarl import checks
 from metarl.fewshot import encoders, losses, lstm, metric, outer_step
 from metarl.fewshot.encoders import STANDARD, EncoderConfig, Standardised, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_classification, need_tasks
+from metarl.fewshot.learner import (
+    AdaptationName,
+    BatchNorm,
+    Inspection,
+    need_batch_norm,
+    need_classification,
+    need_tasks,
+)
 from metarl.fewshot.linear import affine, init_linear
 from metarl.fewshot.lstm import LstmCarry
 from metarl.fewshot.network import Network
@@ -244,12 +251,17 @@ class MannPredictor:
     def predict(self, inputs: Float[Tensor, "task query ..."]) -> Float[Tensor, "task query way"]:
         """Each query is one more step from here."""
         need_tasks(self.num_tasks, inputs)
-        tasks, queries = inputs.shape[:2]
         with torch.set_grad_enabled(self.differentiable):
-            x = torch.cat([self._features(inputs), self.previous[:, None].expand(-1, queries, -1)], dim=-1)
-            carry = self.carry.repeated(queries)
-            logits, _ = step(self.parameters, self.learner.config, x.flatten(0, 1), carry)
-        return logits.unflatten(0, (tasks, queries))
+            logits, _ = self._asked(inputs)
+        return logits.unflatten(0, inputs.shape[:2])
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        """No parameter changes; each head reads the memory by its weights, [query, head, slot]."""
+        need_tasks(1, inputs)
+        with torch.no_grad():
+            _, carry = self._asked(inputs)
+            layers = {} if self.learner.network is None else {"features": self._features(inputs)[0]}
+        return Inspection(layers, {}, {"read weights": carry.reading})
 
     def with_gradients(self) -> "MannPredictor":
         return dataclasses.replace(self, differentiable=True)
@@ -264,6 +276,11 @@ class MannPredictor:
             targets = _one_step_later(self.learner.one_hot(sequence.targets), self.previous)
             x = torch.cat([self._features(sequence.inputs), targets], dim=-1)
             return read_through(self.parameters, self.learner.config, x, self.carry)
+
+    def _asked(self, inputs: Tensor) -> tuple[Float[Tensor, "query way"], MannCarry]:
+        """The queries of all tasks in one row: logits and what would go on."""
+        x = torch.cat([self._features(inputs), self.previous[:, None].expand(-1, inputs.shape[1], -1)], dim=-1)
+        return step(self.parameters, self.learner.config, x.flatten(0, 1), self.carry.repeated(inputs.shape[1]))
 
     def _features(self, inputs: Tensor) -> Tensor:
         return inputs if self.embedded else self.learner.features(self.parameters, inputs, self.running)[0]

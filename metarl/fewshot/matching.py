@@ -88,13 +88,19 @@ class Matching(MetricLearner):
 
     def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
         """log Σ_i a(x, x_i) [y = y_i]."""
+        return attended(self._similarity(parameters, tasks), tasks)
+
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query example"]]:
+        """a(x, x_i)."""
+        return {"attention to each example": torch.softmax(self._similarity(parameters, tasks), dim=-1)}
+
+    def _similarity(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query example"]:
+        """s(f(x), g(x_i))."""
         if self.config.full_context:
             tasks = in_context(parameters, tasks, self.config.reads)
         if self.config.similarity == "cosine":
-            similarity = parameters[_TEMPERATURE].exp() * metric.cosine(tasks.query, tasks.support)
-        else:
-            similarity = -squared_distances(tasks.query, tasks.support)
-        return attended(similarity, tasks)
+            return parameters[_TEMPERATURE].exp() * metric.cosine(tasks.query, tasks.support)
+        return -squared_distances(tasks.query, tasks.support)
 
 
 def attended(similarity: Float[Tensor, "task query example"], tasks: Embedded) -> Float[Tensor, "task query way"]:

@@ -20,7 +20,14 @@ from torch import Tensor
 from metarl.fewshot import encoders, losses, outer_step
 from metarl.fewshot.encoders import EncoderConfig, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_classification, need_tasks
+from metarl.fewshot.learner import (
+    AdaptationName,
+    BatchNorm,
+    Inspection,
+    need_batch_norm,
+    need_classification,
+    need_tasks,
+)
 from metarl.fewshot.network import Network
 from metarl.fewshot.outer_step import OuterOptions
 from metarl.fewshot.plain import fields_only
@@ -97,6 +104,10 @@ class MetricLearner(abc.ABC):
     @abc.abstractmethod
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         """What is learned beside the embedding."""
+
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query other"]]:
+        """What the answers are made of, by name: of each query, for each class or each example of the support."""
+        return {}
 
     def criterion(self, logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
         """The loss, a scalar."""
@@ -222,6 +233,25 @@ class MetricPredictor:
             statistics=None,
         )
         return fresh if self.support is None else fresh.adapt(self.support)
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        """Nothing adapts but what queries are compared with."""
+        need_tasks(1, inputs)
+        network, statistics = self.learner.network, self.running if self.batch_norm == "running" else self.statistics
+        with torch.no_grad():
+            if self.support is not None and self.features is None:  # of support and queries together
+                both = torch.cat([self.support.inputs, inputs], dim=1)
+                statistics = network(self.parameters, both).statistics
+            layers = network.layers(self.parameters, inputs, statistics or None)
+            if self.support is None:
+                return Inspection(layers, {}, {})
+            features = self.features
+            if features is None:
+                features = network(self.parameters, self.support.inputs, statistics).values
+            *_, query = layers.values()
+            tasks = Embedded(features, self.support.targets, query[None])
+            weights = self.learner.weights(self.parameters, tasks)
+            return Inspection(layers, {}, {name: value[0] for name, value in weights.items()})
 
     def with_gradients(self) -> "MetricPredictor":
         return dataclasses.replace(self, differentiable=True)

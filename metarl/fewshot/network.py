@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.fewshot.encoders.encoder import Encoder, Statistics
+from metarl.fewshot.encoders.encoder import Encoder, LayeredEncoder, Statistics
 from metarl.fewshot.linear import affine, init_linear
 from metarl.learning.protocols import Parameters
 
@@ -58,6 +58,29 @@ class Network:
         own = {name[skip:]: value for name, value in parameters.items() if name.startswith(ENCODER)}
         features, statistics = self.encoder(own, inputs, statistics)
         return Outputs(affine(parameters, "head", features) if self.outputs else features, statistics)
+
+    def layers(
+        self, parameters: Parameters, inputs: Float[Tensor, "1 query ..."], statistics: Statistics | None = None
+    ) -> dict[str, Float[Tensor, "query unit"]]:
+        """The values of each layer for the queries of one task; of an encoder that shows none, its `features` alone.
+
+        Args:
+            parameters: the task's own, with its axis or without.
+            inputs: the queries.
+            statistics: what normalises them, with the task's axis or without; None for the queries' own.
+        """
+        axes = {name: value.ndim for name, value in self.init(torch.Generator()).items()}
+        task = {name: parameters[name][0] if parameters[name].ndim > axes[name] else parameters[name] for name in axes}
+        own = {name.removeprefix(ENCODER): value for name, value in task.items() if name not in HEAD}
+        if statistics is not None:
+            pairs = statistics.items()
+            statistics = {name: (mean.flatten(), variance.flatten()) for name, (mean, variance) in pairs}
+        if isinstance(self.encoder, LayeredEncoder):
+            found = dict(self.encoder.layers(own, inputs[0], statistics))
+        else:
+            found = {"features": self.encoder(own, inputs[0], statistics).features}
+        *_, features = found.values()
+        return {**found, "head": affine(task, "head", features)} if self.outputs else found
 
     def predict(
         self,

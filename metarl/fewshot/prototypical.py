@@ -61,6 +61,10 @@ class Prototypical(MetricLearner):
         """−‖f(x) − c_k‖²."""
         return -squared_distances(tasks.query, prototypes(tasks))
 
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query way"]]:
+        """‖f(x) − c_k‖²."""
+        return {"squared distance to each prototype": -self.compare(parameters, tasks)}
+
 
 def prototypes(tasks: Embedded) -> Float[Tensor, "task way feature"]:
     """c_k, for any number of examples of each class."""

@@ -70,9 +70,16 @@ class Siamese(MetricLearner):
 
     def compare(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query way"]:
         """The mean over a class's examples of s(x, x')."""
+        return self._same(parameters, tasks) @ (tasks.one_hot / tasks.one_hot.sum(1, keepdim=True))
+
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query example"]]:
+        """p(same class)."""
+        return {"probability to be of the class of each example": torch.sigmoid(self._same(parameters, tasks))}
+
+    def _same(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query example"]:
+        """s(x, x')."""
         apart = (tasks.query[:, :, None] - tasks.support[:, None]).abs()  # [task, query, example, feature]
-        same = apart @ parameters[_WEIGHT] + parameters[_BIAS]
-        return same @ (tasks.one_hot / tasks.one_hot.sum(1, keepdim=True))
+        return apart @ parameters[_WEIGHT] + parameters[_BIAS]
 
     def criterion(self, logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
         return verification_loss(logits, targets)

@@ -21,7 +21,7 @@ from metarl.adapt import adapt
 from metarl.fewshot import encoders, losses, outer_step
 from metarl.fewshot.encoders import EncoderConfig, Statistics
 from metarl.fewshot.examples import Batch, Examples, TaskSignature, TrainingTasks
-from metarl.fewshot.learner import AdaptationName, BatchNorm, need_batch_norm, need_tasks
+from metarl.fewshot.learner import AdaptationName, BatchNorm, Inspection, need_batch_norm, need_tasks
 from metarl.fewshot.linear import affine, init_linear
 from metarl.fewshot.network import HEAD, Network
 from metarl.fewshot.plain import fields_only
@@ -96,7 +96,7 @@ class Transfer:
     @property
     def training(self) -> TrainingTasks:
         if self.signature.classifies:
-            return TrainingTasks(queries=self.config.batch, by_class=True)
+            return TrainingTasks(queries=self.config.batch, any_ways=True, by_class=True)
         return TrainingTasks()
 
     @functools.cached_property
@@ -111,8 +111,9 @@ class Transfer:
         return outer_step.initial_state(self.network, self.network.init(generator) | head, self.device)
 
     def start(self, state: State, num_tasks: int) -> "TransferPredictor":
-        parameters, running = self._before_fit(state), outer_step.running(state)
-        return TransferPredictor(self, parameters, running, num_tasks, self.batch_norms[0])
+        parameters, running = outer_step.learned(state), outer_step.running(state)
+        unfitted = self.before_fit(parameters, self.signature.ways)
+        return TransferPredictor(self, unfitted, running, num_tasks, self.batch_norms[0])
 
     def meta_step(self, state: State, experience: Batch, rng: np.random.Generator) -> tuple[State, Metrics]:
         parts = [experience.query] if self.signature.classifies else [experience.support, experience.query]
@@ -141,12 +142,14 @@ class Transfer:
         """The parameters after `fit_steps` gradient steps, with a task axis where they were fitted.
 
         Args:
-            parameters: before.
+            parameters: before; a classification's last layer begins anew, with an output for each class of the support.
             support: of every task; features in place of inputs where `embedded`.
             running: what normalises it; None for its own statistics.
             embedded: whether it is given as features.
             first_order: whether the steps' gradients are constants for whoever differentiates the result.
         """
+        if self.signature.classifies:
+            parameters = self.before_fit(parameters, int(support.targets.max()) + 1)
         probing = self.config.fit == "probe"
         if probing and not embedded:  # the features stay as they are: compute them once
             support = support._replace(inputs=self.features(parameters, support.inputs, running))
@@ -177,14 +180,14 @@ class Transfer:
     def start_embedded(self, state: State, num_tasks: int) -> "TransferPredictor":
         return dataclasses.replace(self.start(state, num_tasks), embedded=True)
 
-    def _before_fit(self, state: State) -> dict[str, Tensor]:
-        """Where a fit begins: for a classification with a last layer of zeros."""
-        parameters = outer_step.learned(state)
+    def before_fit(self, parameters: Parameters, ways: int) -> dict[str, Tensor]:
+        """Where a fit begins: for a classification with a last layer of zeros for so many ways."""
+        begun = dict(parameters)
         if self.signature.classifies:
             weight = parameters["head.weight"]
-            parameters["head.weight"] = weight.new_zeros(len(weight), self.signature.ways)
-            parameters["head.bias"] = weight.new_zeros(self.signature.ways)
-        return parameters
+            begun["head.weight"] = weight.new_zeros(len(weight), ways)
+            begun["head.bias"] = weight.new_zeros(ways)
+        return begun
 
     @property
     def _fit_lr(self) -> float:
@@ -242,6 +245,16 @@ class TransferPredictor:
 
     def with_gradients(self) -> "TransferPredictor":
         return dataclasses.replace(self, differentiable=True)
+
+    def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
+        need_tasks(1, inputs)
+        network, parameters = self.learner.network, self.unfitted if self.fitted is None else self.fitted
+        with torch.no_grad():
+            statistics = self._running
+            if self.batch_norm == "support" and self.support is not None:
+                statistics = network(parameters, self.support.inputs).statistics
+            layers = network.layers(parameters, inputs, statistics)
+            return Inspection({**layers, "head": self.predict(inputs)[0]}, parameters, {})
 
     def with_batch_norm(self, mode: str) -> "TransferPredictor":
         mode = need_batch_norm(mode, self.learner.batch_norms)

@@ -18,6 +18,7 @@ from metarl.fewshot.datasets import DATASETS
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs import run_folder, zoo
 from tests.evaluation.evaluations import write_run
+from tests.programs import call
 
 
 def test_the_catalogue_is_what_the_registries_say() -> None:
@@ -85,7 +86,8 @@ def test_a_distribution_is_described_from_itself() -> None:
     dist = envs.make("cheetah-terrain")
     assert page["hash"] == dist.hash
     assert page["body"] == "HalfCheetah-v5"
-    assert "ice: friction 0.03 to 0.1 sliding coefficient" in page["test"]
+    assert "ice: friction 0.03 to 0.1, direction -1 or 1" in page["test"]
+    assert page["validation"] == ["20 tasks: drawn as in training"]
     assert page["test"][0] == "40 tasks: ice, icy-slope, rough"
     assert page["train"][0] == "40 tasks: flat, slope-up, slope-down, sand"
     assert page["horizon"] == "200 environment steps, 10 s at 0.05 s a step"
@@ -170,11 +172,8 @@ def test_what_other_packages_offer_is_listed_without_being_loaded(monkeypatch: p
     assert "theirs" in names
 
 
-def test_what_a_value_stands_for_is_told_once_for_all_families() -> None:
-    page = describe.distribution_page("cheetah-terrain")
-    assert page["train"][1:3] == [
-        "all: direction -1 (along -x) or 1 (along +x)",
-        "flat: friction 0.3 to 1.2 sliding coefficient",
-    ]
-    assert sum("direction" in line for split in ("train", "validation", "test") for line in page[split]) == 3
-    assert envs.describe(envs.make("maze-navigation")).splits["test"].families["maze-5x5"]["size"] == "5 cells"
+def test_texts_of_options_flow(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the lines of the source: a text of four of them is one paragraph."""
+    monkeypatch.setenv("COLUMNS", "600")
+    assert call("fewshot", "prototypical", "--help") == 0
+    assert "with the columns text and label; or one's own tables: a folder" in capsys.readouterr().out.replace("`", "")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from metarl.commands import completion
 from metarl.commands.completion import Words, flags, script
 from metarl.commands.main import PROGRAMS, SHORT
 
@@ -59,14 +58,12 @@ def test_options_are_those_of_the_help() -> None:
     assert {"--env", "--inner-lr"} <= set(flags("train", "maml"))
 
 
+def test_what_else_there_is_to_do_with_few_shot_learners_is_completed() -> None:
+    words = Words.known()
+    assert {"prototypical", "robustness", "ranks"} <= set(words.first["fewshot"])
+    assert "--label-noise" in words.options["fewshot robustness"]
+
+
 def test_short_names_are_of_programs() -> None:
     assert set(SHORT.values()) <= set(PROGRAMS)
     assert not set(SHORT) & set(PROGRAMS)
-
-
-def test_the_programs_of_fewshot_are_completed_with_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completion, "flags", lambda *words: [f"options of {' '.join(words)}"])  # takes 40 s for all
-    words = Words.known()
-    assert {"prototypical", "ranks", "robustness", "screening", "openml"} <= set(words.first["fewshot"])
-    assert words.options["fewshot screening"] == ["options of fewshot screening"]
-    assert {"--help", "--finding"} <= set(flags("fewshot", "screening"))

@@ -13,6 +13,7 @@ from metarl.fewshot.datasets import (
     cifar100,
     clinc150,
     csv_texts,
+    image_domains,
     images,
     medical,
     mini_imagenet,
@@ -76,6 +77,16 @@ register(
     "tiny-imagenet",
     "123 classes of photographs, 64×64, tieredImageNet's split",
     lambda root, _: tiny_imagenet.load(root),
+)
+register(
+    "tiny-imagenet-32",
+    "the same, 32×32: a pixel is the mean of four",
+    lambda root, _: tiny_imagenet.load(root, halved=True),
+)
+register(
+    "image-domains",
+    "six sources of images, 32×32, four of them only in the test; `fewshot domains` evaluates by source",
+    lambda root, _: image_domains.load(root),
 )
 register(
     "mini-imagenet",

@@ -4,7 +4,7 @@
 """
 
 from metarl.fewshot.encoders.conv4 import Conv4Config, for_comparison, for_second_order
-from metarl.fewshot.encoders.encoder import Encoded, Encoder, EncoderConfig, Statistics
+from metarl.fewshot.encoders.encoder import Encoded, Encoder, EncoderConfig, LayeredEncoder, Statistics
 from metarl.fewshot.encoders.mlp import MlpConfig
 from metarl.fewshot.encoders.module import ModuleEncoder
 from metarl.fewshot.encoders.projection import ProjectionConfig
@@ -18,6 +18,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "EncoderConfig",
+    "LayeredEncoder",
     "MlpConfig",
     "ModuleConfig",
     "ModuleEncoder",

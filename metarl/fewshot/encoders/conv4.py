@@ -9,6 +9,7 @@ There is no bias before a batch norm, which takes it away. Weights are [3, 3, ch
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Literal, final
 
 import torch
@@ -156,23 +157,34 @@ class Conv4:
         self, parameters: Parameters, inputs: Float[Tensor, "example channel h w"], statistics: Statistics | None
     ) -> Encoded:
         """One batch of images by PyTorch's own operations."""
+        blocks = list(self._blocks(parameters, inputs, statistics))
+        return Encoded(_flat(blocks[-1][1]).to(inputs.dtype), {block: taken for block, _, taken in blocks})
+
+    def layers(
+        self, parameters: Parameters, inputs: Float[Tensor, "example channel h w"], statistics: Statistics | None = None
+    ) -> dict[str, Float[Tensor, "example feature"]]:
+        return {block: _flat(x).to(inputs.dtype) for block, x, _ in self._blocks(parameters, inputs, statistics)}
+
+    def _blocks(
+        self, parameters: Parameters, inputs: Float[Tensor, "example channel h w"], statistics: Statistics | None
+    ) -> Iterator[tuple[str, Float[Tensor, "example channel h w"], tuple[Tensor, Tensor]]]:
+        """Block by block: its name, its values, and the mean and variance that normalised it."""
         dtype = self._dtype(inputs)
         x = inputs.to(dtype, memory_format=torch.channels_last)
-        taken: dict[str, tuple[Tensor, Tensor]] = {}
         for block in _BLOCKS:
             weight = parameters[f"{block}.weight"].to(dtype).permute(3, 2, 0, 1)
             x = torch.nn.functional.conv2d(x, weight, stride=self._stride, padding=1)
             scale, shift = parameters[f"{block}.scale"], parameters[f"{block}.shift"]
             if statistics is None:
                 x, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPSILON)
-                taken[block] = mean.detach(), inverse.detach() ** -2 - EPSILON
+                taken = mean.detach(), inverse.detach() ** -2 - EPSILON
             else:
-                taken[block] = statistics[block]
-                x = torch.nn.functional.batch_norm(x, *taken[block], scale, shift, False, 0.0, EPSILON)
+                taken = statistics[block]
+                x = torch.nn.functional.batch_norm(x, *taken, scale, shift, False, 0.0, EPSILON)
             x = torch.relu(x)
             if self.downsample == "pool":
                 x = torch.nn.functional.max_pool2d(x, 2)
-        return Encoded(x.movedim(-3, -1).flatten(1).to(inputs.dtype), taken)
+            yield block, x, taken
 
     def _dtype(self, inputs: Tensor) -> torch.dtype:
         """What the convolutions compute with: the inputs' own, if it is not to be shorter."""
@@ -187,6 +199,11 @@ def for_second_order(encoder: Encoder) -> Encoder:
 def for_comparison(encoder: Encoder) -> Encoder:
     """The encoder with parameters that begin as is best where features are compared by their distance."""
     return dataclasses.replace(encoder, compared=True) if isinstance(encoder, Conv4) else encoder
+
+
+def _flat(x: Float[Tensor, "example channel h w"]) -> Float[Tensor, "example feature"]:
+    """Features, with the channels of one place beside each other."""
+    return x.movedim(-3, -1).flatten(1)
 
 
 def _halved(x: Float[Tensor, "*example height width channel"]) -> Float[Tensor, "*example below beside channel"]:

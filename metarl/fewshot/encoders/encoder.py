@@ -61,6 +61,17 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class LayeredEncoder(Encoder, Protocol):
+    """An encoder whose layers can be looked at."""
+
+    def layers(
+        self, parameters: Parameters, inputs: Float[Tensor, "example ..."], statistics: Statistics | None = None
+    ) -> Mapping[str, Float[Tensor, "example feature"]]:
+        """The values of each layer, by the name that its parameters begin with, in order; the last are the features."""
+        ...
+
+
+@runtime_checkable
 class EncoderConfig(Protocol):
     """An encoder's options: a frozen dataclass that builds it."""
 

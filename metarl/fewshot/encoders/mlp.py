@@ -60,7 +60,14 @@ class Mlp:
     def __call__(
         self, parameters: Parameters, inputs: Float[Tensor, "*example feature"], statistics: Statistics | None = None
     ) -> Encoded:
-        x = inputs
+        *_, features = self.layers(parameters, inputs, statistics).values()
+        return Encoded(features, {})
+
+    def layers(
+        self, parameters: Parameters, inputs: Float[Tensor, "*example feature"], statistics: Statistics | None = None
+    ) -> dict[str, Float[Tensor, "*example unit"]]:
+        x, found = inputs, dict[str, Tensor]()
         for index in range(len(self.hidden)):
-            x = torch.relu(affine(parameters, f"hidden.{index}", x))
-        return Encoded(x, {})
+            name = f"hidden.{index}"
+            x = found[name] = torch.relu(affine(parameters, name, x))
+        return found
