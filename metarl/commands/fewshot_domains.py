@@ -1,8 +1,8 @@
 """How few-shot learners do on sources that they were and were not trained on: `fewshot.py domains runs/one runs/two`.
 
 Runs of learners that take any number of classes, on tasks of every source of a data set, of as many classes and
-examples as Meta-Dataset's rule draws; beside them the nearest centroid of pixels. Mean accuracies by source and over
-the sources of training and all others, mean ranks, Friedman's test and Nemenyi's critical difference.
+examples as Meta-Dataset's rule draws; beside them the nearest centroid of raw inputs. Mean accuracies by source and
+over those that the data set trains on and all others, mean ranks, Friedman's test and Nemenyi's critical difference.
 
     fewshot.py prototypical --data image-domains --train-ways 5 20 --train-shots 1 10 --run runs/one
     fewshot.py domains runs/one --output domains.json
@@ -42,7 +42,7 @@ from metarl.runs.trained import TrainedFewShot, labels_of, load
 
 FORMAT = 1
 _MEANS = ("in-domain", "out-of-domain")
-_CENTROID = "centroid of pixels"
+_CENTROID = "centroid of raw inputs"
 
 
 @dataclasses.dataclass(frozen=True)

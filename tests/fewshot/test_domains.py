@@ -48,7 +48,8 @@ def plainly(counts: list[int], rng: np.random.Generator) -> tuple[list[int], int
 def test_compositions_are_those_of_a_plain_reference() -> None:
     rule, sizes = CompositionRule(), np.random.default_rng(1)
     for seed in range(300):
-        counts = sizes.integers(2, 400, size=int(sizes.integers(2, 51)))
+        most = 400 if seed % 2 else 12  # of small classes a large share can be more than there are
+        counts = sizes.integers(2, most, size=int(sizes.integers(2, 51)))
         found = rule.compose(counts, np.random.default_rng(seed))
         shots, queries = plainly(counts.tolist(), np.random.default_rng(seed))
         assert found.shots.tolist() == shots and found.queries == queries
