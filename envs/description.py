@@ -16,7 +16,7 @@ class SplitDescription:
     num_tasks: int
     """In the frozen list."""
     families: Mapping[str, Mapping[str, str]]
-    """By family and parameter, the values that it can have, with their unit: `0.3 to 1.2 m/s`."""
+    """By family and parameter, the values that it can have: `0.3 to 1.2`; their unit is the description's."""
 
 
 @final
@@ -57,7 +57,7 @@ def describe(dist: EnvDistribution) -> Description:
     >>> from metarl import envs
     >>> goals = envs.describe(envs.make("point-navigation"))
     >>> goals.sizes, goals.varies["goal_x"], goals.splits["test"].families["goal"]["goal_x"]
-    ('40/20/40', 'm', '-0.5 to 0.5 m')
+    ('40/20/40', 'm', '-0.5 to 0.5')
     """
     splits: dict[Split, SplitDescription] = {}
     for split in SPLITS:
@@ -83,7 +83,9 @@ def table_rows(description: Description) -> list[list[str]]:
     rows = [["family", "split", "tasks in the list", "what varies"]]
     for split, part in description.splits.items():
         for name, parameters in part.families.items():
-            varies = "; ".join(f"{parameter} {values}" for parameter, values in parameters.items())
+            varies = "; ".join(
+                f"{parameter} {values} ({description.varies[parameter]})" for parameter, values in parameters.items()
+            )
             rows.append([name, split, str(part.num_tasks), varies])
     return rows
 
@@ -92,8 +94,9 @@ def _parameters(family: Family) -> dict[str, str]:
     words: dict[str, str] = {}
     for name, source in family.parameters.items():
         if isinstance(source, Choice):
-            values = " or ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in source.values)
+            words[name] = " or ".join(
+                f"{value:g}" if isinstance(value, float) else str(value) for value in source.values
+            )
         else:
-            values = f"{source.low:g} to {source.high:g}"
-        words[name] = f"{values} {source.unit}"
+            words[name] = f"{source.low:g} to {source.high:g}"
     return words

@@ -51,9 +51,9 @@ def test_an_agent_and_a_world_are_killed_resumed_loaded_and_judged(
         "1",
     )
     monkeypatch.chdir(files)
-    assert call("train", *command, "--steps", "40", "--run", tmp_path / "whole") == 0
+    assert call("train", *command, "--steps", "20", "--run", tmp_path / "whole") == 0
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = (sys.executable, ROOT / "scripts" / "train.py", *command, "--steps", "40", "--run", tmp_path / "killed")
+    script = (sys.executable, ROOT / "scripts" / "train.py", *command, "--steps", "20", "--run", tmp_path / "killed")
     with subprocess.Popen(script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "killed" / "checkpoints" / "3").exists() and process.poll() is None:
@@ -62,8 +62,8 @@ def test_an_agent_and_a_world_are_killed_resumed_loaded_and_judged(
         process.send_signal(signal.SIGKILL)
     monkeypatch.chdir(tmp_path)  # the run remembers where its files are
     command = (f"{files}/my_agent.py:BestMoveConfig", "--env", f"{files}/my_world.py:hidden_target", *command[3:])
-    assert call("train", *command, "--steps", "40", "--run", tmp_path / "killed") == 0
-    last = Path("checkpoints") / "40" / "params.safetensors"
+    assert call("train", *command, "--steps", "20", "--run", tmp_path / "killed") == 0
+    last = Path("checkpoints") / "20" / "params.safetensors"
     assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
 
     run = metarl.load(tmp_path / "killed", trust_code=True)

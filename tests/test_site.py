@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
 
 from metarl.commands.catalogue import entries
-from scripts import picture_distributions, site_docstrings, site_hooks
+from scripts import headline, picture_distributions, site_docstrings, site_hooks
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -29,6 +29,12 @@ def test_every_distribution_has_its_picture_and_its_video() -> None:
             )
             assert f"images/distributions/{id}.{suffix}" in page
     assert [entry.name for entry in entries() if entry.kind == "distributions" and f"{entry.name}`" not in page] == []
+
+
+def test_the_first_table_of_the_results_is_made_of_their_raw_numbers() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = headline.headline(ROOT / "docs" / "results")
+    assert table.count("\n") > 2 and table in page, "paste what python scripts/headline.py prints"
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,11 @@ def distribution_page(id: str) -> Page:
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
         part = found.splits[split]
-        lines = [f"{part.num_tasks} tasks: {', '.join(part.families)}"]
-        for family, parameters in part.families.items():
-            lines += [f"{family}: {name} {values}" for name, values in parameters.items()][:12]
+        alike = split != "train" and part.families == found.splits["train"].families
+        lines = [f"{part.num_tasks} tasks: {'drawn as in training' if alike else ', '.join(part.families)}"]
+        for family, parameters in () if alike else part.families.items():
+            if parameters:
+                lines.append(f"{family}: {', '.join(f'{name} {values}' for name, values in parameters.items())}")
         splits[split] = lines
     examples = [str(task) for task in dist.tasks("test")[:_TASKS_SHOWN]]
     period = f", {found.horizon * found.control_period:g} s at {found.control_period:g} s a step"

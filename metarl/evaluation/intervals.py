@@ -6,7 +6,6 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from metarl.evaluation.records import SHARES
 from metarl.maths import statistics
@@ -48,5 +47,7 @@ class Intervals:
 
 def _wilson(share: float, count: int) -> Estimate:
     """Wilson's score interval (1927)."""
+    from scipy import stats  # it takes a second to import, and few evaluations need it
+
     interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
     return Estimate(share, float(interval.low), float(interval.high))

@@ -3,7 +3,6 @@ images.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, final
@@ -11,7 +10,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float
 
-from metarl.fewshot.conversion import GREATEST, Inputs
+from metarl.fewshot.conversion import Inputs
 from metarl.fewshot.datasets.csv_files import CsvFile, Row, read_csv
 from metarl.fewshot.datasets.decoding import decode_all
 from metarl.fewshot.datasets.options import prefixed
@@ -137,27 +136,10 @@ def _filled(file: CsvFile, row: Row, column: str) -> str:
 
 def _numbers(file: CsvFile, columns: tuple[str, ...], text: str) -> Float[np.ndarray, "row column"]:
     """The numbers of these columns, float32."""
-    places = [file.column(name) for name in columns]
-    values = np.empty((len(file.rows), len(columns)), dtype=np.float32)
-    for place, row in enumerate(file.rows):
-        for index, (name, at) in enumerate(zip(columns, places, strict=True)):
-            values[place, index] = _number(file, row, name, row.cells[at].strip(), text)
-    return values
-
-
-def _number(file: CsvFile, row: Row, column: str, cell: str, text: str) -> float:
-    where = f"{file.path}, line {row.line}: column {column!r}"
-    if not cell:
-        raise ValueError(f"{where} is empty: a missing value; fill it in or leave the row out")
     try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError(
-            f"{where} holds {shown(cell[:40])!r}, which is no number (texts are read from a column {text!r})"
-        ) from None
-    if not math.isfinite(value) or abs(value) > GREATEST:
-        raise ValueError(f"{where} holds {cell}: numbers must be finite and lie within ±{GREATEST:g}")
-    return value
+        return np.array([[file.number(row, name) for name in columns] for row in file.rows], dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"{error} (texts are read from a column {text!r})") from None
 
 
 def _refuse_image_size(path: Path, image_size: int | None) -> None:

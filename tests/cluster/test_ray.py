@@ -69,7 +69,7 @@ def cluster() -> Iterator[Cluster]:
     system = {"worker_niceness": 0, "prestart_worker_first_driver": False, "enable_worker_prestart": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": system})
     for _ in range(2):
-        cluster.add_node(num_cpus=4)
+        cluster.add_node(num_cpus=3)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
@@ -139,8 +139,8 @@ def _players(collectors: ClusterCollectors[Any, Any]) -> list[int]:
 
 
 def test_a_lost_nodes_shares_are_played_elsewhere(cluster: Cluster, world: str) -> None:
-    lost = cluster.add_node(num_cpus=2, resources={"lost": 1})
-    with ray_collectors("auto", 10, 1) as collectors:  # more than the other nodes have room for
+    lost = cluster.add_node(num_cpus=3, resources={"lost": 1})
+    with ray_collectors("auto", 3, 3) as collectors:  # one on each node
         need_equal(played(world, collectors), expected(world))
         timer = threading.Timer(0.4, lambda: cluster.remove_node(lost, allow_graceful=False))
         timer.start()
@@ -246,8 +246,8 @@ def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(clus
         assert isinstance(found, TrainedAgent)
         return found
 
-    program([*options, "--run", str(tmp_path / "one"), "--steps", "3"], "train")
-    for step, workers in enumerate((3, 1, 8)):
+    program([*options, "--run", str(tmp_path / "one"), "--steps", "2"], "train")
+    for step, workers in enumerate((1, 6)):
         cluster_options = ("--workers", str(workers), "--cluster", "auto")
         program([*options, "--run", str(tmp_path / "many"), "--steps", str(step + 1), *cluster_options], "train")
     one, many = (trained(tmp_path / name).state for name in ("one", "many"))

@@ -85,7 +85,8 @@ def test_a_distribution_is_described_from_itself() -> None:
     dist = envs.make("cheetah-terrain")
     assert page["hash"] == dist.hash
     assert page["body"] == "HalfCheetah-v5"
-    assert "ice: friction 0.03 to 0.1 sliding coefficient" in page["test"]
+    assert "ice: friction 0.03 to 0.1, direction -1 or 1" in page["test"]
+    assert page["validation"] == ["20 tasks: drawn as in training"]
     assert page["test"][0] == "40 tasks: ice, icy-slope, rough"
     assert page["train"][0] == "40 tasks: flat, slope-up, slope-down, sand"
     assert page["horizon"] == "200 environment steps, 10 s at 0.05 s a step"

@@ -115,9 +115,9 @@ BAD = [
     (None, "words\nrain\n", "rest.csv has no column 'text'; its header has words"),
     (None, 'text\nrain\n\n""\n', "rest.csv, line 4: column 'text' is empty"),
     (None, "text,predicted\nrain,a\n", "the input has a column 'predicted' already"),
-    ("x,label\n1,a\n,b\n", None, "few.csv, line 3: column 'x' is empty: a missing value"),
+    ("x,label\n1,a\n,b\n", None, "few.csv, line 3: column 'x' has no value: fill it in"),
     ("x,label\n1,a\nhigh,b\n", None, "few.csv, line 3: column 'x' holds 'high', which is no number"),
-    ("x,label\n1,a\nnan,b\n", None, "few.csv, line 3: column 'x' holds nan: numbers must be finite"),
+    ("x,label\n1,a\nnan,b\n", None, "few.csv, line 3: column 'x' has no value"),
     ("x,label\n1,a\n2,a\n3,b\n4,b\n", "y\n1\n", "rest.csv has no column 'x'; its header has y"),
     ("label\na\nb\n", None, "few.csv has no column beside 'label'"),
 ]

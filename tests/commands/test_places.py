@@ -122,7 +122,7 @@ def test_the_table_is_printed_where_a_folder_permits_no_evaluation(here: Path, t
 # Names
 
 
-@pytest.mark.parametrize("name", ["a:b", "file:x", os.fsdecode(b"r\xff\xfe"), "100 % [x] {y}", "\u00fc \u2026", "a\nb"])
+@pytest.mark.parametrize("name", ["file:x", os.fsdecode(b"r\xff\xfe"), "100 % [x] {y} \u2026\nb"])
 def test_every_program_works_under_an_odd_name(
     made: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def test_maml_learns_to_adapt_to_held_out_sinusoids(kind: str) -> None:
     benchmark = RegressionBenchmark()
     learner = config.build(benchmark.record.signature)
     source, initial = benchmark.source(learner.training), learner.init(0)
-    *_, last = outer_steps(learner, source, initial, seed=0, start=0, stop=600)
+    *_, last = outer_steps(learner, source, initial, seed=0, start=0, stop=400)
     settings = EvaluationSettings(num_adaptations=1)
     tasks = benchmark.tasks(settings)
     trained, untrained = (

@@ -6,7 +6,7 @@ left out.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -45,12 +45,12 @@ def load(root: Path, *, download: bool = False) -> TextDataset:
     """
     sentences, domains = (_read(file.find(root, download=download)) for file in (SENTENCES, DOMAINS))
     return assemble(
-        cast(Mapping[str, list[tuple[str, str]]], sentences), cast(Mapping[str, list[str]], domains), SPLITTING
+        cast(Mapping[str, Sequence[Sequence[str]]], sentences), cast(Mapping[str, list[str]], domains), SPLITTING
     )
 
 
 def assemble(
-    sentences: Mapping[str, list[tuple[str, str]]],
+    sentences: Mapping[str, Sequence[Sequence[str]]],
     domains: Mapping[str, list[str]],
     splitting: Mapping[Split, tuple[str, ...]],
 ) -> TextDataset:

@@ -1,17 +1,25 @@
-"""CSV files that people bring: strictly UTF-8, a header, every row as long as it; faults are named by their line."""
+"""CSV files that people bring: strictly UTF-8, a header, every row as long as it; faults are named by their line.
+
+Where the name ends in `.tsv` tabs separate the cells; with `.gz` behind it the file is compressed.
+"""
 
 import csv
+import gzip
 import io
+import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, final
 
-from metarl.errors import UsageError
+from metarl.errors import UsageError, one_line
+from metarl.fewshot.conversion import GREATEST
 from metarl.fewshot.datasets.sources import default_max_bytes, in_units, more_than, open_regular, shown
 
 _BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _LONGEST_CELL = 1 << 20  # letters
+_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 
 
 @final
@@ -42,12 +50,37 @@ class CsvFile(NamedTuple):
             raise ValueError(f"{self.path} has no column {name!r}; its header has {has}")
         return self.header.index(name)
 
+    def number(self, row: Row, column: str) -> float:
+        """A cell as a number.
+
+        Raises:
+            ValueError: there is no such column, the cell has no value, or one that is no number within ±`GREATEST`.
+        """
+        cell = row.cells[self.column(column)].strip()
+        where = f"{self.path}, line {row.line}: column {column!r}"
+        if is_missing(cell):
+            raise ValueError(f"{where} has no value: fill it in, or leave the row out")
+        try:
+            value = float(cell)
+        except ValueError:
+            raise ValueError(
+                f"{where} holds {shown(cell[:40])!r}, which is no number; give categories numbers, and leave texts out"
+            ) from None
+        if not math.isfinite(value) or abs(value) > GREATEST:
+            raise ValueError(f"{where} holds {cell[:40]}: numbers must be finite and lie within ±{GREATEST:g}")
+        return value
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell says that there is no value, as `NA` does."""
+    return cell.strip().lower() in _MISSING
+
 
 def read_csv(path: Path, max_bytes: int | None = None) -> CsvFile:
     """The header and the rows of a file; empty lines are passed over.
 
     Args:
-        max_bytes: the most that it may have; METARL_MAX_BYTES, or 4 GiB, if not given.
+        max_bytes: the most that it may have, decompressed; METARL_MAX_BYTES, or 4 GiB, if not given.
 
     Raises:
         UsageError: it cannot be read.
@@ -56,16 +89,18 @@ def read_csv(path: Path, max_bytes: int | None = None) -> CsvFile:
     limit = default_max_bytes() if max_bytes is None else max_bytes
     try:
         with open_regular(path) as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error
+            content = (gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file).read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(str(error))
+        raise UsageError(f"{path} cannot be read ({reason})") from error
     if len(content) > limit:
         raise ValueError(f"{path} has more than {in_units(limit)}; {more_than(limit)}")
-    rows = list(_rows(path, _decoded(path, content)))
+    separator = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
+    rows = list(_rows(path, _decoded(path, content), separator))
     if not rows:
         raise ValueError(f"{path} is empty: its first line must name the columns")
     header = tuple(name.strip() for name in rows[0].cells)
-    _check_header(path, header)
+    _check_header(path, header, separator)
     for row in rows[1:]:
         if len(row.cells) != len(header):
             raise ValueError(
@@ -95,9 +130,9 @@ def _decoded(path: Path, content: bytes) -> str:
     return text
 
 
-def _rows(path: Path, text: str) -> Iterator[Row]:
+def _rows(path: Path, text: str, separator: str) -> Iterator[Row]:
     before = csv.field_size_limit(_LONGEST_CELL)
-    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
+    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 1
     try:
         for cells in reader:
             if cells:
@@ -109,11 +144,11 @@ def _rows(path: Path, text: str) -> Iterator[Row]:
         csv.field_size_limit(before)
 
 
-def _check_header(path: Path, header: tuple[str, ...]) -> None:
+def _check_header(path: Path, header: tuple[str, ...], separator: str) -> None:
     if len(header) == 1:
-        for separator, name in _OTHER_SEPARATORS.items():
-            if separator in header[0]:
-                raise ValueError(f"{path} is separated by {name}; save it separated by commas")
+        for other, name in _SEPARATORS.items():
+            if other in header[0]:
+                raise ValueError(f"{path} is separated by {name}; save it separated by {_SEPARATORS[separator]}")
     for place, name in enumerate(header):
         if not name:
             raise ValueError(f"{path}: column {place + 1} has no name in the first line")

@@ -1,29 +1,20 @@
 """A table of numbers with a class for every row, from a CSV or TSV file; a fault is named by its file and row."""
 
-import contextlib
-import csv
 import dataclasses
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from metarl.errors import UsageError, one_line
 from metarl.fewshot.conversion import GREATEST
-from metarl.fewshot.datasets.sources import open_regular
+from metarl.fewshot.datasets.csv_files import CsvFile, is_missing, read_csv
 
 TARGET = "target"
 """The column with the class, unless its name is given."""
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-MOST_BYTES = 1 << 30
-"""Of a file, decompressed."""
-_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 
 
 @final
@@ -55,65 +46,19 @@ def read_table(path: Path, target: str = TARGET) -> Table:
 
     Raises:
         UsageError: it cannot be read.
-        ValueError: it is no such table. The message has the file and, where there is one, the row, counted from 1
-            without the header.
+        ValueError: it is no such table. The message has the file and, where there is one, the line.
     """
     name = path.name.removesuffix(".gz")
     if not name.endswith((".csv", ".tsv")):
         raise ValueError(f"{path}: a table's file ends in {', '.join(SUFFIXES)}")
-    try:
-        with _opened(path) as file:
-            rows = csv.reader(_limited(path, file), delimiter="\t" if name.endswith(".tsv") else ",", strict=True)
-            return _parsed(path, name[:-4], rows, target)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: it is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}: it cannot be read as a table ({one_line(str(error))})") from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(str(error))
-        raise UsageError(f"{path} cannot be read ({reason})") from error
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
-    with open_regular(path) as file:
-        plain = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
-            yield lines
-
-
-def _limited(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
-    """The lines, as long as they are no more than may be read."""
-    total = 0
-    while line := lines.readline(MOST_BYTES - total + 1):
-        total += len(line)
-        if total > MOST_BYTES:
-            raise ValueError(f"{path}: it holds more than {MOST_BYTES} bytes, the most of a table")
-        yield line
-
-
-def _parsed(path: Path, name: str, rows: Iterator[list[str]], target: str) -> Table:
-    header = [cell.strip() for cell in next(rows, [])]
-    if target not in header:
-        shown = ", ".join(header[:8]) or "nothing"
-        raise ValueError(f"{path}: it has no column {target!r} with the classes; its first line has {shown}")
-    if len(set(header)) < len(header):
-        twice = next(cell for cell in header if header.count(cell) > 1)
-        raise ValueError(f"{path}: two columns are called {twice!r}")
-    place = header.index(target)
-    columns = [column for column in header if column != target]
-    texts, classes, numbers = list[list[str]](), list[str](), list[int]()
-    for number, row in enumerate(rows, 1):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise ValueError(f"{path}: row {number} has {len(row)} cells, the header {len(header)}")
-        if row[place].strip().lower() in _MISSING:
-            raise ValueError(f"{path}: row {number} has no class (column {target!r} is {row[place]!r})")
-        classes.append(row[place].strip())
-        texts.append(row[:place] + row[place + 1 :])
-        numbers.append(number)
-    return from_rows(str(path), name, columns, _values(path, columns, texts, numbers), classes)
+    file = read_csv(path)
+    place = file.column(target)
+    for row in file.rows:
+        if is_missing(row.cells[place]):
+            raise ValueError(f"{path}, line {row.line}: no class (column {target!r} is {row.cells[place]!r})")
+    columns = [column for column in file.header if column != target]
+    classes = [row.cells[place].strip() for row in file.rows]
+    return from_rows(str(path), name[:-4], columns, _values(file, columns), classes)
 
 
 def from_rows(
@@ -156,39 +101,17 @@ def from_rows(
     return Table(name, kept, array[:, varies], labels, names, left_out)
 
 
-def _values(
-    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]
-) -> Float[np.ndarray, "row column"]:
+def _values(file: CsvFile, columns: Sequence[str]) -> Float[np.ndarray, "row column"]:
     """The cells as numbers: all at once, or, where one is none, one by one until it is found."""
-    if not rows:
-        return np.empty((0, len(columns)))
+    places = [file.column(name) for name in columns]
     try:
-        values = np.array(rows, dtype=np.str_).astype(np.float64)
-        if (np.abs(values) <= GREATEST).all():  # which NaN is not
-            return values
+        values = np.array([[row.cells[place] for place in places] for row in file.rows], dtype=np.str_)
+        numbers = values.astype(np.float64)
+        if (np.abs(numbers) <= GREATEST).all():  # which NaN is not
+            return numbers
     except ValueError:
         pass
-    cells = (
-        [_number(path, number, *pair) for pair in zip(columns, row, strict=True)]
-        for number, row in zip(numbers, rows, strict=True)
-    )
-    return np.array(list(cells))
-
-
-def _number(path: Path, row: int, column: str, cell: str) -> float:
-    text = cell.strip()
-    if text.lower() in _MISSING:
-        raise ValueError(f"{path}: row {row} has no value in column {column!r}: fill it in, or leave the row out")
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(
-            f"{path}: row {row}, column {column!r}: {text[:40]!r} is no number; give categories numbers, "
-            "and leave texts out"
-        ) from None
-    if not math.isfinite(value) or abs(value) > GREATEST:
-        raise ValueError(f"{path}: row {row}, column {column!r}: {text[:40]} is not a number within ±{GREATEST:g}")
-    return value
+    return np.array([[file.number(row, name) for name in columns] for row in file.rows])
 
 
 def _order(name: str) -> tuple[float, str]:

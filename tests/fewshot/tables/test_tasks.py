@@ -283,8 +283,8 @@ Broken = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ("a,target\n1,x\n2,x\n,y\n3,y\n", (), "t3.csv: row 3 has no value in column 'a'"),
-        ("a,target\nred,x\n2,x\n1,y\n3,y\n", (), "t3.csv: row 1, column 'a': 'red' is no number"),
+        ("a,target\n1,x\n2,x\n,y\n3,y\n", (), "t3.csv, line 4: column 'a' has no value"),
+        ("a,target\nred,x\n2,x\n1,y\n3,y\n", (), "t3.csv, line 2: column 'a' holds 'red', which is no number"),
         ("a,target\n1,x\n2,x\n1,y\n", (), "t3.csv: class 'y' has one example (row 3)"),
         (None, ("--shots", "40"), "no train table has two classes of 45 rows"),
         (None, ("--test-classes", "1"), "tables are split by table, not by class"),
