@@ -64,8 +64,8 @@ class PolicyAdaptationConfig:
     minimum_std: float = 0.1
     """Least σ, in units of the action space (±1 are its bounds): exploration goes on."""
     squash_mean: bool = True
-    """Squash the mean actions into the action space by tanh (not in the papers). Not where it begins with the policy of
-    `ppo`, which does not."""
+    """Squash the mean actions into the action space by tanh (not in the papers). Not where it begins with the policy
+    of `ppo`, which does not."""
     discount: float = 0.98
     """γ (the papers: 0.99)."""
     gae_lambda: float = 0.9

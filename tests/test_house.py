@@ -1,5 +1,6 @@
 """What the house promises: names, packages, pins, the wheel, the set-up, and that the checks are on."""
 
+import ast
 import doctest
 import importlib
 import importlib.metadata
@@ -290,6 +291,18 @@ def test_make_takes_the_python_it_is_given(house: Path) -> None:
 
 
 # The checks are on
+
+
+def test_options_read_as_one_text_in_the_help() -> None:
+    """tyro begins a new line in the help where a line of an option's text begins with anything but a letter."""
+    for path in sorted((ROOT / "metarl").rglob("*.py")):
+        for each in ast.walk(ast.parse(path.read_text())):
+            if isinstance(each, ast.ClassDef) and each.name.endswith(("Options", "Config", "Choice", "OtherTasks")):
+                for part in each.body[1:]:
+                    if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+                        lines = [line.strip() for line in str(part.value.value).splitlines()[1:]]
+                        broken = [line for line in lines if line and not line[0].isalpha()]
+                        assert not broken, f"{path}, line {part.lineno}: {broken[0]}"
 
 
 def test_a_wrong_shape_is_an_error_in_the_tests() -> None:

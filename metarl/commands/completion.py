@@ -64,18 +64,23 @@ class Words:
             "list": list(dict.fromkeys(entry.kind for entry in catalogue)),
             "describe": list(dict.fromkeys(entry.name for entry in catalogue if ":" not in entry.name)),
         }
-        first |= {name: _ids(catalogue, kind) for name, kind in _LEARNS.items()}
+        first |= {name: [*_ids(catalogue, kind), *_parts(name)] for name, kind in _LEARNS.items()}
         options: dict[str, Sequence[str]] = {}
         for name in PROGRAMS:
             options[name] = flags(name)
-            for learner in _ids(catalogue, _LEARNS[name]) if name in _LEARNS else ():
-                options[f"{name} {learner}"] = flags(name, learner)
+            for word in first[name] if name in _LEARNS else ():
+                options[f"{name} {word}"] = flags(name, word)
         options |= {short: options[name] for short, name in SHORT.items()}
         return cls(first, options, {option: _ids(catalogue, kind) for option, kind in _NAMED.items()})
 
 
 def _ids(catalogue: Sequence[Entry], kind: Kind) -> list[str]:
     return [entry.name for entry in catalogue if entry.kind == kind]
+
+
+def _parts(name: str) -> Sequence[str]:
+    """The first words by which a program does something else than train: `fewshot ranks`."""
+    return list(getattr(importlib.import_module(f"metarl.commands.{name}"), "PROGRAMS", ()))
 
 
 def flags(name: str, *words: str) -> list[str]:

@@ -27,8 +27,8 @@ class DescribeOptions:
     """What to describe."""
 
     id: Annotated[str, tyro.conf.Positional]
-    """The name of a distribution, agent, learner, data set or trained agent (`metarl list` names them), or
-    `my_file.py:name`."""
+    """The name of a distribution, agent, learner, data set or trained agent (`metarl list` names them);
+    of your own, `my_file.py:name`."""
 
 
 def program(arguments: Sequence[str], name: str) -> None:

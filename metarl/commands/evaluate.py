@@ -3,8 +3,8 @@
 Or a policy that learns nothing here, as a floor, a ceiling or a guest: `evaluate.py --policy random --env
 metaworld-ml10`, `evaluate.py --policy my_model.zip --trust-pickle --env cheetah-terrain`.
 
-How long it takes: zoo:cheetah-terrain/rl2 with `--trials 4` and its yardsticks about 15 minutes, random actions in
-maze-navigation about one.
+How long it takes: zoo:cheetah-terrain/rl2 with `--trials 4` and its yardsticks about three minutes, random actions in
+maze-navigation some seconds.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class EvaluateOptions:
     swap_control: bool = True
     """Also score agents that have adapted to another task's experience."""
     ablation: Ablation = "none"
-    """Evaluate agents without a part of what they adapt by: `wipe-memory` begins every episode as if it were the first,
-    `hide-reward` tells 0 for every reward. Yardsticks keep everything."""
+    """Evaluate agents without a part of what they adapt by: `wipe-memory` begins every episode as if it were the
+    first, `hide-reward` tells 0 for every reward. Yardsticks keep everything."""
     beside: tuple[Path, ...] = ()
     """Folders of runs to hold agents against, beside those that come with the package: task-blind PPO on the same
     distribution, on its variant ID+informed, or on ID+only-FAMILY."""
@@ -79,9 +79,9 @@ class EvaluateOptions:
     official_protocol: bool = False
     """Also run the benchmark's own evaluation (Meta-World has one), and print what it says beside ours. Slow."""
     policy: str | None = None
-    """Instead of runs: `random` actions, another policy that is known by name (Meta-World's scripted `expert`, the
-    `planner` of mazes), my_file.py:name for a function of one observation of yours, or a model of Stable-Baselines3,
-    my_model.zip."""
+    """Instead of runs: `random` actions, another policy that is known by name (Meta-World's scripted `expert`,
+    the `planner` of mazes), my_file.py:name for a function of one observation of yours, or a model of
+    Stable-Baselines3, my_model.zip."""
     trust_pickle: bool = False
     """Read the --policy's .zip file although what is pickled in it can run any code here: for files of your own, or of
     somebody you trust."""

@@ -72,7 +72,7 @@ Learner = TypeVar("Learner", bound=LearnerConfig)
 EncoderOptions = TypeVar("EncoderOptions", bound="EncoderConfig | PaperEncoder")
 _VALIDATION_TASKS = 200
 _DRAWN_TASKS = 3
-_PROGRAMS = {
+PROGRAMS = {
     "robustness": "metarl.commands.fewshot_robustness",
     "insight": "metarl.commands.fewshot_insight",
     "ranks": "metarl.commands.fewshot_ranks",
@@ -107,8 +107,8 @@ class FewshotOptions(Generic[Learner, EncoderOptions]):
     also: tuple[str, ...] = ()
     """Other sizes of test tasks to evaluate on: ways x shots, 5x5 20x1, or ways x shots x queries, 5x1x3."""
     start_from: Path | None = None
-    """Begin with the features that another run learned on the same data: its last checkpoint (runs/other) or any
-    (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
+    """Begin with the features that another run learned on the same data: its last checkpoint (runs/other) or
+    any (runs/other/checkpoints/500). Learner and options may differ, the encoder may not. Steps count from 0 again."""
     checkpoint: Which = "last"
     """Which checkpoint is evaluated: the last, or the best on validation."""
     batch_norms: tuple[str, ...] = ()
@@ -132,8 +132,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     if "--list" in arguments:
         print(listing())
         return
-    if arguments and arguments[0] in _PROGRAMS:
-        module = importlib.import_module(_PROGRAMS[arguments[0]])
+    if arguments and arguments[0] in PROGRAMS:
+        module = importlib.import_module(PROGRAMS[arguments[0]])
         module.program(arguments[1:], f"{name} {arguments[0]}")
         return
     learner = cast(type[LearnerConfig], subcommands(LEARNERS, arguments))

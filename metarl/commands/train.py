@@ -53,9 +53,9 @@ class TrainOptions(Generic[Config]):
     validation_tasks: int = 20
     """Validation tasks that the score is the mean over; all where there are fewer."""
     start_from: Path | None = None
-    """Begin with what another run had learned: its last checkpoint (runs/other, zoo:cheetah-terrain/blind) or any
-    (runs/other/checkpoints/500). Options may differ, networks may not. maml and promp also begin with the policy of
-    ppo: before adaptation they are then the task-blind policy. Steps count from 0 again."""
+    """Begin with what another run had learned: its last checkpoint (runs/other, zoo:cheetah-terrain/blind) or
+    any (runs/other/checkpoints/500). Options may differ, networks may not. maml and promp also begin with the policy
+    of ppo; before adaptation they are then the task-blind policy. Steps count from 0 again."""
     compute: ComputeOptions = ComputeOptions()
     workers: WorkerOptions = WorkerOptions()
 

@@ -28,9 +28,9 @@ class DataOptions:
 
     data: str
     """A data set's name (--list), or one's own images: a folder of folders of pictures, one folder a class; a zip of
-    it; or an .npz file with `images` and integer `labels`; or one's own texts: a .csv file with the columns `text` and
-    `label`; or one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column
-    `target`. my_file.py:name for a function that returns a data set."""
+    it; or an .npz file with `images` and integer `labels`; or one's own texts: a .csv file with the columns `text`
+    and `label`; or one's own tables: a folder of .csv or .tsv files of numbers (or .csv.gz, .tsv.gz) with a column
+    called `target`. my_file.py:name for a function that returns a data set."""
     data_root: Path | None = None
     """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
     download: bool = False

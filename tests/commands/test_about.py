@@ -18,6 +18,7 @@ from metarl.fewshot.datasets import DATASETS
 from metarl.fewshot.registry import LEARNERS
 from metarl.runs import run_folder, zoo
 from tests.evaluation.evaluations import write_run
+from tests.programs import call
 
 
 def test_the_catalogue_is_what_the_registries_say() -> None:
@@ -169,3 +170,10 @@ def test_what_other_packages_offer_is_listed_without_being_loaded(monkeypatch: p
     names = [entry.name for entry in catalogue.entries() if entry.kind == "agents"]
     assert names.count("maml") == 1
     assert "theirs" in names
+
+
+def test_texts_of_options_flow(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the lines of the source: a text of four of them is one paragraph."""
+    monkeypatch.setenv("COLUMNS", "600")
+    assert call("fewshot", "prototypical", "--help") == 0
+    assert "with the columns text and label; or one's own tables: a folder" in capsys.readouterr().out.replace("`", "")

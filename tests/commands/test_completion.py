@@ -58,6 +58,12 @@ def test_options_are_those_of_the_help() -> None:
     assert {"--env", "--inner-lr"} <= set(flags("train", "maml"))
 
 
+def test_what_else_there_is_to_do_with_few_shot_learners_is_completed() -> None:
+    words = Words.known()
+    assert {"prototypical", "robustness", "ranks"} <= set(words.first["fewshot"])
+    assert "--label-noise" in words.options["fewshot robustness"]
+
+
 def test_short_names_are_of_programs() -> None:
     assert set(SHORT.values()) <= set(PROGRAMS)
     assert not set(SHORT) & set(PROGRAMS)
