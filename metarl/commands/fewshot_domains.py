@@ -1,8 +1,8 @@
 """How few-shot learners do on sources that they were and were not trained on: `fewshot.py domains runs/one runs/two`.
 
 Runs of learners that take any number of classes, on tasks of every source of a data set, of as many classes and
-examples as Meta-Dataset's rule draws; beside them the nearest centroid of pixels. Mean accuracies by source and over
-the sources of training and all others, mean ranks, Friedman's test and Nemenyi's critical difference.
+examples as Meta-Dataset's rule draws; beside them the nearest centroid of raw inputs. Mean accuracies by source and
+over those that the data set trains on and all others, mean ranks, Friedman's test and Nemenyi's critical difference.
 
     fewshot.py prototypical --data image-domains --train-ways 5 20 --train-shots 1 10 --run runs/one
     fewshot.py domains runs/one --output domains.json
@@ -42,7 +42,7 @@ from metarl.runs.trained import TrainedFewShot, labels_of, load
 
 FORMAT = 1
 _MEANS = ("in-domain", "out-of-domain")
-_CENTROID = "centroid of pixels"
+_CENTROID = "centroid of raw inputs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,8 @@ class DomainsOptions:
     """A data set whose classes stand in groups (image-domains, clinc150); the first run's if not given."""
     data_root: Path | None = None
     """The folder of the published data sets; METARL_DATA, or `data`, if not given."""
+    in_domain: tuple[str, ...] = ()
+    """The sources that the runs were trained on; those that the data set has training classes of, if not given."""
     tasks: int = TASKS_A_SOURCE
     """Test tasks of each source."""
     checkpoint: Which = "last"
@@ -90,6 +92,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     with usage():
         data = data_set(_data_options(runs[0], options), EpisodeOptions())
         found: dict[str, Evaluation] = {}
+        columns = columns_of(data, options.in_domain)
         settings = EvaluationSettings(num_tasks=options.tasks * len(data.pools["test"]))
         prepared = [(label, run.candidate, _as_taken(data, run)) for label, run in _labelled(runs)]
         prepared.append((_CENTROID, _centroid(prepared[0][2]), prepared[0][2]))
@@ -99,7 +102,6 @@ def program(arguments: Sequence[str], name: str) -> None:
         with progress_of_share(f"evaluating {label}") as on_progress, usage():
             own = dataclasses.replace(candidate, distribution_hash=None)  # other sources are the point
             found[label] = evaluate_with(benchmark, own, settings, on_progress)
-    columns = columns_of(data)
     with usage():
         test = ranked(found, columns) if len(found) > 2 else None
     print(report(found, columns, test, options.tasks))
@@ -108,10 +110,19 @@ def program(arguments: Sequence[str], name: str) -> None:
         print(f"written to {options.output}")
 
 
-def columns_of(data: FewShotDataset) -> list[Column]:
-    """The test sources, those of training first, and the means over the two kinds."""
-    trained = {source_of(data.groups[number]) for number in data.splits["train"]}
+def columns_of(data: FewShotDataset, in_domain: Sequence[str] = ()) -> list[Column]:
+    """The test sources, those of training first, and the means over the two kinds.
+
+    Args:
+        in_domain: the sources of training; those that the data set has training classes of, if none is named.
+
+    Raises:
+        ValueError: one that is not tested.
+    """
     tested = list(dict.fromkeys(source_of(data.groups[pool[0]]) for pool in data.pools["test"]))
+    if unknown := [name for name in in_domain if name not in tested]:
+        raise ValueError(f"--in-domain {unknown[0]}: {data.id} tests {', '.join(tested)}")
+    trained = set(in_domain) or {source_of(data.groups[number]) for number in data.splits["train"]}
     kinds = [tuple(each for each in tested if (each in trained) is inside) for inside in (True, False)]
     singles = [Column(name, (name,)) for kind in kinds for name in kind]
     return [*singles, *(Column(name, kind) for name, kind in zip(_MEANS, kinds, strict=True) if kind)]

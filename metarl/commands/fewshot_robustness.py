@@ -14,7 +14,7 @@ import tyro
 from jaxtyping import Float
 
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
-from metarl.commands.other_tasks import OtherTasks
+from metarl.commands.other_tasks import OpenedData, OtherTasks
 from metarl.errors import UsageError
 from metarl.evaluation.charts import Chart, Panel, estimated, line_chart
 from metarl.evaluation.judge import EvaluationSettings
@@ -93,12 +93,13 @@ def program(arguments: Sequence[str], name: str) -> None:
     with usage():
         settings = EvaluationSettings(num_tasks=options.tasks, seed=options.evaluation_seed)
     runs: list[tuple[TrainedFewShot, Faults]] = []
+    opened: OpenedData = {}
     for folder in options.runs:
         run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
         if not isinstance(run, TrainedFewShot):
             raise UsageError(f"{folder} is an agent; faults are of few-shot tasks")
         with usage():
-            benchmark = options.other.benchmark(run, "test")
+            benchmark = options.other.benchmark(run, "test", opened)
             if not isinstance(benchmark, ClassificationBenchmark):
                 raise UsageError(f"{folder} was trained on tables; faults are of images and vectors")
             faults = Faults(benchmark, options.levels, options.kinds)

@@ -22,6 +22,8 @@ from metarl.fewshot.tables.benchmark import TableBenchmark
 from metarl.runs.trained import ClassNames, TrainedFewShot
 from metarl.tasks import Split
 
+OpenedData = dict[tuple[DataOptions, EpisodeOptions], FewShotDataset]
+"""Data sets that have been read, by what they were asked for with."""
 _NOTHING: Mapping[Split, tuple[int, ...]] = {"train": (), "validation": (), "test": ()}
 
 
@@ -61,8 +63,15 @@ class OtherTasks:
         numbers = ((self.ways, "w"), (self.shots, "s"), (self.queries, "q"))
         return [*labels, *filter(None, ["".join(f"{number}{unit}" for number, unit in numbers if number is not None)])]
 
-    def benchmark(self, run: TrainedFewShot, split: Split) -> ClassificationBenchmark | TableBenchmark:
+    def benchmark(
+        self, run: TrainedFewShot, split: Split, opened: OpenedData | None = None
+    ) -> ClassificationBenchmark | TableBenchmark:
         """The tasks, as the run's learner takes them.
+
+        Args:
+            run: the trained learner.
+            split: whose classes.
+            opened: the data sets that were read for other runs, which this one's is added to.
 
         Raises:
             UsageError: files are missing, or classes were trained on.
@@ -75,7 +84,8 @@ class OtherTasks:
             return self._tables(run)
         if not run.trained.tasks.signature.classifies:
             raise ValueError(f"{run.run.folder} is a regression: there are no other tasks for it")
-        data = run.choice.apply(self._examples(run)) if own else self._examples(run)
+        data = self._examples(run, {} if opened is None else opened)
+        data = run.choice.apply(data) if own else data
         if self.test_classes:
             chosen = matching(data, self.test_classes, "--test-classes")
             data = dataclasses.replace(data, splits={**_NOTHING, split: chosen})
@@ -114,7 +124,7 @@ class OtherTasks:
             raise ValueError(f"{run.run.folder} was trained on tables, {opened.id} has none")
         return opened
 
-    def _examples(self, run: TrainedFewShot) -> FewShotDataset:
+    def _examples(self, run: TrainedFewShot, opened: OpenedData) -> FewShotDataset:
         """All that the data set has; images of one's own in the size that the run was trained on."""
         signature, options = run.trained.tasks.signature, run.data
         if self.data is not None and DataOptions(self.data).id != run.data.id:
@@ -124,7 +134,11 @@ class OtherTasks:
                 options = dataclasses.replace(options, image_size=signature.shape[1])
         if self.data_root is not None:
             options = dataclasses.replace(options, data_root=self.data_root)
-        return data_set(options, run.episodes)
+        # Only where classes are left out that are too small does it matter how large tasks are.
+        key = options, run.episodes if options.skip_bad else EpisodeOptions()
+        if key not in opened:
+            opened[key] = data_set(*key)
+        return opened[key]
 
 
 def fitted(data: FewShotDataset, record: TaskRecord, split: Split) -> FewShotDataset:

@@ -22,7 +22,7 @@ from metarl.errors import UsageError
 from metarl.fewshot.conversion import as_examples
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets import medical, omniglot, tiny_imagenet
-from metarl.fewshot.datasets.storage import SourceFile, cached
+from metarl.fewshot.datasets.storage import Arrays, SourceFile, cached
 from metarl.tasks import SPLITS, Split
 
 SIZE = 32  # px
@@ -81,7 +81,8 @@ def joined(id: str, sources: Mapping[str, Source], size: int) -> FewShotDataset:
         homes: dict[int, Split] = {number: split for split in SPLITS for number in source.splits[split]}
         used = sorted(homes)
         kept = np.isin(source.labels, used)
-        images.append(as_examples(source.images[torch.from_numpy(kept)], shape=(3, size, size)))
+        chosen = source.images[torch.from_numpy(kept)]
+        images.append(chosen if chosen.shape[1:] == (3, size, size) else as_examples(chosen, shape=(3, size, size)))
         numbers = np.searchsorted(used, source.labels[kept]) + len(classes)
         labels.append(numbers.astype(np.int64))
         for number in used:
@@ -109,7 +110,10 @@ def source_of(group: str) -> str:
 
 
 def _as_source(data: FewShotDataset) -> Source:
-    def scale() -> dict[str, np.ndarray]:
+    if data.shape == (3, SIZE, SIZE):
+        return Source(data.examples, data.labels, data.classes, data.splits)
+
+    def scale() -> Arrays:
         return {"images": as_examples(data.examples, shape=(3, SIZE, SIZE)).numpy()}
 
     images = cached(f"{data.id}-scaled", {"scaled": _SCALED, "size": SIZE, "data": data.hash}, scale)["images"]

@@ -15,7 +15,7 @@ from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.datasets.decoding import decode_all
 from metarl.fewshot.datasets.options import ReadOptions
 from metarl.fewshot.datasets.sources import in_zip, open_zip
-from metarl.fewshot.datasets.storage import SourceFile, cached
+from metarl.fewshot.datasets.storage import Arrays, SourceFile, cached
 from metarl.tasks import Split
 
 _DECODER = 1  # raise it when images come out differently
@@ -45,7 +45,14 @@ def load(
     with open_zip(zip_path) as opened:
         files = in_zip(opened, ReadOptions().max_bytes).files
         names = sorted(files)
-        images = cached("tiny-imagenet", key, lambda: {"images": decode_all(files, names, None).images})["images"]
+
+        def whole() -> Arrays:
+            return cached("tiny-imagenet", key, lambda: {"images": decode_all(files, names, None).images})
+
+        def half() -> Arrays:
+            return {"images": quartered(whole()["images"])}
+
+        images = (cached("tiny-imagenet-32", key, half) if halved else whole())["images"]
     with list_path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     numbers = {row["wnid"]: number for number, row in enumerate(rows)}
@@ -55,7 +62,6 @@ def load(
         for name, split in SPLIT_NAMES.items()
     }
     titles = tuple(f"{row['wnid']} {row['name']}" for row in rows)
-    images = quartered(images) if halved else images
     id = "tiny-imagenet-32" if halved else "tiny-imagenet"
     return FewShotDataset(id, torch.from_numpy(images), labels, titles, splits).standardised()
 
