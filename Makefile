@@ -4,7 +4,8 @@
 # make readme   runs the README's snippets, with small budgets
 # make mutants  puts plausible bugs into a copy: the tests must catch each
 # make fuzz     ten minutes of what strangers' files and slips of the keyboard do: FUZZ_OPTIONS='--seconds 120'
-# make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'
+# make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'; on a Ray cluster its workers,
+#               nodes and head, 30 times: STORM_OPTIONS='--cluster' (it takes metarl-suite[ray])
 # make site     the documentation, as pages in build/site; it needs no network
 # make guard    fails where a speed ratio to a peer fell under 70 % of the recorded one: for a machine alone
 # make wheel    dist/metarl_suite-*.whl

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
@@ -11,6 +10,7 @@ from ray import exceptions
 
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
+from metarl.cluster.head import Head, missing
 from metarl.cluster.worker import Identity, Player, Share, identity
 from metarl.errors import RunError, UsageError, WorkerLostError
 from metarl.learning.episodes import Episodes, Trials
@@ -42,6 +42,7 @@ class RayWorkers:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._here = identity()
+        self._head = connected_head()
 
     def start(self) -> tuple[Any, Any]:
         # A lost actor is replaced by the dispatcher, and not by Ray: it hands nothing to a worker that has not started.
@@ -53,6 +54,7 @@ class RayWorkers:
         return worker.play.remote(share)
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
+        self._head.need()
         if not answers:
             return ()
         came, _ = ray.wait(list(answers), num_returns=1, timeout=seconds)
@@ -71,7 +73,9 @@ class RayWorkers:
         return found
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401
-        with contextlib.suppress(Exception):  # it may be gone, and its cluster with it
+        if self._head.lost:
+            return  # a call to it would wait until Ray ends this process; workers end with their cluster
+        with contextlib.suppress(Exception):  # it may be gone
             ray.kill(worker, no_restart=True)
 
     def lacking(self) -> str:
@@ -91,7 +95,12 @@ def _taken(answer: Any) -> object:  # noqa: ANN401
     try:
         return ray.get(answer)
     except exceptions.RayTaskError as error:
-        raise _cause(error) from None
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
+            raise RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}") from error
+        if isinstance(cause, Exception):
+            raise cause from error  # which tells where the worker raised it
+        raise
     except _LOST as error:
         raise WorkerLostError(_first_line(error)) from error
     except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
@@ -100,16 +109,12 @@ def _taken(answer: Any) -> object:  # noqa: ANN401
         raise RunError(f"the cluster failed: {_first_line(error)}") from error
 
 
-def _cause(error: exceptions.RayTaskError) -> Exception:
-    """What a worker raised; where it could not even load what it was sent, that in one line."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, ImportError | AttributeError):
-        return RunError(f"a worker is refused: it lacks what this program has: {cause}")
-    return cause if isinstance(cause, Exception) else error
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 @contextlib.contextmanager
@@ -142,6 +147,11 @@ def connected(cluster: str, cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+def connected_head() -> Head:
+    """The head of the cluster that this process is connected to."""
+    return Head(ray.get_runtime_context().gcs_address)
+
+
 def _options() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
@@ -171,11 +181,8 @@ def _need_answer(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 1 << 16) or "/" in address:
         raise UsageError(f"--cluster is auto, local or HOST:PORT, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), _CONNECT).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"--cluster {address}: no Ray cluster answers there: {reason}") from error
+    if reason := missing(address, _CONNECT):
+        raise UsageError(f"--cluster {address}: no Ray cluster answers there: {reason}")
 
 
 @contextlib.contextmanager
