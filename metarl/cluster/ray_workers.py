@@ -11,8 +11,9 @@ from ray import exceptions
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
 from metarl.cluster.head import Head, missing
-from metarl.cluster.worker import Identity, Player, Share, identity
+from metarl.cluster.worker import AnyShare, Examination, Identity, Player, Result, Share, identity
 from metarl.errors import RunError, UsageError, WorkerLostError
+from metarl.evaluation.judge import Measured
 from metarl.learning.episodes import Episodes, Trials
 
 AUTO, LOCAL = "auto", "local"
@@ -43,6 +44,7 @@ class RayWorkers:
         self._threads = threads
         self._here = identity()
         self._head = connected_head()
+        self._stored: tuple[Examination, Any] | None = None
 
     def start(self) -> tuple[Any, Any]:
         # A lost actor is replaced by the dispatcher, and not by Ray: it hands nothing to a worker that has not started.
@@ -50,8 +52,21 @@ class RayWorkers:
         worker = actor.remote(self._threads)
         return worker, worker.identity.remote()
 
-    def play(self, worker: Any, share: Share) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
-        return worker.play.remote(share)
+    def play(self, worker: Any, share: AnyShare) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
+        if isinstance(share, Share):
+            return worker.play.remote(share)
+        return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
+
+    def _reference(self, examination: Examination) -> Any:  # noqa: ANN401
+        """The last examination in the cluster's object store, where it is put once: a data set may be large.
+
+        Raises:
+            RunError: there is no room for it.
+        """
+        if self._stored is None or self._stored[0] is not examination:
+            with _failures():
+                self._stored = examination, ray.put(examination)
+        return self._stored[1]
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
         self._head.need()
@@ -67,9 +82,9 @@ class RayWorkers:
         assert isinstance(found, Identity)
         found.need_like(self._here)
 
-    def result(self, answer: Any) -> Trials | Episodes:  # noqa: ANN401
+    def result(self, answer: Any) -> Result:  # noqa: ANN401
         found = _taken(answer)
-        assert isinstance(found, Trials | Episodes)
+        assert isinstance(found, Trials | Episodes | Measured)
         return found
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401
@@ -92,14 +107,23 @@ def _taken(answer: Any) -> object:  # noqa: ANN401
         WorkerLostError: it was lost instead.
         RunError: no room for answers, or no cluster any more; and what the worker itself raised.
     """
-    try:
+    with _failures():
         return ray.get(answer)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turns Ray's errors into ours; what a worker raised is raised here, with where it was raised as its cause."""
+    try:
+        yield
     except exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None)
+        if isinstance(cause, _LOST):  # what it was sent is gone with some machine
+            raise WorkerLostError(_first_line(cause)) from error
         if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
             raise RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}") from error
         if isinstance(cause, Exception):
-            raise cause from error  # which tells where the worker raised it
+            raise cause from error
         raise
     except _LOST as error:
         raise WorkerLostError(_first_line(error)) from error
@@ -199,9 +223,7 @@ def ray_collectors(
         UsageError: no cluster answers there.
     """
     with connected(cluster, workers * threads):
-        dispatcher = Dispatcher[Share, Trials | Episodes, Any, Any](
-            RayWorkers(threads), workers, patience, interruption_point
-        )
+        dispatcher = Dispatcher[AnyShare, Result, Any, Any](RayWorkers(threads), workers, patience, interruption_point)
         try:
             yield ClusterCollectors(dispatcher)
         finally:

@@ -263,6 +263,22 @@ def test_in_process_collectors_are_the_default() -> None:
     collector.close()
 
 
+def test_a_few_shot_evaluation_on_workers_is_that_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands import evaluate, fewshot
+
+    images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(60) % 10)
+    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--tasks", "9", "--validation-tasks", "2", "--steps", "1")
+    data = ("--data", str(tmp_path / "photos.npz"), "--train-ways", "2", "--train-queries", "2")
+    fewshot.program(["prototypical", *data, *sizes, "--run", str(tmp_path / "run")], "fewshot")
+    found = list[bytes]()
+    for name, options in (("one", ()), ("many", ("--workers", "3", "--cluster", "auto"))):
+        output = tmp_path / f"{name}.json"
+        evaluate.program([str(tmp_path / "run"), "--num-tasks", "70", "--output", str(output), *options], "evaluate")
+        found.append(output.read_bytes())
+    assert found[0] == found[1]
+
+
 def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     from metarl.commands.sweep import program
     from metarl.runs.trained import load
