@@ -39,9 +39,14 @@ from metarl.tasks import Json
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
 _ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-v5": "walker-dynamics"}
 """Of EnvPool, and whose body it is here."""
+_NO_RAY = "  Ray's workers            not measured: it is not installed (pip install 'metarl-suite[ray]')"
+_SIMULATED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)  # workers
+_SIMULATED_TASKS = 40  # of an outer step, the default of MAML-TRPO
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
-Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory"]
+Subject = Literal[
+    "cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "cluster", "memory"
+]
 ALL: tuple[Subject, ...] = get_args(Subject)
 QUICK: tuple[Subject, ...] = ("cheetah", "metaworld", "fewshot")
 WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot")
@@ -56,8 +61,9 @@ class BenchmarkOptions:
     """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5 and Walker2d-v5 (robots), what Stable-Baselines3's PPO
     collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL² (steps), whole
     steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld),
-    few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
-    with steps (memory). Not given: all, or those of --quick, or those that --guard can compare."""
+    few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), efficiency of
+    workers on all cores and a simulation of a thousand (cluster), growth of memory with steps, of workers as well
+    (memory). Not given: all, or those of --quick, or those that --guard can compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
@@ -195,13 +201,55 @@ def _scaling(options: BenchmarkOptions) -> dict[str, Json]:
     }
 
 
+def _cluster(options: BenchmarkOptions) -> dict[str, Json]:
+    if importlib.util.find_spec("ray") is None:
+        print(_NO_RAY)
+        return {}
+    from metarl.commands import benchmark_cluster as cluster
+    from metarl.commands.cluster_model import simulate
+
+    cores = available_cores()
+    found = cluster.efficiencies(cores, options.rounds)
+    print(
+        f"Collecting on {cores} workers: efficiency {ratio(found)} of one worker's, median of {options.rounds} rounds"
+    )
+    costs = cluster.costs(options.rounds)
+    rows = [
+        simulate(costs, count, tasks(count))
+        for tasks in (lambda count: _SIMULATED_TASKS, lambda count: 4 * count)
+        for count in _SIMULATED
+    ]
+    print("Simulated outer steps of MAML-TRPO, s")
+    print("  workers  tasks  collecting  with update")
+    print("\n".join(f"  {row.workers:7} {row.tasks:6} {row.collecting:11.2f} {row.step:12.2f}" for row in rows))
+    simulated: list[Json] = [dict(dataclasses.asdict(row)) for row in rows]
+    return {
+        "cluster_efficiency": {"workers": cores, "rounds": list(found)},
+        "cluster_costs": dict(dataclasses.asdict(costs)),
+        "cluster_simulated": simulated,
+    }
+
+
 def _memory(options: BenchmarkOptions) -> dict[str, Json]:
     from metarl.commands import benchmark_training as steps
 
     count = 1000
     first, last, most = steps.memory_growth(count)
     print(f"Memory over {count} outer steps of RL²: {first:.1f} MiB before, {last:.1f} after, {most:.1f} at most")
-    return {"memory_mib": {"steps": count, "before": first, "after": last, "most": most}}
+    found: dict[str, Json] = {"memory_mib": {"steps": count, "before": first, "after": last, "most": most}}
+    if importlib.util.find_spec("ray") is None:
+        print(_NO_RAY)
+        return found
+    from metarl.commands import benchmark_cluster as cluster
+
+    count, workers = 500, max(2, available_cores())
+    sizes = cluster.memory(count, workers)
+    print(f"Memory over {count} outer steps of MAML-TRPO on {workers} workers, MiB before, after, at most")
+    print("\n".join(f"  {name:10} {first:8.1f} {last:8.1f} {most:8.1f}" for name, (first, last, most) in sizes.items()))
+    with_workers: dict[str, Json] = {
+        name: {"before": first, "after": last, "most": most} for name, (first, last, most) in sizes.items()
+    }
+    return {**found, "memory_mib_with_workers": {"steps": count, **with_workers}}
 
 
 def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
@@ -278,6 +326,7 @@ _MEASURES: Mapping[Subject, Callable[[BenchmarkOptions], dict[str, Json]]] = {
     "metaworld": _metaworld,
     "fewshot": _fewshot,
     "scaling": _scaling,
+    "cluster": _cluster,
     "memory": _memory,
 }
 
