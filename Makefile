@@ -4,9 +4,10 @@
 # make readme   runs the README's snippets, with small budgets
 # make mutants  puts plausible bugs into a copy: the tests must catch each
 # make fuzz     ten minutes of what strangers' files and slips of the keyboard do: FUZZ_OPTIONS='--seconds 120'
-# make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'
+# make storm    kills trainings at random moments, 200 times: STORM_OPTIONS='--kills 20'; on a Ray cluster its workers,
+#               nodes and head, 30 times: STORM_OPTIONS='--cluster' (it takes metarl-suite[ray])
 # make site     the documentation, as pages in build/site; it needs no network
-# make guard    fails where a speed ratio to a peer fell under 70 % of the recorded one: for a machine alone
+# make guard    fails where a ratio of processor time to a peer fell under 70 % of the recorded one, twice
 # make wheel    dist/metarl_suite-*.whl
 #
 # All it needs is Python 3.11, 3.12 or 3.13; PYTHON=/path/to/python3 names one. Everything is installed into .venv.
@@ -52,9 +53,8 @@ site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 guard: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--no-build-isolation --editable ".[benchmark]"
-	$(BIN)/python scripts/benchmark.py --quick --guard docs/results/speed.json $(GUARD_OPTIONS)
+	$(BIN)/python scripts/benchmark.py --subjects processor --rounds 3 --seconds 1 --guard docs/results/guard.json \
+		$(GUARD_OPTIONS)
 
 wheel: setup
 	@# build/ remembers files that are gone from the sources, and would put them in.

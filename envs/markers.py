@@ -12,6 +12,7 @@ _WHITE, _RED = (np.array(colour, np.float32) for colour in ((0.95, 0.95, 0.92, 1
 _GHOST = np.array((0.25, 0.30, 0.45, 0.35), np.float32)
 _SHADE = np.array((0.07, 0.08, 0.10, 1.0), np.float32)
 _METRES, _TALL = 6, 5  # m, how far around a body the ground is marked, and from one tall post to the next
+_LEVEL = np.eye(3).ravel()
 _BESIDE = 1.2  # m from the track, on the far side of it
 
 
@@ -109,8 +110,7 @@ def _add(
     frame: Float[ndarray, "3 3"] | None = None,
 ) -> mujoco.MjvGeom:
     geom = scene.geoms[scene.ngeom]
-    mujoco.mjv_initGeom(
-        geom, shape, np.array(size), np.array(position), (np.eye(3) if frame is None else frame).ravel(), colour
-    )
+    turned = _LEVEL if frame is None else frame.ravel()
+    mujoco.mjv_initGeom(geom, shape, np.array(size), np.array(position), turned, colour)
     scene.ngeom += 1
     return geom

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from metarl.envs import rendering
+from metarl.envs.near_field import NearField
 from metarl.envs.simulator import Simulator
 
 _LOG = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class MujocoPool:
         self._counts = np.zeros((num_envs, self._warnings[0].size), self._warnings[0].dtype)
         self._helpers = threads - 1
         self._executor = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers else None
-        self._renderer: tuple[mujoco.MjModel, mujoco.Renderer] | None = None
+        self._renderer: tuple[mujoco.MjModel, mujoco.Renderer, NearField] | None = None
         self._gather()
 
     def model(self, index: int) -> mujoco.MjModel:
@@ -195,11 +196,14 @@ class MujocoPool:
         if held is None or held[0] is not model or (held[1].width, held[1].height) != (width, height):
             if held is not None:
                 held[1].close()
-            held = self._renderer = (model, rendering.open_renderer(model, width, height))
-        held[1].update_scene(self._datas[index], camera)
+            near = NearField(model)
+            held = self._renderer = (model, rendering.open_renderer(near.model, width, height), near)
+        _, renderer, near = held
+        renderer.update_scene(self._datas[index], camera)
+        near.follow(renderer, camera)
         if decorate is not None:
-            decorate(held[1].scene)
-        return held[1].render()
+            decorate(renderer.scene)
+        return renderer.render()
 
     def close(self) -> None:
         if self._executor is not None:

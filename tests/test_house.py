@@ -109,7 +109,7 @@ MAY_IMPORT = {
     "envs": ("learning", "tasks", "evaluation"),  # Meta-World's own evaluation is one of ours
     "agents": ("learning", "tasks", "maths"),
     "fewshot": ("learning", "tasks", "maths", "evaluation", "runs"),
-    "cluster": ("learning", "tasks", "envs", "runs"),  # and nobody but the programs needs it
+    "cluster": ("learning", "tasks", "envs", "evaluation", "runs"),  # and nobody but the programs needs it
     "evaluation": ("learning", "tasks", "maths", "runs"),
     "runs": ("learning", "tasks", "maths", "evaluation", "envs", "agents", "fewshot"),
 }

@@ -6,16 +6,19 @@ from typing import Generic, TypeVar, final
 import torch
 
 from metarl.cluster.dispatch import Dispatcher
-from metarl.cluster.worker import PlayEpisodes, Share
+from metarl.cluster.judging import ClusterJudge
+from metarl.cluster.worker import AnyShare, PlayEpisodes, Result, Share
 from metarl.envs import EnvDistribution
 from metarl.envs.registry import id_of
 from metarl.errors import UsageError
+from metarl.evaluation.judge import Judge
 from metarl.learning.collect import EnvSource, check_request
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy
 from metarl.learning.sharding import need_shardable, shares
 from metarl.tasks import Task
 
+AnyLearner = TypeVar("AnyLearner")
 Worker = TypeVar("Worker")
 Answer = TypeVar("Answer", bound=Hashable)
 Part = TypeVar("Part", Trials, Episodes)
@@ -23,9 +26,9 @@ Part = TypeVar("Part", Trials, Episodes)
 
 @final
 class ClusterCollectors(Generic[Worker, Answer]):
-    """Opens collectors that share one dispatcher's workers: a `CollectorFactory`."""
+    """Opens collectors that share one dispatcher's workers: a `CollectorFactory`, and `JudgeWorkers`."""
 
-    def __init__(self, dispatcher: Dispatcher[Share, Trials | Episodes, Worker, Answer]) -> None:
+    def __init__(self, dispatcher: Dispatcher[AnyShare, Result, Worker, Answer]) -> None:
         self._dispatcher = dispatcher
 
     def open(self, source: EnvSource, device: torch.device | str = "cpu") -> "ClusterCollector[Worker, Answer]":
@@ -44,12 +47,16 @@ class ClusterCollectors(Generic[Worker, Answer]):
             raise UsageError(str(error)) from error
         return ClusterCollector(id, source.hash, self._dispatcher)
 
+    def shared(self, judge: Judge[AnyLearner]) -> Judge[AnyLearner]:
+        """The judge, with its tasks shared out among the workers."""
+        return ClusterJudge(judge, self._dispatcher)
+
 
 @final
 class ClusterCollector(Generic[Worker, Answer]):
     """Plays trials on workers: an `OpenCollector`. What comes out is what `Collector` would play."""
 
-    def __init__(self, id: str, hash: str, dispatcher: Dispatcher[Share, Trials | Episodes, Worker, Answer]) -> None:
+    def __init__(self, id: str, hash: str, dispatcher: Dispatcher[AnyShare, Result, Worker, Answer]) -> None:
         self._id, self._hash, self._dispatcher = id, hash, dispatcher
 
     def collect_trials(
@@ -78,7 +85,7 @@ class ClusterCollector(Generic[Worker, Answer]):
         tasks: Sequence[Task],
         seeds: Sequence[int],
         what: AdaptationProtocol | PlayEpisodes,
-    ) -> list[Trials | Episodes]:
+    ) -> list[Result]:
         """One share for each worker: a vector environment is the faster the more it steps at once."""
         whole, tasks, seeds = need_shardable(policy), tuple(tasks), tuple(seeds)
         cut = shares(len(tasks), self._dispatcher.count)
@@ -89,7 +96,7 @@ class ClusterCollector(Generic[Worker, Answer]):
         """Nothing: the workers are the factory's, and keep their simulators until they play another distribution."""
 
 
-def _all_of(kind: type[Part], parts: Sequence[Trials | Episodes]) -> list[Part]:
+def _all_of(kind: type[Part], parts: Sequence[Result]) -> list[Part]:
     """The parts, each of which is of this kind: a share says whether trials or episodes are to be played."""
     found = [part for part in parts if isinstance(part, kind)]
     assert len(found) == len(parts), "a worker played another thing than was asked for"

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
@@ -11,8 +10,10 @@ from ray import exceptions
 
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
-from metarl.cluster.worker import Identity, Player, Share, identity
+from metarl.cluster.head import Head, missing
+from metarl.cluster.worker import AnyShare, Examination, Identity, Player, Result, Share, identity
 from metarl.errors import RunError, UsageError, WorkerLostError
+from metarl.evaluation.judge import Measured
 from metarl.learning.episodes import Episodes, Trials
 
 AUTO, LOCAL = "auto", "local"
@@ -42,6 +43,8 @@ class RayWorkers:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._here = identity()
+        self._head = connected_head()
+        self._stored: tuple[Examination, Any] | None = None
 
     def start(self) -> tuple[Any, Any]:
         # A lost actor is replaced by the dispatcher, and not by Ray: it hands nothing to a worker that has not started.
@@ -49,10 +52,24 @@ class RayWorkers:
         worker = actor.remote(self._threads)
         return worker, worker.identity.remote()
 
-    def play(self, worker: Any, share: Share) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
-        return worker.play.remote(share)
+    def play(self, worker: Any, share: AnyShare) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
+        if isinstance(share, Share):
+            return worker.play.remote(share)
+        return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
+
+    def _reference(self, examination: Examination) -> Any:  # noqa: ANN401
+        """The last examination in the cluster's object store, where it is put once: a data set may be large.
+
+        Raises:
+            RunError: there is no room for it.
+        """
+        if self._stored is None or self._stored[0] is not examination:
+            with _failures():
+                self._stored = examination, ray.put(examination)
+        return self._stored[1]
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
+        self._head.need()
         if not answers:
             return ()
         came, _ = ray.wait(list(answers), num_returns=1, timeout=seconds)
@@ -65,13 +82,15 @@ class RayWorkers:
         assert isinstance(found, Identity)
         found.need_like(self._here)
 
-    def result(self, answer: Any) -> Trials | Episodes:  # noqa: ANN401
+    def result(self, answer: Any) -> Result:  # noqa: ANN401
         found = _taken(answer)
-        assert isinstance(found, Trials | Episodes)
+        assert isinstance(found, Trials | Episodes | Measured)
         return found
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401
-        with contextlib.suppress(Exception):  # it may be gone, and its cluster with it
+        if self._head.lost:
+            return  # a call to it would wait until Ray ends this process; workers end with their cluster
+        with contextlib.suppress(Exception):  # it may be gone
             ray.kill(worker, no_restart=True)
 
     def lacking(self) -> str:
@@ -88,10 +107,24 @@ def _taken(answer: Any) -> object:  # noqa: ANN401
         WorkerLostError: it was lost instead.
         RunError: no room for answers, or no cluster any more; and what the worker itself raised.
     """
-    try:
+    with _failures():
         return ray.get(answer)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turns Ray's errors into ours; what a worker raised is raised here, with where it was raised as its cause."""
+    try:
+        yield
     except exceptions.RayTaskError as error:
-        raise _cause(error) from None
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, _LOST):  # what it was sent is gone with some machine
+            raise WorkerLostError(_first_line(cause)) from error
+        if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
+            raise RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}") from error
+        if isinstance(cause, Exception):
+            raise cause from error
+        raise
     except _LOST as error:
         raise WorkerLostError(_first_line(error)) from error
     except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
@@ -100,16 +133,12 @@ def _taken(answer: Any) -> object:  # noqa: ANN401
         raise RunError(f"the cluster failed: {_first_line(error)}") from error
 
 
-def _cause(error: exceptions.RayTaskError) -> Exception:
-    """What a worker raised; where it could not even load what it was sent, that in one line."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, ImportError | AttributeError):
-        return RunError(f"a worker is refused: it lacks what this program has: {cause}")
-    return cause if isinstance(cause, Exception) else error
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 @contextlib.contextmanager
@@ -142,6 +171,11 @@ def connected(cluster: str, cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+def connected_head() -> Head:
+    """The head of the cluster that this process is connected to."""
+    return Head(ray.get_runtime_context().gcs_address)
+
+
 def _options() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
@@ -171,11 +205,8 @@ def _need_answer(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 1 << 16) or "/" in address:
         raise UsageError(f"--cluster is auto, local or HOST:PORT, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), _CONNECT).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"--cluster {address}: no Ray cluster answers there: {reason}") from error
+    if reason := missing(address, _CONNECT):
+        raise UsageError(f"--cluster {address}: no Ray cluster answers there: {reason}")
 
 
 @contextlib.contextmanager
@@ -192,9 +223,7 @@ def ray_collectors(
         UsageError: no cluster answers there.
     """
     with connected(cluster, workers * threads):
-        dispatcher = Dispatcher[Share, Trials | Episodes, Any, Any](
-            RayWorkers(threads), workers, patience, interruption_point
-        )
+        dispatcher = Dispatcher[AnyShare, Result, Any, Any](RayWorkers(threads), workers, patience, interruption_point)
         try:
             yield ClusterCollectors(dispatcher)
         finally:

@@ -7,21 +7,22 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 
 import metarl
 from metarl.errors import RunError
+from metarl.evaluation.judge import EvaluationSettings, Measured
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Episodes, Trials
 from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy
 from metarl.runs import provenance
 from metarl.tasks import Task
 
-_ROOMS = ("learning", "maths", "tasks", "envs", "agents")
-"""Of metarl, whose code decides what a trial is."""
+_ROOMS = ("learning", "maths", "tasks", "envs", "agents", "fewshot")
+"""Of metarl, whose code decides what a trial is, or a few-shot learner's answer."""
 
 
 @final
@@ -111,6 +112,29 @@ class Share:
     """Trials, or episodes."""
 
 
+@runtime_checkable
+class Examination(Protocol):
+    """A learner, what it has learned, and who judges it."""
+
+    def measure(self, tasks: tuple[Task, ...], settings: EvaluationSettings, trial: int) -> Measured: ...
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class JudgeShare:
+    """A part of the tasks that a learner is judged on."""
+
+    examination: Examination
+    """The same object in all shares, so that it is sent once."""
+    tasks: tuple[Task, ...]
+    settings: EvaluationSettings
+    trial: int
+
+
+AnyShare = Share | JudgeShare
+Result = Trials | Episodes | Measured
+
+
 @final
 class Player:
     """Plays shares, in one batched vector environment that is kept as long as the distribution stays.
@@ -142,6 +166,12 @@ class Player:
             return collector.collect_trials(share.policy, share.tasks, share.what, share.seeds)
         count, noise = share.what.num_episodes, share.what.noise
         return collector.collect_episodes(share.policy, share.tasks, count, share.seeds, noise=noise)
+
+    def measure(
+        self, examination: Examination, tasks: tuple[Task, ...], settings: EvaluationSettings, trial: int
+    ) -> Measured:
+        """What a `JudgeShare` comes to."""
+        return examination.measure(tasks, settings, trial)
 
     def _collector(self, id: str, expected: str) -> Collector:
         if self._opened is not None and self._opened[0] == expected:

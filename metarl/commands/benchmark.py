@@ -10,27 +10,24 @@ learn2learn as its peer, or a task loop that does the same (`benchmark_fewshot`)
 How long it takes: with `--quick` two minutes on a machine alone.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import gymnasium as gym
 import msgspec
-import numpy as np
-from numpy import ndarray
 
 from metarl import checks, envs
 from metarl.commands import benchmark_fewshot
 from metarl.commands.benchmark_physics import AGENTS, shares
+from metarl.commands.benchmark_steppers import envpool_pool, gymnasium_async, ours
 from metarl.commands.options import ComputeOptions, available_cores, check_output, parse
 from metarl.commands.speed_ratios import GUARDED, Ratios, markdown, ratios, shortfalls, summary
-from metarl.commands.timing import Stepper, in_turns, line, random_steps
+from metarl.commands.timing import in_turns, line, ratio
 from metarl.errors import RunError, UsageError
 from metarl.runs import provenance
 from metarl.runs.files import encode_json, write_atomically
@@ -39,12 +36,16 @@ from metarl.tasks import Json
 _OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
 _ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-v5": "walker-dynamics"}
 """Of EnvPool, and whose body it is here."""
+_NO_RAY = "  Ray's workers            not measured: it is not installed (pip install 'metarl-suite[ray]')"
+_SIMULATED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)  # workers
+_SIMULATED_TASKS = 40  # of an outer step, the default of MAML-TRPO
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
-Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory"]
+Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory",
+                  "cluster", "cluster-memory", "processor"]  # fmt: skip
 ALL: tuple[Subject, ...] = get_args(Subject)
 QUICK: tuple[Subject, ...] = ("cheetah", "metaworld", "fewshot")
-WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot")
+WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot", "processor")
 """Those that a guard can compare."""
 
 
@@ -57,7 +58,9 @@ class BenchmarkOptions:
     collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL² (steps), whole
     steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld),
     few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
-    with steps (memory). Not given: all, or those of --quick, or those that --guard can compare."""
+    with steps (memory), efficiency of workers on all cores and a simulation of a thousand (cluster), memory where
+    workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread by processor time, for a guard
+    where other programs run (processor). Not given: all, or those of --quick, or those that --guard can compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
@@ -195,6 +198,35 @@ def _scaling(options: BenchmarkOptions) -> dict[str, Json]:
     }
 
 
+def _cluster(options: BenchmarkOptions) -> dict[str, Json]:
+    if importlib.util.find_spec("ray") is None:
+        print(_NO_RAY)
+        return {}
+    from metarl.commands import benchmark_cluster as cluster
+    from metarl.commands.cluster_model import simulate
+
+    cores = available_cores()
+    found = cluster.efficiencies(cores, options.rounds)
+    print(
+        f"Collecting on {cores} workers: efficiency {ratio(found)} of one worker's, median of {options.rounds} rounds"
+    )
+    costs = cluster.costs(options.rounds)
+    rows = [
+        simulate(costs, count, tasks(count))
+        for tasks in (lambda count: _SIMULATED_TASKS, lambda count: 4 * count)
+        for count in _SIMULATED
+    ]
+    print("Simulated outer steps of MAML-TRPO, s")
+    print("  workers  tasks  collecting  with update")
+    print("\n".join(f"  {row.workers:7} {row.tasks:6} {row.collecting:11.2f} {row.step:12.2f}" for row in rows))
+    simulated: list[Json] = [dict(dataclasses.asdict(row)) for row in rows]
+    return {
+        "cluster_efficiency": {"workers": cores, "rounds": list(found)},
+        "cluster_costs": dict(dataclasses.asdict(costs)),
+        "cluster_simulated": simulated,
+    }
+
+
 def _memory(options: BenchmarkOptions) -> dict[str, Json]:
     from metarl.commands import benchmark_training as steps
 
@@ -204,11 +236,43 @@ def _memory(options: BenchmarkOptions) -> dict[str, Json]:
     return {"memory_mib": {"steps": count, "before": first, "after": last, "most": most}}
 
 
+def _cluster_memory(options: BenchmarkOptions) -> dict[str, Json]:
+    if importlib.util.find_spec("ray") is None:
+        print(_NO_RAY)
+        return {}
+    from metarl.commands import benchmark_cluster as cluster
+
+    count, workers = 500, max(2, available_cores())
+    sizes = cluster.memory(count, workers)
+    print(f"Memory over {count} outer steps of MAML-TRPO on {workers} workers, MiB before, after, at most")
+    print("\n".join(f"  {name:10} {first:8.1f} {last:8.1f} {most:8.1f}" for name, (first, last, most) in sizes.items()))
+    figures: dict[str, Json] = {
+        name: {"before": first, "after": last, "most": most} for name, (first, last, most) in sizes.items()
+    }
+    return {"cluster_memory_mib": {"steps": count, **figures}}
+
+
+def _processor(options: BenchmarkOptions) -> dict[str, Json]:
+    from metarl.commands import benchmark_processor as processor
+
+    rates = processor.rates(options.rounds, options.seconds)
+    print(f"HalfCheetah-v5 on one thread, environment steps/s of processor time, median of {options.rounds} rounds")
+    print("\n".join(line(peer, rates, processor.OURS) for peer in rates))
+    updates = processor.update_seconds(options.rounds)
+    print("MAML's meta-update, second order, processor time")
+    print("\n".join(f"  {name:32} {benchmark_fewshot.report(found)}" for name, found in updates.items()))
+    figures: dict[str, Json] = {peer: list(values) for peer, values in rates.items()}
+    seconds: dict[str, Json] = {
+        name: {peer: list(values) for peer, values in found.items()} for name, found in updates.items()
+    }
+    return {"processor_steps_per_second": {"HalfCheetah-v5, one thread": figures}, "processor_update_seconds": seconds}
+
+
 def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
     threads = options.compute.threads
-    peers = {_OURS: _ours("cheetah-direction", options.num_envs, threads), _GYMNASIUM: _gymnasium(threads)}
+    peers = {_OURS: ours("cheetah-direction", options.num_envs, threads), _GYMNASIUM: gymnasium_async(threads)}
     if importlib.util.find_spec("envpool") is not None:
-        peers[_ENVPOOL] = _envpool("HalfCheetah-v5", 6, threads)
+        peers[_ENVPOOL] = envpool_pool("HalfCheetah-v5", 6, threads)
     rates = in_turns(peers, options.rounds, options.seconds)
     print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
     print("\n".join(line(peer, rates, _OURS) for peer in rates))
@@ -222,9 +286,9 @@ def _robots(options: BenchmarkOptions) -> dict[str, Json]:
     threads, found = options.compute.threads, dict[str, Json]()
     for robot, id in _ROBOTS.items():
         size = envs.make(id).spaces.action_size
-        peers = {_OURS: _ours(id, options.num_envs, threads)}
+        peers = {_OURS: ours(id, options.num_envs, threads)}
         if importlib.util.find_spec("envpool") is not None:
-            peers[_ENVPOOL] = _envpool(robot, size, threads)
+            peers[_ENVPOOL] = envpool_pool(robot, size, threads)
         rates = in_turns(peers, options.rounds, options.seconds)
         print(f"{robot}, {threads} threads, environment steps/s, median of {options.rounds} rounds")
         print("\n".join(line(peer, rates, _OURS) for peer in rates))
@@ -278,40 +342,8 @@ _MEASURES: Mapping[Subject, Callable[[BenchmarkOptions], dict[str, Json]]] = {
     "metaworld": _metaworld,
     "fewshot": _fewshot,
     "scaling": _scaling,
+    "cluster": _cluster,
     "memory": _memory,
+    "cluster-memory": _cluster_memory,
+    "processor": _processor,
 }
-
-
-@contextlib.contextmanager
-def _ours(id: str, num_envs: int, threads: int) -> Iterator[Stepper]:
-    dist = dataclasses.replace(envs.make(id), horizon=1000)
-    venv = dist.vector_env(num_envs, threads)
-    venv.reset(seed=0)
-
-    def step(actions: ndarray) -> None:
-        _, _, terminated, truncated, _ = venv.step(actions)
-        ended = terminated | truncated
-        if ended.any():
-            venv.reset(options={"reset_mask": ended})
-
-    with contextlib.closing(venv):
-        yield random_steps(step, num_envs, dist.spaces.action_size, np.float64)
-
-
-@contextlib.contextmanager
-def _gymnasium(processes: int) -> Iterator[Stepper]:
-    venv = gym.vector.AsyncVectorEnv([lambda: gym.make("HalfCheetah-v5") for _ in range(processes)])
-    venv.reset(seed=0)
-    with contextlib.closing(venv):
-        yield random_steps(venv.step, processes, 6)
-
-
-@contextlib.contextmanager
-def _envpool(robot: str, actions: int, threads: int) -> Iterator[Stepper]:
-    import envpool  # pyright: ignore[reportMissingImports]  # a peer, not a dependency
-
-    num_envs = 8 * threads
-    pool = envpool.make(robot, env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=0)
-    pool.reset()
-    with contextlib.closing(pool):
-        yield random_steps(pool.step, num_envs, actions, np.float64)

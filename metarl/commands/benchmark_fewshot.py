@@ -69,7 +69,7 @@ def peer_name() -> str:
     return _LEARN2LEARN if importlib.util.find_spec(_LEARN2LEARN) is not None else _LOOP
 
 
-def update_seconds(case: Case, rounds: int) -> dict[str, list[float]]:
+def update_seconds(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Seconds of a meta-update, ours and the peer's, the fastest of each round."""
     batch, peer = case.batch(), peer_name()
     found: dict[str, list[float]] = {OURS: [], peer: []}
@@ -78,7 +78,7 @@ def update_seconds(case: Case, rounds: int) -> dict[str, list[float]]:
         update()  # warm up
     for _ in range(rounds):
         for name, update in updates.items():
-            found[name].append(min(_seconds(update) for _ in range(5)))
+            found[name].append(min(_seconds(update, clock) for _ in range(5)))
     return found
 
 
@@ -130,10 +130,10 @@ def sampler_rate(seconds: float) -> float:
     return images / (time.process_time() - began)
 
 
-def _seconds(update: Update) -> float:
-    began = time.perf_counter()
+def _seconds(update: Update, clock: Callable[[], float]) -> float:
+    began = clock()
     update()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def _ours(case: Case, batch: Batch) -> Update:

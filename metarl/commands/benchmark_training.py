@@ -7,6 +7,7 @@ and learn from them with an LSTM of 64, as many epochs and minibatches. What cou
 import contextlib
 import dataclasses
 import functools
+import os
 import resource
 import time
 import warnings
@@ -149,11 +150,11 @@ def memory_growth(steps: int) -> tuple[float, float, float]:
         source = TrialSource(dist, collector)
         for step in outer_steps(agent, source, agent.init(0), seed=0, start=0, stop=20 + steps):
             if step.step >= 20:
-                sizes.append(_resident())
+                sizes.append(resident())
     return sizes[0], sizes[-1], max(sizes)
 
 
-def _resident() -> float:
-    """MiB that this process holds, as Linux counts them."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident(pid: int | None = None) -> float:
+    """MiB that a process holds, as Linux counts them; this one if not given."""
+    pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20

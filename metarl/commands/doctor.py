@@ -1,6 +1,8 @@
 """Looks at this machine: rendering, threads, PyTorch, MuJoCo, disk, data, caches; says what to do about what is wrong.
 
 The exit status is 1 where something does not work.
+
+How long it takes: five seconds of a processor's time.
 """
 
 import dataclasses

@@ -254,13 +254,11 @@ def _evaluated(
         if options.other.given:
             raise UsageError("--data, --test-classes, --ways, --shots and --queries are for few-shot runs")
         return evaluate(run, settings=settings, collectors=collectors, on_progress=on_progress)
-    if options.workers.remote:
-        raise UsageError(f"--workers and --cluster are for agents; {run.run.folder} is a few-shot learner")
-    judge = options.other.benchmark(run, options.split) if options.other.given else run.judge(None, collectors)
-    if isinstance(judge, ClassificationBenchmark):
-        names = [judge.data.classes[number] for number in judge.data.splits[options.split]]
+    benchmark = options.other.benchmark(run, options.split) if options.other.given else run.benchmark()
+    if isinstance(benchmark, ClassificationBenchmark):
+        names = [benchmark.data.classes[number] for number in benchmark.data.splits[options.split]]
         print(f"{options.split} classes ({len(names)}): {listed(names)}")
-    return evaluate(run, judge, settings=settings, collectors=collectors, on_progress=on_progress)
+    return evaluate(run, benchmark, settings=settings, collectors=collectors, on_progress=on_progress)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,16 @@ _RATES = {
     "metaworld_steps_per_second": "Meta-World ML10",
 }
 """Groups of rates, the higher the better, and what is measured."""
-_PEERS = ("gymnasium async", "envpool", "metaworld async", "SubprocVecEnv", "RecurrentPPO", "task loop", "learn2learn")
+_PEERS = (
+    "gymnasium async",
+    "gymnasium sync",
+    "envpool",
+    "metaworld async",
+    "SubprocVecEnv",
+    "RecurrentPPO",
+    "task loop",
+    "learn2learn",
+)
 """Who counts as a peer; other figures, of a part of ours or of the physics alone, depend on the number of threads."""
 
 
@@ -32,6 +41,8 @@ class _Raw(msgspec.Struct):
     metaworld_steps_per_second: dict[str, list[float]] = {}
     robots_steps_per_second: dict[str, dict[str, list[float]]] = {}
     recurrent_steps_per_second: dict[str, dict[str, list[float]]] = {}
+    processor_steps_per_second: dict[str, dict[str, list[float]]] = {}
+    processor_update_seconds: dict[str, dict[str, list[float]]] = {}
     meta_update_seconds: dict[str, dict[str, list[float]]] = {}
 
 
@@ -48,13 +59,15 @@ def ratios(raw: Mapping[str, object]) -> dict[str, list[float]]:
     rates = {label: getattr(found, name) for name, label in _RATES.items()}
     rates |= found.robots_steps_per_second
     rates |= found.recurrent_steps_per_second
+    rates |= found.processor_steps_per_second
     ours = {
         f"{label}: {peer}": [one / other for one, other in zip(group[OURS], values, strict=True)]
         for label, group in rates.items()
         for peer, values in group.items()
         if peer in _PEERS
     }
-    for label, group in found.meta_update_seconds.items():
+    processor = {f"{label}, processor time": group for label, group in found.processor_update_seconds.items()}
+    for label, group in {**found.meta_update_seconds, **processor}.items():
         for peer, values in group.items():
             if peer in _PEERS:
                 pairs = zip(values, group[OURS], strict=True)

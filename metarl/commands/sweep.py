@@ -4,6 +4,8 @@ maml --env cheetah-direction --steps 100`. What follows `--` is a `train` comman
 
 Each run is an ordinary one in a folder of its own, which `train` goes on with, `evaluate` evaluates and `report` shows.
 The same command again goes on with those that are not done.
+
+How long it takes: each run as long as `train --help` says.
 """
 
 import dataclasses

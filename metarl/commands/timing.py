@@ -15,16 +15,22 @@ Rates = dict[str, list[float]]
 """Environment steps a second of each peer in each round."""
 
 
-def random_steps(step: Callable[[ndarray], object], num_envs: int, actions: int, kind: type = np.float32) -> Stepper:
+def random_steps(
+    step: Callable[[ndarray], object],
+    num_envs: int,
+    actions: int,
+    kind: type = np.float32,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Stepper:
     """Steps with a new random action of [−1, 1] at every step, which are drawn outside of the time that counts."""
     rng = np.random.default_rng(0)
 
     def stepper(count: int) -> float:
         drawn = rng.uniform(-1.0, 1.0, (count, num_envs, actions)).astype(kind)
-        began = time.perf_counter()
+        began = clock()
         for each in drawn:
             step(each)
-        return count * num_envs / (time.perf_counter() - began)
+        return count * num_envs / (clock() - began)
 
     return stepper
 
@@ -35,6 +41,7 @@ def in_turns(
     seconds: float,
     steps: int = 50,
     warm_up: int = 10,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Rates:
     """Each peer is stepped for at least so many seconds in each round, `steps` vector steps at a time.
 
@@ -47,14 +54,14 @@ def in_turns(
             step(warm_up)
         for _ in range(rounds):
             for peer, step in steppers.items():
-                rates[peer].append(_rate(step, seconds, steps))
+                rates[peer].append(_rate(step, seconds, steps, clock))
     return rates
 
 
-def _rate(step: Stepper, seconds: float, steps: int) -> float:
+def _rate(step: Stepper, seconds: float, steps: int, clock: Callable[[], float]) -> float:
     """The mean rate over at least so many seconds."""
-    began, rates = time.perf_counter(), []
-    while time.perf_counter() - began < seconds:
+    began, rates = clock(), list[float]()
+    while clock() - began < seconds:
         rates.append(step(steps))
     return statistics.harmonic_mean(rates)
 

@@ -267,6 +267,10 @@ def _embedded(document: str, about: str, tips: Mapping[str, Sequence[str]], pref
         for mark, tip in zip(element.iter(f"{_SVG}use"), tips.get(element.get("id", ""), ()), strict=False):
             mark.set("data-tip", tip)
     for element in root.iter():
+        # Line breaks and indents alone: browsers would keep each as a node of its own.
+        element.text, element.tail = (
+            (part if part and part.strip() else None) for part in (element.text, element.tail)
+        )
         for name, value in element.attrib.items():
             element.set(name, f"{prefix}-{value}" if name == "id" else _adapted(value, prefix))
     # A fixed width would be kept on a narrow screen; the view box has the proportions.

@@ -155,7 +155,7 @@ def evaluate_with(
 
         trials.append(judge.measure(candidate.learner, candidate.state, tasks, settings, trial, done))
     metrics = {name: np.stack([found.metrics[name] for found in trials])[None] for name in trials[0].metrics}
-    sums = [found.calibration for found in trials if found.calibration is not None]
+    sums = [found.calibration.sum(1) for found in trials if found.calibration is not None]
     config = EvaluationConfig(
         distribution=judge.id,
         distribution_hash=judge.hash,

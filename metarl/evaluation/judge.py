@@ -1,7 +1,7 @@
 """What an evaluation asks of those who judge learners: agents by their episodes, few-shot learners by their queries."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ from metarl import checks
 from metarl.learning.protocols import State
 from metarl.tasks import Split, Task
 
+AnyLearner = TypeVar("AnyLearner")
 Learner_contra = TypeVar("Learner_contra", contravariant=True)
 Actions = Literal["sampled", "mean"]
 """Whether scored episodes are of drawn actions, or of the mean (most probable) ones: two different policies."""
@@ -88,12 +89,23 @@ class Measured:
 
     metrics: Mapping[str, Float[np.ndarray, "point task"]]
     """By name; the score is among them. A count (`env_steps`, `diverged`) is of all of a point's episodes."""
-    calibration: Float[np.ndarray, "point bin 3"] | None = None
-    """Of classifiers: how many answers fell into each bin of confidence, and the sums of their confidences and of the
-    right ones among them (see `metarl.maths.calibration`)."""
+    calibration: Float[np.ndarray, "point task bin 3"] | None = None
+    """Of classifiers: how many answers to a task's queries fell into each bin of confidence, and the sums of their
+    confidences and of the right ones among them (see `metarl.maths.calibration`)."""
     first_episode: Float[np.ndarray, "window task"] | None = None
     """Of agents: the reward of each `WINDOW` steps of a task's first episodes, before any adaptation between episodes;
     a mean over them."""
+
+    @staticmethod
+    def concatenate(parts: "Sequence[Measured]") -> "Measured":
+        """What was measured on some tasks, and on those that follow, as one."""
+        calibrations = [part.calibration for part in parts if part.calibration is not None]
+        windows = [part.first_episode for part in parts if part.first_episode is not None]
+        return Measured(
+            {name: np.concatenate([part.metrics[name] for part in parts], axis=1) for name in parts[0].metrics},
+            np.concatenate(calibrations, axis=1) if calibrations else None,
+            np.concatenate(windows, axis=1) if windows else None,
+        )
 
 
 @runtime_checkable
@@ -144,4 +156,13 @@ class Judge(Protocol[Learner_contra]):
         on_progress: OnProgress,
     ) -> Measured:
         """One trial on every task: a function of its arguments alone, each task's part of that task's alone."""
+        ...
+
+
+@runtime_checkable
+class JudgeWorkers(Protocol):
+    """Those that can take shares of a judge's tasks, such as the workers of `metarl.cluster`."""
+
+    def shared(self, judge: Judge[AnyLearner]) -> Judge[AnyLearner]:
+        """The judge, with its tasks shared out among them: it measures the same, bit for bit."""
         ...

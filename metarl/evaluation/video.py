@@ -211,10 +211,11 @@ def record(
     seeds = point_seeds(task_seeds(seed, 1, num_tasks=1), 0)
     with contextlib.ExitStack() as stack:
         films: list[_Film] = []
+        venv = stack.enter_context(contextlib.closing(dist.vector_env(1)))  # one for all: opening what draws takes time
         for column in columns:
             runs_along = films[0] if ghost and films and column.task is None else None
             film = _Film(stack.enter_context(tempfile.TemporaryFile()), every, width, height, runs_along)
-            with contextlib.closing(Collector(_FilmedSource(dist, film), device="cpu")) as collector:
+            with contextlib.closing(Collector(_FilmedSource(dist, venv, film), device="cpu")) as collector:
                 collector.collect_episodes(column.policy, [column.task or task], 1, seeds)
             films.append(film)
             if on_progress is not None:
@@ -222,10 +223,11 @@ def record(
         write = stack.enter_context(encoding.writer(path, layout.size, fps))
         alike = all(column.task is None for column in columns)
         title = f"{dist.id} · {in_words(task, dist.units)}" if alike else dist.id
+        backdrop = _backdrop(title, columns, layout)
         count, summed = max(len(film) for film in films), "return" if dist.score == "success" else "score"
         for number in range(count):
             frames = tuple(film.frame(number) for film in films)
-            picture = _compose(title, columns, frames, layout, summed)
+            picture = _compose(backdrop, columns, frames, layout, summed)
             for _ in range(1 + round(_HOLD * fps) * (number == count - 1)):
                 write(picture)
         returns = tuple(film.frame(count).score for film in films)
@@ -271,9 +273,10 @@ class _Film:
 @final
 @dataclasses.dataclass(frozen=True)
 class _FilmedSource:
-    """Environments that are filmed while they are played."""
+    """An environment that is filmed while it is played; who opened it closes it."""
 
     dist: VideoSource
+    venv: DrawnVectorEnv
     film: _Film
 
     @property
@@ -285,7 +288,8 @@ class _FilmedSource:
         return self.dist.spaces
 
     def vector_env(self, num_envs: int, threads: int = 1) -> VectorEnv:
-        return _FilmedEnv(self.dist.vector_env(num_envs, threads), self.film)
+        assert num_envs == self.venv.num_envs == 1
+        return _FilmedEnv(self.venv, self.film)
 
 
 @final
@@ -323,7 +327,7 @@ class _FilmedEnv:
         return outcome
 
     def close(self) -> None:
-        self._venv.close()
+        """Leaves it to who opened it."""
 
 
 def _spent(protocol: AdaptationProtocol, adaptation_name: str) -> str:
@@ -394,25 +398,40 @@ class _Layout:
         return column * self.width, _TITLE + row * (self.height + _CAPTION)
 
 
-def _compose(title: str, columns: Sequence[Column], frames: Sequence[_Frame], layout: _Layout, summed: str) -> Picture:
-    """The title, the pictures side by side, and below each its caption."""
+def _backdrop(title: str, columns: Sequence[Column], layout: _Layout) -> Image.Image:
+    """What all frames have: the title, and each column's heading."""
     canvas = Image.new("RGB", layout.size, _DARK)
     draw = ImageDraw.Draw(canvas)
-    width, room = layout.width, layout.width - 2 * _MARGIN
     _write(draw, (_MARGIN, _TITLE // 2), title, _LIGHT, 16, layout.size[0] - 2 * _MARGIN)
+    for number, column in enumerate(columns):
+        left, upper = layout.place(number)
+        place = left + _MARGIN, upper + layout.height + 17
+        _write(draw, place, column.heading, _colour(column), 15, layout.width - 2 * _MARGIN)
+    return canvas
+
+
+def _compose(
+    backdrop: Image.Image, columns: Sequence[Column], frames: Sequence[_Frame], layout: _Layout, summed: str
+) -> Picture:
+    """The pictures side by side, and below each how far its episode is."""
+    canvas = backdrop.copy()
+    draw = ImageDraw.Draw(canvas)
+    width, room = layout.width, layout.width - 2 * _MARGIN
     for number, (column, frame) in enumerate(zip(columns, frames, strict=True)):
         left, upper = layout.place(number)
         top = upper + layout.height
-        colour = _ACCENT if column.accent else _LIGHT
         canvas.paste(Image.fromarray(frame.picture), (left, upper))
         progress = " · ".join((column.episode, f"step {frame.step}", *frame.status))
         score = f"{summed} {frame.score:.1f}".replace("-", "−")
-        _write(draw, (left + _MARGIN, top + 17), column.heading, colour, 15, room)
         _write(draw, (left + _MARGIN, top + 41), progress, _DIM, 14, room * 3 // 5)
-        _write(draw, (left + width - _MARGIN, top + 41), score, colour, 18, room * 2 // 5, "rm")
+        _write(draw, (left + width - _MARGIN, top + 41), score, _colour(column), 18, room * 2 // 5, "rm")
         if left:
             draw.line([(left, upper), (left, top + _CAPTION)], _DARK, 2)
     return np.asarray(canvas)
+
+
+def _colour(column: Column) -> tuple[int, int, int]:
+    return _ACCENT if column.accent else _LIGHT
 
 
 def _write(

@@ -103,8 +103,8 @@ class ClassifierScore(NamedTuple):
     """The share of a task's queries whose most probable way is the right one."""
     negative_log_likelihood: Float[np.ndarray, " task"]
     """Its mean over a task's queries, nats."""
-    reliability: Float[np.ndarray, "bin 3"]
-    """Of the queries of all tasks; see `calibration.reliability_bins`."""
+    reliability: Float[np.ndarray, "task bin 3"]
+    """Of each task's queries; see `calibration.reliability_bins`."""
 
 
 def score(logits: Float[Tensor, "task query way"], targets: Int[np.ndarray, "task query"]) -> ClassifierScore:
@@ -112,15 +112,14 @@ def score(logits: Float[Tensor, "task query way"], targets: Int[np.ndarray, "tas
     log_p = calibration.log_probabilities(logits.detach().to(device="cpu", dtype=torch.float64).numpy())
     right = log_p.argmax(axis=-1) == targets
     confidences = np.exp(log_p.max(axis=-1))
-    reliability = calibration.reliability_bins(confidences.reshape(-1), right.reshape(-1))
+    reliability = np.stack([calibration.reliability_bins(*task) for task in zip(confidences, right, strict=True)])
     losses = calibration.negative_log_likelihood(log_p, targets)
     return ClassifierScore(right.mean(axis=1), losses.mean(axis=1), reliability)
 
 
 def gathered(scores: Sequence[Sequence[ClassifierScore]]) -> Measured:
     """The scores of every point's chunks of tasks as one."""
-    accuracy, likelihood = (
-        np.stack([np.concatenate([chunk[part] for chunk in point]) for point in scores]) for part in range(2)
+    accuracy, likelihood, reliability = (
+        np.stack([np.concatenate([chunk[part] for chunk in point]) for point in scores]) for part in range(3)
     )
-    reliability = np.stack([np.sum([chunk.reliability for chunk in point], axis=0) for point in scores])
     return Measured({"accuracy": accuracy, "negative_log_likelihood": likelihood}, reliability)

@@ -10,6 +10,7 @@ from metarl.envs import EnvDistribution
 from metarl.errors import UsageError
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.html import table_html
+from metarl.evaluation.judge import Judge, JudgeWorkers
 from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.fewshot import encoders
@@ -137,12 +138,17 @@ class TrainedFewShot:
         trained_on = self.run.config.experiment.distribution_hash
         return Candidate(self.trained.learner, self.trained.state, self.ref, trained_on)
 
-    def judge(self, dist: Benchmark | None, collectors: CollectorFactory) -> Benchmark:
-        """Who judges it: the benchmark given, or the one it was trained on, whose files must still be there.
+    def benchmark(self) -> Benchmark:
+        """The tasks that it was trained on, whose files must still be there."""
+        return open_benchmark(self.data, self.episodes, self.trained.state.device, self.choice)
 
-        `collectors` mean nothing here: nothing is simulated.
+    def judge(self, dist: Benchmark | None, collectors: CollectorFactory) -> Judge[FewShotLearner]:
+        """Who judges it: the benchmark given, or the one it was trained on.
+
+        Nothing is simulated: `collectors` matter only where they are workers that can take shares of the tasks.
         """
-        return dist or open_benchmark(self.data, self.episodes, self.trained.state.device, self.choice)
+        benchmark = dist or self.benchmark()
+        return collectors.shared(benchmark) if isinstance(collectors, JudgeWorkers) else benchmark
 
     def adapt(
         self, examples: Inputs, labels: Labels, *, num_adaptations: int | None = None, batch_norm: str | None = None

@@ -3,11 +3,13 @@
 import dataclasses
 import os
 import signal
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ from metarl.cluster import ray_workers  # noqa: E402
 from metarl.cluster.collector import ClusterCollectors  # noqa: E402
 from metarl.cluster.dispatch import Dispatcher, Patience  # noqa: E402
 from metarl.cluster.ray_workers import RayWorkers, ray_collectors  # noqa: E402
-from metarl.cluster.worker import Player, Share, identity  # noqa: E402
+from metarl.cluster.worker import PlayEpisodes, Player, Share, identity  # noqa: E402
 
 SLOW = """
 import dataclasses
@@ -158,6 +160,44 @@ def test_another_distribution_is_refused(cluster: Cluster) -> None:
         Player(1).play(dataclasses.replace(share, distribution="nowhere.py:x"))
 
 
+class Faulty:
+    """A policy whose code has a bug."""
+
+    def shard(self, tasks: slice) -> "Faulty":
+        return self
+
+    def adapt(self, support: object) -> "Faulty":
+        return self
+
+    def initial_carry(self, num_episodes: int, random: object) -> object:
+        return self.no_such_method()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def act(self, observations: object, carry: object, random: object) -> object: ...
+
+    def observe(self, carry: object, transition: object) -> object: ...
+
+
+def test_a_bug_in_somebodys_policy_is_told_as_that_bug(cluster: Cluster) -> None:
+    dist, _, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, cast(AdaptedPolicy, Faulty()), tasks, seeds, PlayEpisodes(1, True))
+    with pytest.raises(AttributeError, match="'Faulty' object has no attribute 'no_such_method'") as raised:
+        Dispatcher(RayWorkers(1), 1).play([share])
+    assert "in initial_carry" in str(raised.value.__cause__)  # the worker's traceback
+
+
+def test_a_worker_that_cannot_load_what_it_is_sent_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here_alone = types.ModuleType("here_alone")
+    monkeypatch.setitem(sys.modules, "here_alone", here_alone)
+    policy = type("Policy", (Faulty,), {"__module__": "here_alone"})
+    here_alone.Policy = policy  # pyright: ignore[reportAttributeAccessIssue]
+    dist, _, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, cast(AdaptedPolicy, policy()), tasks, seeds, PlayEpisodes(1, True))
+    with pytest.raises(RunError, match=r"a worker is refused: it cannot load .* No module named 'here_alone'"):
+        Dispatcher(RayWorkers(1), 1).play([share])
+
+
 def test_other_versions_code_or_arithmetic_are_refused() -> None:
     here = identity()
     here.need_like(here)
@@ -221,6 +261,22 @@ def test_in_process_collectors_are_the_default() -> None:
     collector = InProcess().open(envs.make("point-navigation"))
     assert isinstance(collector, Collector)
     collector.close()
+
+
+def test_a_few_shot_evaluation_on_workers_is_that_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands import evaluate, fewshot
+
+    images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(60) % 10)
+    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--tasks", "9", "--validation-tasks", "2", "--steps", "1")
+    data = ("--data", str(tmp_path / "photos.npz"), "--train-ways", "2", "--train-queries", "2")
+    fewshot.program(["prototypical", *data, *sizes, "--run", str(tmp_path / "run")], "fewshot")
+    found = list[bytes]()
+    for name, options in (("one", ()), ("many", ("--workers", "3", "--cluster", "auto"))):
+        output = tmp_path / f"{name}.json"
+        evaluate.program([str(tmp_path / "run"), "--num-tasks", "70", "--output", str(output), *options], "evaluate")
+        found.append(output.read_bytes())
+    assert found[0] == found[1]
 
 
 def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) -> None:

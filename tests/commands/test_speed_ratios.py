@@ -16,6 +16,8 @@ RAW: dict[str, Json] = {
     "robots_steps_per_second": {"Ant-v5": {"metarl": [6.0], "envpool": [3.0]}},
     "metaworld_steps_per_second": {"metarl": [8.0], "metaworld async": [2.0], "mj_step alone, one thread": [16.0]},
     "meta_update_seconds": {"sinusoids": {"metarl": [0.1], "task loop": [1.2]}},
+    "processor_steps_per_second": {"HalfCheetah-v5, one thread": {"metarl": [5.0], "gymnasium sync": [2.0]}},
+    "processor_update_seconds": {"sinusoids": {"metarl": [0.1], "task loop": [1.1]}},
 }
 
 
@@ -26,6 +28,8 @@ def test_ratios_are_taken_round_by_round_and_seconds_the_other_way_round() -> No
         "Meta-World ML10: metaworld async": [4.0],
         "Ant-v5: envpool": [2.0],
         "MAML's update, sinusoids: task loop": [pytest.approx(12.0)],
+        "HalfCheetah-v5, one thread: gymnasium sync": [2.5],
+        "MAML's update, sinusoids, processor time: task loop": [pytest.approx(11.0)],
     }
     assert summary(found)["HalfCheetah-v5: envpool"] == {"median": 3.0, "lowest": 2.0, "highest": 4.0}
     assert "| HalfCheetah-v5: envpool | 3.00 (2.00 to 4.00) |" in markdown(found)

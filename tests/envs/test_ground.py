@@ -17,6 +17,7 @@ from metarl.envs.body import Body, turned
 from metarl.envs.ground import ground_parameters, ground_world
 from metarl.envs.integration import Integration
 from metarl.envs.locomotion import LocomotionSimulator, World
+from metarl.envs.near_field import NearField
 from metarl.envs.objectives import FORWARD
 from metarl.envs.planar import HALF_CHEETAH, WALKER
 from metarl.envs.terrain import ANT_INTEGRATION, WALKER_INTEGRATION, ant_terrain, cheetah_terrain, walker_terrain
@@ -182,3 +183,20 @@ def test_walkers_and_ants_have_specs_of_their_own() -> None:
             "slope-down",
             "sand",
         }
+
+
+def test_near_ground_is_drawn_as_the_whole_field_is(drawing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the body stands, and however far it came since the part was cut out."""
+    near, whole = (playing(HALF_CHEETAH, [(ROUGH, ground_world)]) for _ in range(2))
+    follow = NearField.follow
+    for x in (0.0, 3.0, 7.3, 61.0, 88.0, -40.0):
+        pictures = []
+        for simulator, cut in ((near, follow), (whole, lambda *_: None)):
+            monkeypatch.setattr(NearField, "follow", cut)
+            qpos, qvel = simulator.pool.qpos[0].copy(), simulator.pool.qvel[0].copy()
+            qpos[0] = x
+            simulator.pool.reset(0, qpos, qvel)
+            pictures.append(simulator.render(0, 160, 120).astype(int))
+        assert (np.abs(pictures[0] - pictures[1]).max(2) > 16).mean() < 0.002, x
+    near.close()
+    whole.close()

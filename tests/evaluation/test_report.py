@@ -194,6 +194,17 @@ def test_large_videos_stay_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "is not on this page, to keep it small" in content
 
 
+def test_a_videos_first_frame_takes_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run, *_) = agents(tmp_path)
+    (path,) = (run / "videos").glob("*.mp4")
+    content = path.read_bytes()
+    whole = len(content) + len(encoding.first_frame(content))
+    monkeypatch.setattr(page, "MEDIA_BYTES", whole)
+    assert report(run).count(FILM) == 1
+    monkeypatch.setattr(page, "MEDIA_BYTES", whole - 1)
+    assert report(run).count(FILM) == 0
+
+
 def test_45_tasks_of_10_seeds_with_videos_weigh_less_than_10_megabytes(tmp_path: Path) -> None:
     tasks = tuple(Task.of(f"class-{number}", goal_x=0.01 * number, goal_y=0.3) for number in range(45))
     rows = [{"env_steps": 1000.0 * step, "return_after": float(step)} for step in range(1, 301)]

@@ -186,20 +186,20 @@ def test_metrics_are_those_of_a_plain_loop() -> None:
     np.testing.assert_allclose(accuracy[1], np.array(hits).reshape(31, -1).mean(1))
     np.testing.assert_allclose(likelihood[1], np.array(losses).reshape(31, -1).mean(1), rtol=1e-4)
     np.testing.assert_allclose(likelihood[0], math.log(5))  # by chance before it has seen anything
-    assert found.calibration is not None and found.calibration.shape == (2, 15, 3)
+    assert found.calibration is not None and found.calibration.shape == (2, 31, 15, 3)
     error = 0.0
     for low in range(15):
         inside = [i for i, c in enumerate(confidences) if low / 15 < c <= (low + 1) / 15]
         if inside:
             error += len(inside) / len(hits) * abs(np.mean([hits[i] - confidences[i] for i in inside]))
-    assert calibration_error(found.calibration[1]) == pytest.approx(error, abs=1e-6) and error > 0.01
-    np.testing.assert_allclose(found.calibration[:, :, 0].sum(1), 31 * 30)
+    assert calibration_error(found.calibration[1].sum(0)) == pytest.approx(error, abs=1e-6) and error > 0.01
+    np.testing.assert_allclose(found.calibration[..., 0].sum(2), np.full((2, 31), 30))
 
 
 def test_reliability_bins_hold_the_queries_of_all_chunks_of_tasks() -> None:
     calibration = measure(BLOBS, CENTROID, NOTHING, num_tasks=150).calibration
     assert calibration is not None
-    np.testing.assert_allclose(calibration[:, :, 0].sum(1), 150 * 30)
+    np.testing.assert_allclose(calibration[..., 0].sum(2), np.full((2, 150), 30))
 
 
 def test_every_learner_meets_the_same_tasks() -> None:

@@ -3,7 +3,8 @@
 `storm.py --kills 200 --seed 0`: each learner in turn, as its program trains it, on a small budget. Most kills are
 SIGKILL, some are SIGINT, SIGTERM, or the kill of one of its worker processes. Wrong is an end that differs in any bit
 (parameters, optimiser, counters, metrics without the clock's), a traceback, and a process that outlives its maker.
-Exit status: 0 where nothing went wrong.
+`storm.py --cluster --kills 30 --seed 0`: one training on a Ray cluster instead, whose workers, nodes and head are
+killed (`cluster.py`). Exit status: 0 where nothing went wrong.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from tests.programs import call
 
 STEPS = 6
 PATIENCE = 1800.0  # s for a training, which takes a fraction of one
+ENDLESS = 1e9  # s
 ORPHAN_PATIENCE = 30.0  # s in which workers notice that their maker is gone
 PR_SET_CHILD_SUBREAPER = 36  # of Linux: orphans become this process's children
 WORLDS = ("bernoulli-bandit", "point-navigation")
@@ -115,9 +117,9 @@ def trainings(photos: Path, *, workers: bool) -> tuple[Training, ...]:
     return tuple(own)
 
 
-def last_state(run: Path) -> tuple[object, ...]:
+def last_state(run: Path, step: int = STEPS) -> tuple[object, ...]:
     """What a run ended with, to the bit."""
-    folder = run / "checkpoints" / str(STEPS)
+    folder = run / "checkpoints" / str(step)
     files = [folder / name for name in ("params.safetensors", "optimizer.safetensors", "state.json")]
     files += sorted((run / "store").glob("*")) if (run / "store").is_dir() else []
     rows = [
@@ -258,14 +260,20 @@ def warm_up(everything: Sequence[Training], folder: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Prints what went wrong and the counts; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument("--seconds", type=float, default=1e9, help="no new training after so long")
+    parser.add_argument("--kills", type=int, help="how many (default: 200, or 30 with --cluster)")
+    parser.add_argument("--cluster", action="store_true", help="kill workers, nodes and the head of a Ray cluster")
+    parser.add_argument("--seconds", type=float, default=ENDLESS, help="no new training after so long")
     parser.add_argument("--seed", type=int, default=0, help="decides moments and signals (default: 0)")
     parser.add_argument("--only", action="append", metavar="NAME", help="only this training; may be given again")
     parser.add_argument("--no-workers", action="store_true", help="leave the training in worker processes out")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if options.cluster:
+        if options.only or options.no_workers or options.seconds != ENDLESS:
+            parser.error("--cluster is one training: --only, --no-workers and --seconds do not go with it")
+        return _on_cluster(30 if options.kills is None else options.kills, options.seed)
+    options.kills = 200 if options.kills is None else options.kills
     count, rng, began = Count(), random.Random(options.seed), time.monotonic()
     with prepared(not options.no_workers) as (folder, everything):
         chosen = [training for training in everything if not options.only or training.name in options.only]
@@ -285,3 +293,13 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{count.told} of {count.trainings} trainings in {time.monotonic() - began:.0f} s")
     print(f"{count.different} ended otherwise, {count.orphans} orphans, {count.tracebacks} tracebacks")
     return 1 if count.faults else 0
+
+
+def _on_cluster(kills: int, seed: int) -> int:
+    from tests.storm import cluster  # which takes Ray
+
+    began, rng = time.monotonic(), random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="metarl-storm-") as name:
+        outcome = cluster.storm(Path(name), cluster.plan(kills, rng), rng)
+    print(f"{outcome} ({time.monotonic() - began:.0f} s)")
+    return 1 if outcome.faults else 0

@@ -27,7 +27,8 @@ from metarl.runs.command import command
 from metarl.runs.run_folder import Run
 
 MEDIA_BYTES = 6_500_000
-"""What videos and pictures may take together; others are named with their paths. In base64 it is a third more."""
+"""What videos, their first frames and pictures may take together; others are named with their paths. In base64 it is a
+third more."""
 
 
 @final
@@ -309,11 +310,13 @@ class _Media:
                     if content is None:
                         continue
                     try:
-                        poster = _data_url("image/jpeg", encoding.first_frame(content))
+                        poster = encoding.first_frame(content)
                     except ValueError as error:
                         self.left_out.append(f"the video {path} {error}")
                         continue
-                    films.append(Film(f"{_name(group, each)}: {path.stem}", _base64(content), poster))
+                    if self._takes(path, "video", len(content) + len(poster)):
+                        name = f"{_name(group, each)}: {path.stem}"
+                        films.append(Film(name, _base64(content), _data_url("image/jpeg", poster)))
         return films
 
     def pictures(self, groups: Sequence[Group]) -> list[Still]:
@@ -330,17 +333,26 @@ class _Media:
                     except ValueError as error:
                         self.left_out.append(f"the picture {path} {error}")
                         continue
-                    stills.append(Still(f"{_name(group, each)}: {about or path.stem}", _data_url("image/png", content)))
+                    if self._takes(path, "picture", len(content)):
+                        name = f"{_name(group, each)}: {about or path.stem}"
+                        stills.append(Still(name, _data_url("image/png", content)))
         return stills
 
     def _read(self, path: Path, kind: str) -> bytes | None:
+        """The file, if there is room for it; it has not taken it yet."""
         content = files.read_bytes(path)
-        if len(content) > self._room:
-            size = f"{len(content) / 1e6:.1f} MB"
-            self.left_out.append(f"the {kind} {path} ({size}) is not on this page, to keep it small")
-            return None
-        self._room -= len(content)
-        return content
+        return content if self._fits(path, kind, len(content)) else None
+
+    def _takes(self, path: Path, kind: str, size: int) -> bool:
+        """Takes so many bytes, if there is room for them."""
+        fits = self._fits(path, kind, size)
+        self._room -= size * fits
+        return fits
+
+    def _fits(self, path: Path, kind: str, size: int) -> bool:
+        if size > self._room:
+            self.left_out.append(f"the {kind} {path} ({size / 1e6:.1f} MB) is not on this page, to keep it small")
+        return size <= self._room
 
 
 def _name(group: Group, found: Found) -> str:
