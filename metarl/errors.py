@@ -29,6 +29,10 @@ class WorkerLostError(RunError):
     """A worker process was killed or hangs. Nothing but its current work is lost: start anew and repeat that."""
 
 
+class DivergedError(RunError):
+    """All episodes on a task diverged, so that a policy has no score there."""
+
+
 class DiskFullError(RunError):
     """There was no room for a file. What had been written before is still there, and nothing half-written is left."""
 

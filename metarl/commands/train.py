@@ -24,7 +24,7 @@ from metarl.commands.options import (
     usage,
 )
 from metarl.commands.workers import WorkerOptions
-from metarl.errors import RunError, warn
+from metarl.errors import DivergedError, warn
 from metarl.evaluation.evaluate import Candidate, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import CheckpointRef
@@ -121,7 +121,7 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
         def validate(state: State) -> Metrics:
             try:
                 found = evaluate_with(judge, Candidate(agent, state, ref, dist.hash), settings)
-            except RunError as error:  # a policy so bad that all its episodes diverge is no reason to stop
+            except DivergedError as error:  # of a bad policy: no reason to stop
                 warn(f"no validation score: {error}")
                 return {}
             curve = found.curve()

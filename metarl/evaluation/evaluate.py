@@ -106,7 +106,7 @@ def evaluate(
 
     Raises:
         ValueError: settings that do not fit the learner or the distribution.
-        RunError: all episodes on a task diverged.
+        DivergedError: all episodes on a task diverged.
     """
     if settings is None:
         if split not in ("train", "validation", "test"):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from metarl.errors import RunError
+from metarl.errors import DivergedError
 from metarl.evaluation.ablations import ablated
 from metarl.evaluation.judge import WINDOW, EvaluationSettings, Measured, OnProgress, Points
 from metarl.evaluation.records import FOREIGN
@@ -166,7 +166,7 @@ def _by_point(points: Sequence[Episodes], tasks: Sequence[Task]) -> dict[str, Fl
     """Each measure's mean over a task's episodes, and how many diverged: those are left out.
 
     Raises:
-        RunError: all episodes of a task diverged at one point, so that it has no score.
+        DivergedError: all episodes of a task diverged at one point, so that it has no score.
     """
     metrics: dict[str, list[Float[np.ndarray, " task"]]] = {}
     for point, episodes in enumerate(points):
@@ -174,7 +174,7 @@ def _by_point(points: Sequence[Episodes], tasks: Sequence[Task]) -> dict[str, Fl
         counts = good.sum(1)
         if not bool(counts.all()):
             worst = tasks[int(counts.argmin())]
-            raise RunError(f"all {good.shape[1]} episodes on {worst} diverged at point {point}: it has no score")
+            raise DivergedError(f"all {good.shape[1]} episodes on {worst} diverged at point {point}: it has no score")
         for name, values in episodes.measures().items():
             metrics.setdefault(name, []).append(((values.double() * good).sum(1) / counts).cpu().numpy())
         metrics.setdefault("diverged", []).append(episodes.diverged.sum(1).double().cpu().numpy())
