@@ -9,6 +9,7 @@ traceback, a loss that goes unsaid, and a process that outlives the training and
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import random
 import re
@@ -110,9 +111,21 @@ def storm(folder: Path, targets: Sequence[Target], rng: random.Random, pause: fl
         outcome.faults.append("a traceback")
     alone = [*_command(folder / "alone"), "--steps", str(outcome.steps)]
     subprocess.run(alone, check=True, capture_output=True)
-    if last_state(run, outcome.steps) != last_state(folder / "alone", outcome.steps):
-        outcome.faults.append("it ended otherwise than undisturbed")
+    if found := differences(last_state(run, outcome.steps), last_state(folder / "alone", outcome.steps)):
+        outcome.faults.append(f"it ended otherwise than undisturbed: {found}")
     return outcome
+
+
+def differences(one: tuple[object, ...], other: tuple[object, ...]) -> str:
+    """Which parts of two `last_state` differ, and the first row of metrics that does; empty where none does."""
+    parts = ("parameters", "optimiser", "counters")
+    found = [name for name, here, there in zip(parts, one, other, strict=False) if here != there]
+    rows, others = one[-1], other[-1]
+    assert isinstance(rows, list) and isinstance(others, list)
+    different = [(here, there) for here, there in itertools.zip_longest(rows, others) if here != there]
+    if different:
+        found.append(f"{len(different)} rows of metrics, the first {different[0][0]}, not {different[0][1]}")
+    return ", ".join(found)
 
 
 @final
