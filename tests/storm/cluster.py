@@ -63,7 +63,7 @@ class Outcome:
 def plan(kills: int, rng: random.Random) -> list[Target]:
     """What to kill, in random order: a quarter of it nodes, at least one."""
     nodes = max(1, round(NODES_SHARE * kills))
-    targets: list[Target] = ["node"] * nodes + ["worker"] * (kills - nodes)
+    targets: list[Target] = ["node" if number < nodes else "worker" for number in range(kills)]
     rng.shuffle(targets)
     return targets
 
