@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -60,7 +61,8 @@ def costs(rounds: int) -> Costs:
     plays, updates, messages = dict[int, list[float]](), dict[int, float](), dict[int, float]()
     sent, taken = dict[int, float](), dict[int, float]()
     with connected("local", 1):
-        echo = ray.remote(num_cpus=1)(_Echo).remote()
+        actor: Any = ray.remote(num_cpus=1)(_Echo)
+        echo = actor.remote()
         for size in _SIZES:
             agent = _agent(dist, size)
             share = _share(dist, agent, size)

@@ -38,6 +38,8 @@ def test_ratios_are_taken_round_by_round_and_seconds_the_other_way_round() -> No
 def test_what_is_recorded_has_ratios() -> None:
     recorded = json.loads((Path(__file__).parents[2] / "docs" / "results" / "speed.json").read_text())
     assert {"HalfCheetah-v5: envpool", "Meta-World ML10: envpool"} <= set(ratios(recorded))
+    guarded = json.loads((Path(__file__).parents[2] / "docs" / "results" / "guard.json").read_text())
+    assert len(ratios(guarded)) == 3  # what `make guard` compares
 
 
 def test_a_shortfall_is_below_seventy_per_cent_of_the_recorded_median() -> None:
