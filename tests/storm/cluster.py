@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -63,7 +64,7 @@ class Outcome:
 def plan(kills: int, rng: random.Random) -> list[Target]:
     """What to kill, in random order: a quarter of it nodes, at least one."""
     nodes = max(1, round(NODES_SHARE * kills))
-    targets: list[Target] = ["node" if number < nodes else "worker" for number in range(kills)]
+    targets: list[Target] = [*repeat("node", nodes), *repeat("worker", kills - nodes)]
     rng.shuffle(targets)
     return targets
 
