@@ -44,13 +44,16 @@ def headline(results: Path) -> str:
 
 
 def _evaluations(results: Path) -> Iterator[Evaluation]:
-    """The evaluations of agents that stand beside yardsticks, by distribution and agent."""
-    found = []
+    """Of each agent that stands beside yardsticks on test tasks, the evaluation of the most seeds."""
+    found: dict[tuple[str, str, str], Evaluation] = {}
     for path in sorted(results.glob("*.json")):
         content = json.loads(path.read_text())
-        if content.get("yardsticks") and "metrics" in content:
-            found.append(evaluation_of(content))
-    yield from sorted(found, key=lambda each: (each.config.distribution, each.label, each.config.ablation))
+        if content.get("yardsticks") and "metrics" in content and content["config"]["split"] == "test":
+            evaluation = evaluation_of(content)
+            key = (evaluation.config.distribution, _learners(evaluation), evaluation.config.ablation)
+            if key not in found or len(evaluation.sources) > len(found[key].sources):
+                found[key] = evaluation
+    yield from (found[key] for key in sorted(found))
 
 
 def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
@@ -63,10 +66,9 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         number = f".{decimals(max(abs(point.mean.value) for point in curve))}f"
         own = part.specific_gain()
         name = f"`{config.distribution}`" if family == "all" else f"… {family}"
-        learners = " and ".join(sorted({source.learner for source in evaluation.sources}))
         yield (
             f"{name}, {len(part.tasks)}",
-            learners,
+            _learners(evaluation),
             str(len(evaluation.sources)),
             *(_shown(part.yardstick(each), number) for each in (RANDOM, BLIND, FINE_TUNED)),
             _shown(curve[0].mean, number),
@@ -75,6 +77,10 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
             _shown(part.normalised(), ".2f"),
             _shown(own and own.mean, number),
         )
+
+
+def _learners(evaluation: Evaluation) -> str:
+    return " and ".join(sorted({source.learner for source in evaluation.sources}))
 
 
 def _shown(estimate: Estimate | None, number: str) -> str:
