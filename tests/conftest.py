@@ -12,7 +12,11 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--exhaustive", action="store_true", help="every class of Meta-World over whole episodes: minutes")
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="every class of Meta-World over whole episodes, and storms on clusters: minutes",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""A training goes on through the loss of a worker and of a node, and from its checkpoint after that of the head."""
+"""A training goes on through the loss of a worker and of a node, and from its checkpoint after that of the head.
+
+It takes minutes, for two clusters and nine workers start: `--exhaustive` has it.
+"""
 
 import os
 import re
@@ -13,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(1800)  # Ray's processes take a minute to start where the machine is busy
-def test_a_small_storm_on_a_cluster() -> None:
+def test_a_small_storm_on_a_cluster(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--exhaustive"):
+        pytest.skip("it takes minutes; --exhaustive has it")
     command = [sys.executable, "scripts/storm.py", "--cluster", "--kills", "2"]
     storm = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True

@@ -13,6 +13,12 @@ pytestmark = [
 from metarl.commands import benchmark_cluster  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def exhaustive(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--exhaustive"):
+        pytest.skip("clusters take a minute to start; --exhaustive has them")
+
+
 def test_memory_is_of_the_driver_and_of_every_worker() -> None:
     sizes = benchmark_cluster.memory(2, 2)
     assert sizes.keys() == {"driver", "worker 1", "worker 2"}
