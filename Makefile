@@ -53,7 +53,7 @@ site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 guard: setup
-	$(BIN)/python scripts/benchmark.py --subjects processor --rounds 3 --seconds 1 --guard docs/results/guard.json \
+	$(BIN)/python scripts/benchmark.py --subjects processor --rounds 7 --seconds 1 --guard docs/results/guard.json \
 		$(GUARD_OPTIONS)
 
 wheel: setup
