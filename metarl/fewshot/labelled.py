@@ -137,7 +137,7 @@ def _filled(file: CsvFile, row: Row, column: str) -> str:
 def _numbers(file: CsvFile, columns: tuple[str, ...], text: str) -> Float[np.ndarray, "row column"]:
     """The numbers of these columns, float32."""
     try:
-        return np.array([[file.number(row, name) for name in columns] for row in file.rows], dtype=np.float32)
+        return file.numbers(columns).astype(np.float32)
     except ValueError as error:
         raise ValueError(f"{error} (texts are read from a column {text!r})") from None
 

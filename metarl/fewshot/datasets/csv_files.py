@@ -8,9 +8,12 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, final
+
+import numpy as np
+from jaxtyping import Float
 
 from metarl.errors import UsageError, one_line
 from metarl.fewshot.conversion import GREATEST
@@ -69,6 +72,22 @@ class CsvFile(NamedTuple):
         if not math.isfinite(value) or abs(value) > GREATEST:
             raise ValueError(f"{where} holds {cell[:40]}: numbers must be finite and lie within ±{GREATEST:g}")
         return value
+
+    def numbers(self, columns: Sequence[str]) -> Float[np.ndarray, "row column"]:
+        """The cells of some columns as numbers: all at once, or, where one is none, one by one until it is found.
+
+        Raises:
+            ValueError: as `number`.
+        """
+        places = [self.column(name) for name in columns]
+        try:
+            texts = np.array([[row.cells[place] for place in places] for row in self.rows], dtype=np.str_)
+            values = texts.astype(np.float64)
+            if (np.abs(values) <= GREATEST).all():  # which NaN is not
+                return values
+        except ValueError:
+            pass
+        return np.array([[self.number(row, name) for name in columns] for row in self.rows])
 
 
 def is_missing(cell: str) -> bool:

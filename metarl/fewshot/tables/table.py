@@ -9,8 +9,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from metarl.fewshot.conversion import GREATEST
-from metarl.fewshot.datasets.csv_files import CsvFile, is_missing, read_csv
+from metarl.fewshot.datasets.csv_files import is_missing, read_csv
 
 TARGET = "target"
 """The column with the class, unless its name is given."""
@@ -58,7 +57,7 @@ def read_table(path: Path, target: str = TARGET) -> Table:
             raise ValueError(f"{path}, line {row.line}: no class (column {target!r} is {row.cells[place]!r})")
     columns = [column for column in file.header if column != target]
     classes = [row.cells[place].strip() for row in file.rows]
-    return from_rows(str(path), name[:-4], columns, _values(file, columns), classes)
+    return from_rows(str(path), name[:-4], columns, file.numbers(columns), classes)
 
 
 def from_rows(
@@ -99,19 +98,6 @@ def from_rows(
     )
     kept = tuple(column for column, is_varying in zip(columns, varies, strict=True) if is_varying)
     return Table(name, kept, array[:, varies], labels, names, left_out)
-
-
-def _values(file: CsvFile, columns: Sequence[str]) -> Float[np.ndarray, "row column"]:
-    """The cells as numbers: all at once, or, where one is none, one by one until it is found."""
-    places = [file.column(name) for name in columns]
-    try:
-        values = np.array([[row.cells[place] for place in places] for row in file.rows], dtype=np.str_)
-        numbers = values.astype(np.float64)
-        if (np.abs(numbers) <= GREATEST).all():  # which NaN is not
-            return numbers
-    except ValueError:
-        pass
-    return np.array([[file.number(row, name) for name in columns] for row in file.rows])
 
 
 def _order(name: str) -> tuple[float, str]:
