@@ -156,17 +156,15 @@ class ClassificationBenchmark:
         needed = np.concatenate([draw.support.reshape(-1), draw.query.reshape(-1)])
         start, look_up, done = embedding.prepared(learner, state, mode, self.data, needed, on_progress)
         size = self._tasks_at_once(look_up(draw.support[:1]))
-        scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
+        scores: list[list[judging.ClassifierScore]] = []
         for number, chunk in enumerate(judging.chunks(len(tasks), size)):
             kept = min(size, len(tasks) - number * size)
             support = Examples(look_up(draw.support[chunk]), targets(self.data, draw.support_targets[chunk]))
             predictor = start(state, size).with_batch_norm(mode)
             by_point = judging.predictions(predictor, support, look_up(draw.query[chunk]), points)
-            for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
-                logits = judging.of_all_ways(learner, logits, self.ways, adaptations)
-                column.append(judging.score(logits[:kept], draw.query_targets[chunk[:kept]]))
+            scores.append(judging.scored(learner, by_point, points, self.ways, draw.query_targets[chunk[:kept]]))
             on_progress(done + (1 - done) * (number * size + kept) / len(tasks))
-        return judging.gathered(scores)
+        return judging.gathered(list(zip(*scores, strict=True)))
 
     def examples(self, task: Task, seed: int, trial: int = 0) -> Batch:
         """The examples of a task, as an evaluation with this seed has them."""

@@ -120,17 +120,16 @@ class DomainBenchmark:
         composed = [self.compose(task, settings.seed, trial) for task in tasks]
         needed = np.concatenate([part for task in composed for part in (task.support, task.query)])
         start, look_up, done = embedding.prepared(learner, state, mode, self.data, needed, on_progress)
-        scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
+        scores: list[list[judging.ClassifierScore]] = []
         for number, task in enumerate(composed):
             answers, ways = task.query_targets[None], int(task.query_targets.max()) + 1
             support = Examples(look_up(task.support[None]), targets(self.data, task.support_targets[None]))
             predictor = start(state, 1).with_batch_norm(mode)
             with torch.no_grad():
                 by_point = judging.predictions(predictor, support, look_up(task.query[None]), points)
-                for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
-                    column.append(judging.score(judging.of_all_ways(learner, logits, ways, adaptations), answers))
+                scores.append(judging.scored(learner, by_point, points, ways, answers))
             on_progress(done + (1 - done) * (number + 1) / len(tasks))
-        return judging.gathered(scores)
+        return judging.gathered(list(zip(*scores, strict=True)))
 
     def compose(self, task: Task, seed: int, trial: int = 0) -> ComposedTask:
         """The examples of a task: they follow from the task, the seed and the trial alone."""

@@ -4,7 +4,7 @@ Tasks are computed a few at a time. Every such chunk has the same shape, filled 
 round differently for batches of other sizes, and so no task's result depends on how many others there are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +115,20 @@ def score(logits: Float[Tensor, "task query way"], targets: Int[np.ndarray, "tas
     reliability = np.stack([calibration.reliability_bins(*task) for task in zip(confidences, right, strict=True)])
     losses = calibration.negative_log_likelihood(log_p, targets)
     return ClassifierScore(right.mean(axis=1), losses.mean(axis=1), reliability)
+
+
+def scored(
+    learner: FewShotLearner,
+    by_point: Iterable[Float[Tensor, "task query output"]],
+    points: Points,
+    ways: int,
+    answers: Int[np.ndarray, "kept query"],
+) -> list[ClassifierScore]:
+    """The figures of a chunk of tasks at every point; tasks behind the last that has answers are left out."""
+    return [
+        score(of_all_ways(learner, logits, ways, adaptations)[: len(answers)], answers)
+        for adaptations, logits in zip(points.adaptations, by_point, strict=True)
+    ]
 
 
 def gathered(scores: Sequence[Sequence[ClassifierScore]]) -> Measured:

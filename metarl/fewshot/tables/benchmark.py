@@ -128,17 +128,16 @@ class TableBenchmark:
         on_progress: OnProgress,
     ) -> Measured:
         points, mode = self.points(learner, settings), judging.batch_norm_of(learner, settings)
-        scores: list[list[judging.ClassifierScore]] = [[] for _ in points.adaptations]
+        scores: list[list[judging.ClassifierScore]] = []
         for number, task in enumerate(tasks):
             batch = self.examples(task, settings.seed, trial)
             predictor = learner.start(state, 1).with_batch_norm(mode)
             answers = batch.query.targets.cpu().numpy()
             ways = int(answers.max()) + 1
             by_point = judging.predictions(predictor, batch.support, batch.query.inputs, points)
-            for adaptations, logits, column in zip(points.adaptations, by_point, scores, strict=True):
-                column.append(judging.score(judging.of_all_ways(learner, logits, ways, adaptations), answers))
+            scores.append(judging.scored(learner, by_point, points, ways, answers))
             on_progress((number + 1) / len(tasks))
-        return judging.gathered(scores)
+        return judging.gathered(list(zip(*scores, strict=True)))
 
     def examples(self, task: Task, seed: int, trial: int = 0) -> Batch:
         """The rows of a task.
