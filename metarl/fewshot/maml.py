@@ -298,10 +298,8 @@ class MamlPredictor:
 
     def inspect(self, inputs: Float[Tensor, "1 query ..."]) -> Inspection:
         need_tasks(1, inputs)
-        network, support = self.learner.network, self.support if self.batch_norm == "support" else None
-        with torch.no_grad():
-            statistics = None if support is None else network(self.parameters, support).statistics
-            return Inspection(network.layers(self.parameters, inputs, statistics), self.parameters, {})
+        normalising = self.support if self.batch_norm == "support" else None
+        return self.learner.network.inspect(self.parameters, inputs, normalising)
 
     def with_batch_norm(self, mode: str) -> "MamlPredictor":
         return dataclasses.replace(self, batch_norm=need_batch_norm(mode, self.learner.batch_norms))

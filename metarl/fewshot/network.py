@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.fewshot.encoders.encoder import Encoder, LayeredEncoder, Statistics
+from metarl.fewshot.learner import Inspection
 from metarl.fewshot.linear import affine, init_linear
 from metarl.learning.protocols import Parameters
 
@@ -81,6 +82,23 @@ class Network:
             found = {"features": self.encoder(own, inputs[0], statistics).features}
         *_, features = found.values()
         return {**found, "head": affine(task, "head", features)} if self.outputs else found
+
+    def inspect(
+        self,
+        parameters: Parameters,
+        inputs: Float[Tensor, "1 query ..."],
+        support: Float[Tensor, "1 example ..."] | None,
+    ) -> Inspection:
+        """What happens inside where all parameters are the task's own.
+
+        Args:
+            parameters: of the task.
+            inputs: its queries.
+            support: what normalises them; None for the queries themselves.
+        """
+        with torch.no_grad():
+            statistics = None if support is None else self(parameters, support).statistics
+            return Inspection(self.layers(parameters, inputs, statistics), parameters, {})
 
     def predict(
         self,
