@@ -20,9 +20,8 @@ from metarl import checks
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
 from metarl.commands.other_tasks import fitted
 from metarl.errors import UsageError
-from metarl.evaluation.evaluate import Candidate, evaluate_with
+from metarl.evaluation.evaluate import Candidate, candidate_of, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.results import Evaluation
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.data_options import DataOptions, data_set
@@ -195,7 +194,7 @@ def _as_taken(data: FewShotDataset, run: TrainedFewShot) -> DomainBenchmark:
 
 def _centroid(benchmark: DomainBenchmark) -> Candidate[FewShotLearner]:
     learner = CentroidConfig().build(benchmark.data.signature(2, 1))
-    return Candidate(learner, learner.init(0), CheckpointRef("centroid", "centroid", None, "none", 0))
+    return candidate_of(learner, "centroid")
 
 
 def _json(

@@ -16,9 +16,8 @@ from jaxtyping import Float
 
 from metarl.commands.options import ComputeOptions, TrustOptions, check_output, parse, usage
 from metarl.errors import UsageError
-from metarl.evaluation.evaluate import Candidate, evaluate_with
+from metarl.evaluation.evaluate import Candidate, candidate_of, evaluate_with
 from metarl.evaluation.judge import EvaluationSettings
-from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.results import Evaluation
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.class_choice import listed
@@ -148,7 +147,7 @@ def _benchmark(run: TrainedFewShot, options: RanksOptions) -> TableBenchmark:
 def _baseline(name: Baseline, benchmark: TableBenchmark) -> Candidate[FewShotLearner]:
     config = CentroidConfig() if name == "centroid" else ClassicalConfig(name)
     learner = config.build(benchmark.record.signature)
-    return Candidate(learner, learner.init(0), CheckpointRef(name, name, None, "none", 0))
+    return candidate_of(learner, name)
 
 
 def _json(

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar, final, overload, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, final, overload, runtime_checkable
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from metarl.evaluation.records import CheckpointRef, EvaluationConfig, Yardstick
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.trials import ScoredTasks, TrialJudge
 from metarl.learning.collect import CollectorFactory, EnvSource, InProcess
-from metarl.learning.protocols import Agent, State
+from metarl.learning.protocols import Learner, State
 from metarl.runs.files import as_text
 
 AnyLearner = TypeVar("AnyLearner")
+Initialised = TypeVar("Initialised", bound=Learner[Any, Any])
 Distribution_contra = TypeVar("Distribution_contra", contravariant=True)
 
 
@@ -127,10 +128,10 @@ def evaluate(
         return evaluate_with(TrialJudge(dist, collector), candidate_of(agent, name), settings, on_progress)
 
 
-def candidate_of(agent: Agent, name: str) -> Candidate[Agent]:
-    """A policy that was not trained here, and learns nothing."""
+def candidate_of(learner: Initialised, name: str) -> Candidate[Initialised]:
+    """A policy or few-shot learner that was not trained here, and learns nothing."""
     shown = as_text(name)  # it may be a file's
-    return Candidate(agent, agent.init(0), CheckpointRef(shown, shown, None, "none", 0))
+    return Candidate(learner, learner.init(0), CheckpointRef(shown, shown, None, "none", 0))
 
 
 def evaluate_with(

@@ -37,7 +37,9 @@ def test_a_head_that_is_gone_for_twenty_seconds_is_lost() -> None:
 
 def test_a_head_that_comes_back_in_time_is_not_lost() -> None:
     clock = Clock(100.0, 115.0, 125.0, 140.0)
-    clock.until(Head("10.0.0.1:6379", lambda: clock.now, clock.look), 300.0)
+    head = Head("10.0.0.1:6379", lambda: clock.now, clock.look)
+    clock.until(head, 300.0)
+    assert not head.lost and clock.now >= 300.0
 
 
 def test_a_long_update_between_two_looks_is_no_absence() -> None:
@@ -46,6 +48,7 @@ def test_a_long_update_between_two_looks_is_no_absence() -> None:
     clock.until(head, 90.0)
     clock.now = 490.0
     clock.until(head, 600.0)
+    assert not head.lost and clock.now >= 600.0
 
 
 def test_somebody_answers_where_somebody_listens() -> None:

@@ -24,6 +24,7 @@ from typing import Any, Literal, final
 
 from ray.cluster_utils import Cluster
 
+from metarl.commands.benchmark_training import resident
 from tests.storm.suite import descendants, last_state, reap
 
 SMALL = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "6", "--episodes-per-adaptation", "4")
@@ -182,7 +183,7 @@ def _kill(
     if training.process.poll() is not None:
         raise RuntimeError(f"the training ended by itself:\n{training.log.read_text()}")
     outcome.killed[target] += 1
-    outcome.resident.append(_resident(training.process.pid))
+    outcome.resident.append(resident(training.process.pid))
 
 
 @contextlib.contextmanager
@@ -216,12 +217,3 @@ def _title(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it has just ended
         return b""
-
-
-def _resident(pid: int) -> float:
-    """MiB that a process holds."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
