@@ -15,7 +15,7 @@ from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 
 RUN = Path("runs/demo")
-BUDGET = ("--steps", "120")
+BUDGET = ("--steps", "110")
 
 
 def main() -> int:
