@@ -18,13 +18,12 @@ from jaxtyping import Float
 
 from metarl import checks
 from metarl.commands.options import TrustOptions, check_output, parse, usage
-from metarl.errors import UsageError
 from metarl.fewshot import calibrated, labelled, texts
 from metarl.fewshot.conversion import Inputs, as_examples
 from metarl.fewshot.datasets.images import MOST_PIXELS
 from metarl.fewshot.labelled import Labelled, Unlabelled
 from metarl.runs.files import write_atomically
-from metarl.runs.trained import TrainedFewShot, load
+from metarl.runs.trained import load_few_shot
 
 _ADDED = ("predicted", "probability")
 
@@ -82,9 +81,7 @@ def predicted(
         UsageError: what `--run` or `--text-encoder` names is not there.
     """
     if options.run is not None:
-        run = load(options.run, trust_code=options.trust.trust_code)
-        if not isinstance(run, TrainedFewShot):
-            raise UsageError(f"{options.run} is an agent's run, not a few-shot learner's")
+        run = load_few_shot(options.run, trust_code=options.trust.trust_code)
         print(f"learner: {run.ref.learner} of {options.run}")
         adapted = run.adapt(_as_given(support), support.labels)
         return tuple(map(str, adapted.classes)), adapted.predict(_as_given(rest))

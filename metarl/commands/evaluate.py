@@ -35,7 +35,7 @@ from metarl.runs import zoo
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress_of_share
 from metarl.runs.run_folder import Which, evaluation_name
-from metarl.runs.trained import TrainedAgent, TrainedFewShot, load
+from metarl.runs.trained import TrainedAgent, TrainedFewShot, load, load_agent
 from metarl.runs.yardsticks import YardstickRuns, in_zoo
 from metarl.tasks import Json, Split
 
@@ -194,19 +194,13 @@ def _held_against_yardsticks(
     """
     dist = distribution(base_id(run.run.config.experiment.distribution))
     trust, device = options.trust.trust_code, options.compute.device
-    runs = [load(folder, device=device, trust_code=trust) for folder in options.beside]
-    known = YardstickRuns.of(dist, [*in_zoo(dist, device), *map(_agent, runs)])
+    runs = [load_agent(folder, device=device, trust_code=trust) for folder in options.beside]
+    known = YardstickRuns.of(dist, [*in_zoo(dist, device), *runs])
     with _told(f"yardsticks of {dist.id}") as on_progress:
         measured = known.measure(evaluation, collectors, on_progress)
     for line in known.missing():
         warn(line)
     return dataclasses.replace(evaluation, yardsticks=measured)
-
-
-def _agent(run: TrainedAgent | TrainedFewShot) -> TrainedAgent:
-    if not isinstance(run, TrainedAgent):
-        raise UsageError(f"{run.run.folder} is a few-shot learner; yardsticks are agents")
-    return run
 
 
 def unusual(settings: EvaluationSettings) -> list[str]:

@@ -1,10 +1,11 @@
-"""How few-shot learners do on sources that they were and were not trained on: `fewshot.py domains runs/one runs/two`.
+r"""How few-shot learners do on sources that they were and were not trained on: `fewshot.py domains runs/one runs/two`.
 
 Runs of learners that take any number of classes, on tasks of every source of a data set, of as many classes and
 examples as Meta-Dataset's rule draws; beside them the nearest centroid of raw inputs. Mean accuracies by source and
 over those that the data set trains on and all others, mean ranks, Friedman's test and Nemenyi's critical difference.
 
-    fewshot.py prototypical --data image-domains --train-ways 5 20 --train-shots 1 10 --run runs/one
+    fewshot.py prototypical --data image-domains --train-ways 5 20 \
+        --train-shots 1 10 --run runs/one
     fewshot.py domains runs/one --output domains.json
 """
 
@@ -37,7 +38,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, labels_of, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load_few_shot
 
 FORMAT = 1
 _MEANS = ("in-domain", "out-of-domain")
@@ -87,7 +88,10 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(DomainsOptions, arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
     device, trusted = options.compute.device, options.trust.trust_code
-    runs = [_few_shot(load(folder, options.checkpoint, device, trust_code=trusted)) for folder in options.runs]
+    runs = [load_few_shot(folder, options.checkpoint, device, trust_code=trusted) for folder in options.runs]
+    for run in runs:
+        if not run.trained.tasks.signature.classifies:
+            raise UsageError(f"{run.run.folder} is a regression; sources have classes")
     with usage():
         data = data_set(_data_options(runs[0], options), EpisodeOptions())
         found: dict[str, Evaluation] = {}
@@ -163,12 +167,6 @@ def report(found: Mapping[str, Evaluation], columns: Sequence[Column], test: Ran
         return "\n".join([*lines, "", "ranks are tested of at least three learners: name more runs"])
     apart = f"mean ranks {test.critical_difference:.2f} apart differ (Nemenyi, α = {test.alpha:g})"
     return "\n".join([*lines, "", f"Friedman: p = {test.p_value:.2g}; {apart}"])
-
-
-def _few_shot(run: object) -> TrainedFewShot:
-    if not isinstance(run, TrainedFewShot) or not run.trained.tasks.signature.classifies:
-        raise UsageError("sources are of few-shot classifiers: name runs of such")
-    return run
 
 
 def _labelled(runs: Sequence[TrainedFewShot]) -> list[tuple[str, TrainedFewShot]]:

@@ -27,7 +27,7 @@ from metarl.runs.files import encode_json, write_atomically, writing
 from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, load
+from metarl.runs.trained import TrainedFewShot, load_few_shot
 from metarl.tasks import Task
 
 FORMAT = 1
@@ -63,9 +63,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     """Looks into the tasks, prints what was found, and writes figures and pictures."""
     options = parse(InsightOptions, arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
-    run = load(options.run, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
-    if not isinstance(run, TrainedFewShot):
-        raise UsageError(f"{options.run} is an agent; this is about few-shot learners")
+    run = load_few_shot(options.run, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
     with usage():
         benchmark = options.other.benchmark(run, "test")
         if not isinstance(benchmark, ClassificationBenchmark):

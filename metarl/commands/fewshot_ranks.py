@@ -30,7 +30,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, labels_of, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load_few_shot
 from metarl.tasks import Split
 
 Baseline = Literal["logistic", "neighbours", "boosting", "centroid"]
@@ -75,8 +75,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     options = parse(RanksOptions, arguments, name, __doc__)
     options.compute.use(linear_algebra_threads=options.compute.threads)
     device, trusted = options.compute.device, options.trust.trust_code
-    loaded = [load(folder, options.checkpoint, device, trust_code=trusted) for folder in options.runs]
-    runs = [_of_tables(run) for run in loaded]
+    runs = [load_few_shot(folder, options.checkpoint, device, trust_code=trusted) for folder in options.runs]
     with usage():
         benchmark = _benchmark(runs[0], options)
         candidates = {label: run.candidate for label, run in zip(labels_of(runs), runs, strict=True)}
@@ -126,12 +125,6 @@ def report(
         best = [table for table, row in by_table.items() if row[label] == max(row.values())]
         lines.append(f"{label} is best on {len(best)}: {listed(best, 30)}")
     return "\n".join(lines)
-
-
-def _of_tables(run: object) -> TrainedFewShot:
-    if not isinstance(run, TrainedFewShot):
-        raise UsageError("agents are not ranked on tables")
-    return run
 
 
 def _benchmark(run: TrainedFewShot, options: RanksOptions) -> TableBenchmark:

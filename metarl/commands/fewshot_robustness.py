@@ -27,7 +27,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, labels_of, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load_few_shot
 
 FORMAT = 1
 _UNITS: Mapping[Kind, str] = {
@@ -95,9 +95,7 @@ def program(arguments: Sequence[str], name: str) -> None:
     runs: list[tuple[TrainedFewShot, Faults]] = []
     opened: OpenedData = {}
     for folder in options.runs:
-        run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
-        if not isinstance(run, TrainedFewShot):
-            raise UsageError(f"{folder} is an agent; faults are of few-shot tasks")
+        run = load_few_shot(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
         with usage():
             benchmark = options.other.benchmark(run, "test", opened)
             if not isinstance(benchmark, ClassificationBenchmark):

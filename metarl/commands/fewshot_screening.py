@@ -28,7 +28,7 @@ from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.progress import progress_of_share
 from metarl.runs.provenance import environment
 from metarl.runs.run_folder import Which
-from metarl.runs.trained import TrainedFewShot, labels_of, load
+from metarl.runs.trained import TrainedFewShot, labels_of, load_few_shot
 
 FORMAT = 1
 
@@ -84,9 +84,9 @@ def program(arguments: Sequence[str], name: str) -> None:
             size.draw(data, 0)
     runs: list[TrainedFewShot] = []
     for folder in options.runs:
-        run = load(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
-        if not isinstance(run, TrainedFewShot) or not run.trained.tasks.signature.images:
-            raise UsageError(f"{folder} is no few-shot run on images")
+        run = load_few_shot(folder, options.checkpoint, options.compute.device, trust_code=options.trust.trust_code)
+        if not run.trained.tasks.signature.images:
+            raise UsageError(f"{folder} was not trained on images")
         if not run.trained.learner.training.any_ways and run.trained.tasks.signature.ways != 2:
             raise UsageError(f"{folder} tells {run.trained.tasks.signature.ways} classes apart; a screening has two")
         known = run.classes

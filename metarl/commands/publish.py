@@ -15,7 +15,7 @@ from metarl.errors import UsageError
 from metarl.evaluation.reading import read_evaluation
 from metarl.runs.decoding import unreadable
 from metarl.runs.publishing import publish
-from metarl.runs.trained import TrainedAgent, load
+from metarl.runs.trained import load_agent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,7 @@ class PublishOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Copies the run into the zoo."""
     options = parse(PublishOptions, arguments, name, __doc__)
-    run = load(options.run, device=options.compute.device)
-    if not isinstance(run, TrainedAgent):
-        raise UsageError(f"{options.run} is a few-shot learner; the zoo is of agents")
+    run = load_agent(options.run, device=options.compute.device)
     path = run.run.evaluation_path("test")
     try:
         evaluation = read_evaluation(path)

@@ -28,7 +28,7 @@ from metarl.evaluation.references import reference
 from metarl.evaluation.trials import trial_protocol
 from metarl.learning.collect import Collector
 from metarl.learning.protocols import Agent
-from metarl.runs import files, run_folder, zoo
+from metarl.runs import files, zoo
 from metarl.runs.decoding import unreadable
 from metarl.runs.files import writing
 from metarl.runs.progress import progress
@@ -181,7 +181,7 @@ def subject_of(options: VideoOptions) -> Subject:
 
 def _of_run(folder: Path, options: VideoOptions) -> Subject:
     trust, device = options.trust.trust_code, options.compute.device
-    run = load_agent(run_folder.read(zoo.resolve(folder)), options.checkpoint, device, trust_code=trust)
+    run = load_agent(folder, options.checkpoint, device, trust_code=trust)
     tasks = find_tasks(run.dist, run, options)
     return Subject(run.dist, tasks, (run.candidate,) * len(tasks), run)
 

@@ -19,7 +19,7 @@ from metarl.errors import UsageError
 from metarl.runs import provenance
 from metarl.runs.command import command
 from metarl.runs.files import encode_json, write_atomically
-from metarl.runs.trained import TrainedAgent, load
+from metarl.runs.trained import TrainedAgent, load_agent
 from metarl.tasks import Json
 
 
@@ -72,7 +72,7 @@ class TablesOptions:
 def program(arguments: Sequence[str], name: str) -> None:
     """Plays, prints and writes."""
     options = parse(TablesOptions, arguments, name, __doc__)
-    agents = [_agent(folder, options) for folder in options.runs]
+    agents = [load_agent(folder, trust_code=options.trust.trust_code) for folder in options.runs]
     for agent in agents:
         if not (_in_mdps(agent, options.mdps) or any(_in_bandits(agent, *size) for size in options.sizes)):
             raise UsageError(f"{agent.run.folder} was trained on {agent.dist.id}, for no line that is asked for")
@@ -93,13 +93,6 @@ def program(arguments: Sequence[str], name: str) -> None:
         }
         write_atomically(options.output, encode_json(content))
         print(f"written to {options.output}")
-
-
-def _agent(folder: Path, options: TablesOptions) -> TrainedAgent:
-    run = load(folder, trust_code=options.trust.trust_code)
-    if not isinstance(run, TrainedAgent):
-        raise UsageError(f"{folder} is a few-shot learner; the tables are of agents")
-    return run
 
 
 def _in_bandits(agent: TrainedAgent, arms: int, pulls: int) -> bool:

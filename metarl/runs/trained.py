@@ -175,13 +175,32 @@ def load(
         RunError: every checkpoint is damaged, or does not fit the learner; or the config is not one of this version.
     """
     run = run_folder.read(zoo.resolve(folder))
-    load_kind = load_agent if run.config.experiment.kind == "agent" else load_fewshot
-    return load_kind(run, which, device, trust_code=trust_code)
+    of_kind = _agent if run.config.experiment.kind == "agent" else _few_shot
+    return of_kind(run, which, device, trust_code=trust_code)
 
 
-def load_agent(run: Run, which: Which = "last", device: str = "cpu", *, trust_code: bool = False) -> TrainedAgent:
-    """The agent of a run; see `load`."""
-    experiment = _need_kind(run, "agent").config.experiment
+def load_agent(
+    folder: Path | str, which: Which = "last", device: str = "cpu", *, trust_code: bool = False
+) -> TrainedAgent:
+    """The agent of a run; see `load`. A `UsageError` where the run is a few-shot learner's."""
+    run = run_folder.read(zoo.resolve(folder))
+    if run.config.experiment.kind != "agent":
+        raise UsageError(f"{folder} is a few-shot learner; this is about agents")
+    return _agent(run, which, device, trust_code=trust_code)
+
+
+def load_few_shot(
+    folder: Path | str, which: Which = "last", device: str = "cpu", *, trust_code: bool = False
+) -> TrainedFewShot:
+    """The few-shot learner of a run; see `load`. A `UsageError` where the run is an agent's."""
+    run = run_folder.read(zoo.resolve(folder))
+    if run.config.experiment.kind != "fewshot":
+        raise UsageError(f"{folder} is an agent; this is about few-shot learners")
+    return _few_shot(run, which, device, trust_code=trust_code)
+
+
+def _agent(run: Run, which: Which, device: str, *, trust_code: bool) -> TrainedAgent:
+    experiment = run.config.experiment
     if not trust_code:
         run_folder.need_trusted(run)
     try:
@@ -194,9 +213,9 @@ def load_agent(run: Run, which: Which = "last", device: str = "cpu", *, trust_co
     return TrainedAgent(run, dist, agent, saved.state.to(device), ref, saved.env_steps)
 
 
-def load_fewshot(run: Run, which: Which = "last", device: str = "cpu", *, trust_code: bool = False) -> TrainedFewShot:
-    """The few-shot learner of a run; see `load`. Its data need not be there."""
-    experiment = _need_kind(run, "fewshot").config.experiment
+def _few_shot(run: Run, which: Which, device: str, *, trust_code: bool) -> TrainedFewShot:
+    """The data that it was trained on need not be there."""
+    experiment = run.config.experiment
     if not trust_code:
         run_folder.need_trusted(run)
     try:
@@ -242,7 +261,7 @@ def fewshot_groups(
     tasks: TaskRecord,
     classes: ClassChoice | None = None,
 ) -> dict[str, dict[str, object]]:
-    """The options of a few-shot run by group, as `load_fewshot` reads them.
+    """The options of a few-shot run by group, as `load` reads them.
 
     Raises:
         ValueError: an option is not finite, or of a type that JSON would not give back.
@@ -287,13 +306,6 @@ def checkpoint_of(run: Run, which: Which, expected: State) -> tuple[Checkpoint, 
     name = files.as_text(run.folder.name)
     ref = CheckpointRef(experiment.learner, name, experiment.seed, label, saved.step, saved.content)
     return saved, ref
-
-
-def _need_kind(run: Run, kind: run_folder.Kind) -> Run:
-    found = run.config.experiment.kind
-    if found != kind:
-        raise UsageError(f"{run.folder} is a run of kind {found}, not {kind}")
-    return run
 
 
 def _html(ref: CheckpointRef, run: Run, more: Mapping[str, str]) -> str:
