@@ -19,7 +19,8 @@ import gymnasium as gym
 
 from metarl import envs
 from metarl.agents import AgentConfig, MamlTrpoConfig, Rl2PpoConfig, VaribadConfig
-from metarl.commands.timing import Rates, Stepper, in_turns, random_steps
+from metarl.commands.benchmark_steppers import ours
+from metarl.commands.timing import Rates, Stepper, in_turns
 from metarl.learning.collect import InProcess
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import Learner, State
@@ -99,15 +100,8 @@ def growth_with_envs(threads: int, seconds: float, sizes: tuple[int, ...]) -> di
     """Environment steps a second of cheetah-direction, by sub-environments."""
     found: dict[int, float] = {}
     for size in sizes:
-        dist = envs.make("cheetah-direction")
-        with contextlib.closing(dist.vector_env(size, threads)) as venv:
-            venv.reset(seed=0)
-            step = random_steps(venv.step, size, dist.spaces.action_size)
-            step(2)
-            began, rates = time.perf_counter(), list[float]()
-            while not rates or time.perf_counter() - began < seconds:
-                rates.append(step(max(2, 256 // size)))
-        found[size] = len(rates) / sum(1 / rate for rate in rates)
+        stepped = in_turns({OURS: ours("cheetah-direction", size, threads)}, 1, seconds, steps=max(2, 256 // size))
+        (found[size],) = stepped[OURS]
     return found
 
 
