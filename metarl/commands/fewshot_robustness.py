@@ -20,7 +20,7 @@ from metarl.evaluation.charts import Chart, Panel, estimated, line_chart
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.class_choice import listed
-from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, Kind
+from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, Kind, impossible
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate
 from metarl.runs.files import encode_json, write_atomically
@@ -49,8 +49,8 @@ class RobustnessOptions:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of few-shot runs: a line each."""
-    kinds: tuple[Kind, ...] = KINDS
-    """The faults."""
+    kinds: tuple[Kind, ...] | None = None
+    """The faults; if not given, all that the tasks can have: vectors are not blurred, one shot is never fewer."""
     tasks: int = 100
     """Test tasks."""
     checkpoint: Which = "last"
@@ -72,7 +72,7 @@ class RobustnessOptions:
             raise ValueError("a run is named twice")
         if self.output is None and len(self.runs) > 1:
             raise ValueError("--output says where the curves of several runs are written")
-        if not self.kinds:
+        if self.kinds is not None and not self.kinds:
             raise ValueError("name at least one of --kinds")
         if self.tasks < 2:
             raise ValueError(f"--tasks must be at least 2, got {self.tasks}")
@@ -100,7 +100,7 @@ def program(arguments: Sequence[str], name: str) -> None:
             benchmark = options.other.benchmark(run, "test", opened)
             if not isinstance(benchmark, ClassificationBenchmark):
                 raise UsageError(f"{folder} was trained on tables; faults are of images and vectors")
-            faults = Faults(benchmark, options.levels, options.kinds)
+            faults = Faults(benchmark, options.levels, _kinds(benchmark) if options.kinds is None else options.kinds)
         runs.append((run, faults))
     labels = labels_of([run for run, _ in runs])
     prepared = [(label, *each) for label, each in zip(labels, runs, strict=True)]
@@ -112,6 +112,8 @@ def program(arguments: Sequence[str], name: str) -> None:
     names = [first.data.classes[number] for number in first.data.splits["test"]]
     size = f"{first.id}, {first.ways}-way {first.shots}-shot, {options.tasks} tasks"
     print(f"{size} of {len(names)} test classes: {listed(names)}")
+    for kind, reason in impossible(first).items() if options.kinds is None else ():
+        print(f"without {kind}: {reason}")
     found: dict[str, Curves] = {}
     for label, run, faults in prepared:
         with progress_of_share(f"faults of {label}") as on_progress, usage():
@@ -121,6 +123,11 @@ def program(arguments: Sequence[str], name: str) -> None:
     svg = options.json_path.with_suffix(".svg")
     chart(found, options.levels, options.evaluation_seed).save(svg)
     print(f"written to {options.json_path} and {svg}")
+
+
+def _kinds(benchmark: ClassificationBenchmark) -> tuple[Kind, ...]:
+    """All that its tasks can have."""
+    return tuple(kind for kind in KINDS if kind not in impossible(benchmark))
 
 
 def estimates(accuracies: Float[np.ndarray, "level task"], seed: int) -> list[Estimate]:
@@ -172,7 +179,7 @@ def _json(
         "tasks": options.tasks,
         "evaluation_seed": options.evaluation_seed,
         "attack_steps": options.levels.attack_steps,
-        "units": {kind: _UNITS[kind] for kind in options.kinds},
+        "units": {kind: _UNITS[kind] for kind in prepared[0][2].kinds},
         "environment": environment(options.compute.threads).to_json(),
         "learners": [
             {

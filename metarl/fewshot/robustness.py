@@ -73,6 +73,16 @@ class FaultLevels:
         return (0.0, *sorted(by_kind.get(kind, self.epsilon)))
 
 
+def impossible(benchmark: ClassificationBenchmark) -> dict[Kind, str]:
+    """The faults that no task of a benchmark can have, and why."""
+    reasons = dict[Kind, str]()
+    if not benchmark.data.images:
+        reasons["blur"] = "vectors cannot be blurred"
+    if benchmark.shots == 1:
+        reasons["imbalance"] = "with one shot no class can have fewer (--shots 5 gives more)"
+    return reasons
+
+
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Faults:
@@ -83,10 +93,9 @@ class Faults:
     kinds: tuple[Kind, ...] = KINDS
 
     def __post_init__(self) -> None:
-        if "blur" in self.kinds and not self.benchmark.data.images:
-            raise ValueError("vectors cannot be blurred: leave blur out of --kinds")
-        if "imbalance" in self.kinds and self.benchmark.shots == 1:
-            raise ValueError("with one shot no class can have fewer: leave imbalance out of --kinds, or add --shots 5")
+        for kind, reason in impossible(self.benchmark).items():
+            if kind in self.kinds:
+                raise ValueError(f"{reason}: leave {kind} out of --kinds")
         self.draws.check("test")
 
     def tasks(self, settings: EvaluationSettings) -> tuple[Task, ...]:

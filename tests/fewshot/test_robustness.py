@@ -23,7 +23,7 @@ from metarl.fewshot.mann import MannConfig
 from metarl.fewshot.matching import MatchingConfig
 from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.reptile import ReptileConfig
-from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, units
+from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, impossible, units
 from metarl.fewshot.siamese import SiameseConfig
 from metarl.fewshot.transfer import TransferConfig
 from tests import programs
@@ -323,3 +323,19 @@ def test_one_command_writes_figures_and_chart_of_several_learners(
     assert "same learner and the same folder's name, centroid (centroid)" in capsys.readouterr().err
     assert call("robustness", runs[1], "--kinds", "noise", "--tasks", "3") == 0
     assert (runs[1] / "robustness.json").exists() and (runs[1] / "robustness.svg").exists()
+
+
+def test_without_kinds_what_the_tasks_cannot_have_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = tmp_path / "data.npz", pictures()
+    np.savez(path, images=data.examples[:, 0].numpy(), labels=data.labels)
+    sizes = ("--ways", "3", "--shots", "1", "--queries", "3", "--tasks", "4", "--validation-tasks", "2", "--steps", "1")
+    assert call("centroid", "--data", path, "--run", tmp_path / "run", *sizes) == 0
+    capsys.readouterr()
+    assert call("robustness", tmp_path / "run", "--tasks", "2") == 0
+    printed = capsys.readouterr().out
+    assert "without imbalance: with one shot no class can have fewer" in printed
+    (learner,) = json.loads((tmp_path / "run" / "robustness.json").read_text())["learners"]
+    assert learner["curves"].keys() == set(KINDS) - {"imbalance"}
+    assert impossible(ClassificationBenchmark(blobs(), EPISODES)).keys() == {"blur"}
