@@ -3,6 +3,8 @@
 On test tasks: what leaving each support example out does to each query's right answer; how far adaptation moves
 parameters and layers; distances to prototypes, attention to the support, what a memory reads; embeddings before and
 after in two dimensions. Written as `insight.json` of the run's folder, and as pictures that `report` shows.
+
+How long it takes: three tasks of prototypical networks on characters nine seconds of a processor's time.
 """
 
 import dataclasses
@@ -30,7 +32,7 @@ from metarl.runs.run_folder import Which
 from metarl.runs.trained import TrainedFewShot, load_few_shot
 from metarl.tasks import Task
 
-FORMAT = 1
+FORMAT = 2
 _MOST_TASKS = 100
 
 
@@ -121,7 +123,7 @@ def _of_task(task: Task, found: Insight) -> dict[str, object]:
         "influence": None if found.influence is None else _rounded(found.influence),
         "relative_changes": found.changes,
         "cka": found.similarities,
-        "weights": {name: _rounded(values) for name, values in found.weights.items()},
+        "weights": {name: {"over": over, "values": _rounded(values)} for name, (over, values) in found.weights.items()},
         "embeddings": None
         if embeddings is None
         else {

@@ -10,7 +10,7 @@ embeddings    the features of support and queries, before and after, on common a
 """
 
 import dataclasses
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.fewshot.examples import Examples
-from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner, InspectablePredictor, Inspection
+from metarl.fewshot.learner import AdaptedPredictor, FewShotLearner, InspectablePredictor, Inspection, Over
 from metarl.learning.protocols import State
 from metarl.maths import calibration
 from metarl.maths.similarity import linear_cka, principal_plane
@@ -37,6 +37,15 @@ class Embeddings:
     """The share of the variance that the plane holds."""
 
 
+class AnswerWeights(NamedTuple):
+    """What the answers to a task's queries are made of."""
+
+    over: Over
+    """What the last axis runs over."""
+    values: Float[np.ndarray, "*query weight"]
+    """[query, ..., weight]."""
+
+
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Insight:
@@ -52,7 +61,7 @@ class Insight:
     """The relative change of each parameter; empty where adaptation changes none."""
     similarities: dict[str, float]
     """Linear CKA of each layer's values for the queries, before and after; empty where adaptation changes nothing."""
-    weights: dict[str, Float[np.ndarray, "query ..."]]
+    weights: dict[str, AnswerWeights]
     """By name; see `metarl.fewshot.learner.Inspection`."""
     embeddings: Embeddings | None
     """None where the learner embeds nothing."""
@@ -98,7 +107,7 @@ def look_into(
         found,
         changes=relative_changes(first, last),
         similarities=similarities(first, last) if last.parameters else {},
-        weights={name: value.cpu().numpy() for name, value in last.weights.items()},
+        weights={name: AnswerWeights(over, values.cpu().numpy()) for name, (over, values) in last.weights.items()},
         embeddings=embeddings(before.inspect(both), after.inspect(both)),
     )
 

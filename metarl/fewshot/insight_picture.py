@@ -11,7 +11,7 @@ from PIL import Image
 
 from metarl.evaluation import stills
 from metarl.evaluation.charts import COLOURS
-from metarl.fewshot.insight import Insight
+from metarl.fewshot.insight import AnswerWeights, Insight
 
 _MARKERS = "osD^vPX"
 _PANEL = (4.2, 3.4)  # inches
@@ -113,19 +113,28 @@ def _similarities(axes: Axes, found: Insight) -> None:
 
 
 def _weights(axes: Axes, found: Insight) -> None:
-    name, values = next(iter(found.weights.items()))
-    columns = np.argsort(found.query_targets, kind="stable")
-    values = values.reshape(len(values), -1, values.shape[-1]).mean(1)  # of several heads the mean
-    shown, by_example = "slot", values.shape[1] == len(found.support_targets)
-    if by_example:
-        rows, shown = np.argsort(found.support_targets, kind="stable"), "support example, by class"
-        values = values[:, rows]
-        _class_lines(axes, found.query_targets[columns], found.support_targets[rows])
-    elif values.shape[1] == found.log_probabilities.shape[1]:
-        shown = "class"
-        _class_lines(axes, found.query_targets[columns], np.arange(values.shape[1]))
-    _heat_map(axes, values[columns].T, "viridis")
+    name, weights = next(iter(found.weights.items()))
+    values, classes = by_class(found, weights)
+    if weights.over != "slot":
+        _class_lines(axes, np.sort(found.query_targets), classes)
+    _heat_map(axes, values, "viridis")
+    shown = "support example, by class" if weights.over == "example" else weights.over
     axes.set(title=name, xlabel="query, by class", ylabel=shown)
+
+
+def by_class(
+    found: Insight, weights: AnswerWeights
+) -> tuple[Float[np.ndarray, "weight query"], Int[np.ndarray, " weight"]]:
+    """Weights with queries, and examples of the support, in the order of their classes; and the class of each row.
+
+    Of several heads it is their mean. Slots of a memory have no class: their numbers stand for it.
+    """
+    values = weights.values.reshape(len(weights.values), -1, weights.values.shape[-1]).mean(1)
+    values, rows = values[np.argsort(found.query_targets, kind="stable")].T, np.arange(weights.values.shape[-1])
+    if weights.over == "example":
+        order = np.argsort(found.support_targets, kind="stable")
+        return values[order], found.support_targets[order]
+    return values, rows
 
 
 def _heat_map(axes: Axes, values: Float[np.ndarray, "row column"], colours: str, most: float | None = None) -> None:

@@ -57,6 +57,18 @@ class DifferentiablePredictor(AdaptedPredictor, Protocol):
         ...
 
 
+Over = Literal["class", "example", "slot"]
+"""What weights are given to: the classes of a task, the examples of its support, or the slots of a memory."""
+
+
+class Weights(NamedTuple):
+    """What the answers to queries are made of."""
+
+    over: Over
+    """What the last axis runs over."""
+    values: Float[Tensor, "*query weight"]
+
+
 class Inspection(NamedTuple):
     """What happens inside a predictor of one task."""
 
@@ -65,9 +77,9 @@ class Inspection(NamedTuple):
     outputs (`head`). Empty where there is no network."""
     parameters: Mapping[str, Float[Tensor, "..."]]
     """The network's, as the task has them: what adaptation changes. Empty where it changes none."""
-    weights: Mapping[str, Float[Tensor, "query ..."]]
-    """What its answers are made of beside them, by name: distances to prototypes, attention to each example of the
-    support, what a memory is read by."""
+    weights: Mapping[str, Weights]
+    """What its answers are made of beside them, by name, [query, ..., weight]: distances to prototypes, attention to
+    each example of the support, what a memory is read by."""
 
 
 @runtime_checkable

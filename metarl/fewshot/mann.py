@@ -34,6 +34,7 @@ from metarl.fewshot.learner import (
     AdaptationName,
     BatchNorm,
     Inspection,
+    Weights,
     need_batch_norm,
     need_classification,
     need_tasks,
@@ -261,7 +262,7 @@ class MannPredictor:
         with torch.no_grad():
             _, carry = self._asked(inputs)
             layers = {} if self.learner.network is None else {"features": self._features(inputs)[0]}
-        return Inspection(layers, {}, {"read weights": carry.reading})
+        return Inspection(layers, {}, {"read weights": Weights("slot", carry.reading)})
 
     def with_gradients(self) -> "MannPredictor":
         return dataclasses.replace(self, differentiable=True)

@@ -22,6 +22,7 @@ from metarl import checks
 from metarl.fewshot import lstm, metric
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.learner import Weights
 from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.fewshot.prototypical import squared_distances
 from metarl.learning.protocols import Parameters
@@ -90,9 +91,10 @@ class Matching(MetricLearner):
         """log Σ_i a(x, x_i) [y = y_i]."""
         return attended(self._similarity(parameters, tasks), tasks)
 
-    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query example"]]:
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Weights]:
         """a(x, x_i)."""
-        return {"attention to each example": torch.softmax(self._similarity(parameters, tasks), dim=-1)}
+        attention = torch.softmax(self._similarity(parameters, tasks), dim=-1)
+        return {"attention to each example": Weights("example", attention)}
 
     def _similarity(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query example"]:
         """s(f(x), g(x_i))."""

@@ -24,6 +24,7 @@ from metarl.fewshot.learner import (
     AdaptationName,
     BatchNorm,
     Inspection,
+    Weights,
     need_batch_norm,
     need_classification,
     need_tasks,
@@ -105,8 +106,8 @@ class MetricLearner(abc.ABC):
     def own_parameters(self, generator: torch.Generator) -> dict[str, Tensor]:
         """What is learned beside the embedding."""
 
-    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query other"]]:
-        """What the answers are made of, by name: of each query, for each class or each example of the support."""
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Weights]:
+        """What the answers are made of, by name, [task, query, weight]."""
         return {}
 
     def criterion(self, logits: Float[Tensor, "task query way"], targets: Int[Tensor, "task query"]) -> Tensor:
@@ -251,7 +252,9 @@ class MetricPredictor:
             *_, query = layers.values()
             tasks = Embedded(features, self.support.targets, query[None])
             weights = self.learner.weights(self.parameters, tasks)
-            return Inspection(layers, {}, {name: value[0] for name, value in weights.items()})
+            return Inspection(
+                layers, {}, {name: each._replace(values=each.values[0]) for name, each in weights.items()}
+            )
 
     def with_gradients(self) -> "MetricPredictor":
         return dataclasses.replace(self, differentiable=True)

@@ -16,6 +16,7 @@ from metarl import checks
 from metarl.fewshot import metric
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.learner import Weights
 from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.learning.protocols import Parameters
 
@@ -61,9 +62,9 @@ class Prototypical(MetricLearner):
         """−‖f(x) − c_k‖²."""
         return -squared_distances(tasks.query, prototypes(tasks))
 
-    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query way"]]:
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Weights]:
         """‖f(x) − c_k‖²."""
-        return {"squared distance to each prototype": -self.compare(parameters, tasks)}
+        return {"squared distance to each prototype": Weights("class", -self.compare(parameters, tasks))}
 
 
 def prototypes(tasks: Embedded) -> Float[Tensor, "task way feature"]:

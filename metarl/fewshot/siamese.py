@@ -20,6 +20,7 @@ from metarl import checks
 from metarl.fewshot import metric
 from metarl.fewshot.encoders import EncoderConfig
 from metarl.fewshot.examples import TaskSignature, TrainingTasks
+from metarl.fewshot.learner import Weights
 from metarl.fewshot.metric import Embedded, MetricLearner
 from metarl.learning.protocols import Parameters
 
@@ -72,9 +73,10 @@ class Siamese(MetricLearner):
         """The mean over a class's examples of s(x, x')."""
         return self._same(parameters, tasks) @ (tasks.one_hot / tasks.one_hot.sum(1, keepdim=True))
 
-    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Float[Tensor, "task query example"]]:
+    def weights(self, parameters: Parameters, tasks: Embedded) -> dict[str, Weights]:
         """p(same class)."""
-        return {"probability to be of the class of each example": torch.sigmoid(self._same(parameters, tasks))}
+        same = torch.sigmoid(self._same(parameters, tasks))
+        return {"probability to be of the class of each example": Weights("example", same)}
 
     def _same(self, parameters: Parameters, tasks: Embedded) -> Float[Tensor, "task query example"]:
         """s(x, x')."""

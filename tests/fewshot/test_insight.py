@@ -136,8 +136,8 @@ def test_layers_end_in_what_is_predicted(config: LearnerConfig) -> None:
     logits = predictor.predict(batch.query.inputs)[0]
     if "head" in found.layers:
         torch.testing.assert_close(found.layers["head"], logits)
-    for name, values in found.weights.items():
-        assert len(values) == len(logits), name
+    for name, weights in found.weights.items():
+        assert len(weights.values) == len(logits), name
     whole = insight.look_into(learner, state, *batch)
     assert whole.influence is not None and whole.influence.shape == (9, 12)
     assert whole.embeddings is not None and whole.embeddings.after.shape == (21, 2)
@@ -154,7 +154,8 @@ def test_what_a_metric_learner_shows_are_its_answers(mode: str) -> None:
         learner = config.build(data.signature(3, 3))
         predictor = learner.start(learner.init(0), 1).with_batch_norm(mode).adapt(support)
         logits, found = predictor.predict(query.inputs)[0], predictor.inspect(query.inputs)
-        ((name, values),) = found.weights.items()
+        ((name, (over, values)),) = found.weights.items()
+        assert (over == "class") == ("prototype" in name) and (over == "example") == ("example" in name)
         one_hot = torch.nn.functional.one_hot(support.targets[0]).float()
         if "distance" in name:
             torch.testing.assert_close(-values, logits)
@@ -174,7 +175,24 @@ def test_prototype_distances_are_those_of_the_embeddings() -> None:
     x, y = (learner.embed(state, part.inputs[0]) for part in (support, query))
     torch.testing.assert_close(found.layers["hidden.1"], y)
     centres = torch.stack([x[support.targets[0] == way].mean(0) for way in range(3)])
-    torch.testing.assert_close(found.weights["squared distance to each prototype"], torch.cdist(y, centres) ** 2)
+    distances = found.weights["squared distance to each prototype"].values
+    torch.testing.assert_close(distances, torch.cdist(y, centres) ** 2)
+
+
+@pytest.mark.parametrize("config", [PrototypicalConfig(encoder=MLP), MatchingConfig(encoder=MLP)])
+def test_weights_are_drawn_in_the_order_of_classes(config: LearnerConfig) -> None:
+    data = blobs()
+    support, query = one_task(data)
+    first = [int((support.targets[0] == way).nonzero()[0]) for way in (2, 0, 1)]  # as many examples as classes
+    one_shot = Examples(support.inputs[:, first], support.targets[:, first])
+    learner = config.build(data.signature(3, 1))
+    found = insight.look_into(learner, learner.init(0), one_shot, query)
+    (weights,) = found.weights.values()
+    values, classes = insight_picture.by_class(found, weights)
+    assert classes.tolist() == [0, 1, 2]
+    nearest = values.argmin(0) if weights.over == "class" else values.argmax(0)
+    answers = found.log_probabilities.argmax(1)[np.argsort(found.query_targets, kind="stable")]
+    np.testing.assert_array_equal(nearest, answers)
 
 
 def test_a_memorys_read_weights_are_those_of_the_step_that_answers() -> None:
@@ -182,7 +200,7 @@ def test_a_memorys_read_weights_are_those_of_the_step_that_answers() -> None:
     support, query = one_task(data)
     learner = MannConfig(slots=16, width=8, heads=2, controller=12).build(data.signature(3, 3))
     state = learner.init(0)
-    weights = inspected(learner, state, Batch(support, query)).weights["read weights"]
+    weights = inspected(learner, state, Batch(support, query)).weights["read weights"].values
     assert weights.shape == (12, 2, 16)
     torch.testing.assert_close(weights.sum(-1), torch.ones(12, 2))
     sequence = support.followed_by(Examples(query.inputs[:, :1], query.targets[:, :1]))
