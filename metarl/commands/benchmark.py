@@ -206,9 +206,10 @@ def _cluster(options: BenchmarkOptions) -> dict[str, Json]:
     from metarl.commands.cluster_model import simulate
 
     cores = available_cores()
-    found = cluster.efficiencies(cores, options.rounds)
+    found, allowed = cluster.efficiencies(cores, options.rounds), cluster.limits(cores, options.rounds)
     print(
-        f"Collecting on {cores} workers: efficiency {ratio(found)} of one worker's, median of {options.rounds} rounds"
+        f"Collecting on {cores} workers: efficiency {ratio(found)} of one worker's, median of {options.rounds} rounds; "
+        f"players that exchange nothing {ratio(allowed)}"
     )
     costs = cluster.costs(options.rounds)
     rows = [
@@ -221,7 +222,7 @@ def _cluster(options: BenchmarkOptions) -> dict[str, Json]:
     print("\n".join(f"  {row.workers:7} {row.tasks:6} {row.collecting:11.2f} {row.step:12.2f}" for row in rows))
     simulated: list[Json] = [dict(dataclasses.asdict(row)) for row in rows]
     return {
-        "cluster_efficiency": {"workers": cores, "rounds": list(found)},
+        "cluster_efficiency": {"workers": cores, "rounds": list(found), "without_messages": list(allowed)},
         "cluster_costs": dict(dataclasses.asdict(costs)),
         "cluster_simulated": simulated,
     }

@@ -55,6 +55,34 @@ def efficiencies(workers: int, rounds: int) -> list[float]:
     return found
 
 
+def limits(workers: int, rounds: int) -> list[float]:
+    """What the cores allow: t(one player alone) / t(so many at once), of the same share, without messages.
+
+    Cores that share caches, memory or, as threads of one core, everything are slower together.
+    """
+    dist = envs.make(WORLD)
+    share = _share(dist, _agent(dist, _TASKS // workers), _TASKS // workers)
+    with connected("local", workers):
+        actor: Any = ray.remote(num_cpus=1)(_Playing)
+        players = [actor.remote(share) for _ in range(workers)]
+        ray.get([player.seconds.remote() for player in players])  # which makes the simulators
+        found = list[float]()
+        for _ in range(rounds):
+            alone = ray.get(players[0].seconds.remote())
+            found.append(alone / max(ray.get([player.seconds.remote() for player in players])))
+    return found
+
+
+class _Playing:
+    """A player that says how long it takes to play a share."""
+
+    def __init__(self, share: Share) -> None:
+        self._player, self._share = Player(1), share
+
+    def seconds(self) -> float:
+        return _clock(partial(self._player.play, self._share))
+
+
 def costs(rounds: int) -> Costs:
     """What the parts of an outer step of MAML-TRPO cost on this machine; messages are those of a local cluster."""
     dist, player = envs.make(WORLD), Player(1)
