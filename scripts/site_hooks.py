@@ -15,7 +15,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from metarl.commands import fewshot
 from metarl.commands.catalogue import Entry, entries
+from metarl.commands.help_texts import help_text
+from metarl.commands.main import PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
@@ -34,7 +37,13 @@ ROOMS = {
 """The rooms whose docstrings are shown: where each stands, and what is said first."""
 PAGES = {"README.md": "quick-start.md", "CHANGELOG.md": "changelog.md"}
 """Pages that stand outside docs/."""
+COMMANDS = "commands.md"
+"""The page of the programs."""
 PICTURES = "images/distributions"
+_ON_PROGRAMS = """\
+Every program is `metarl PROGRAM` and, in a checkout, `python scripts/PROGRAM.py`; here is what `--help` says. A slip of
+the keyboard is answered by what may have been meant; `metarl completion bash` (zsh, fish) prints a script by which the
+shell completes programs, options and ids, and `metarl doctor` says what works on a machine and what to do."""
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?://|#|mailto:)([^)\s]+)\)")
 _MARK = re.compile(r"^<!-- ci: .*? -->\n", re.MULTILINE)
 
@@ -53,6 +62,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=linked(text, source)))
+    files.append(File.generated(config, COMMANDS, content=commands()))
     for room in ROOMS:
         files.append(File.generated(config, page_of(room), content=reference(room)))
     return files
@@ -61,9 +71,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Leaves out what is for the tests, and puts the distributions in."""
     path = page.file.src_uri
-    if path not in (*PAGES.values(), *map(page_of, ROOMS)):
+    if path not in made_pages():
         markdown = linked(markdown, f"docs/{path}")
     return _MARK.sub("", markdown).replace("<!-- distributions -->", distributions())
+
+
+def made_pages() -> tuple[str, ...]:
+    """Pages that no file of docs/ is."""
+    return (*PAGES.values(), COMMANDS, *map(page_of, ROOMS))
 
 
 def linked(markdown: str, source: str) -> str:
@@ -84,7 +99,7 @@ def target(link: str, source: str) -> str | None:
     if path in PAGES:
         return f"{PAGES[path]}{anchor}"
     page = path.removeprefix("docs/")
-    if path != page and ((ROOT / path).is_file() or page in (*PAGES.values(), *map(page_of, ROOMS))):
+    if path != page and ((ROOT / path).is_file() or page in made_pages()):
         return f"{page}{anchor}"
     module = modules_by_file().get(path)
     if module is None:
@@ -122,6 +137,22 @@ def reference(room: str) -> str:
     for _, module in modules(room):
         lines += [f"::: {module}", ""]
     return "\n".join(lines)
+
+
+def commands() -> str:
+    """The page of the programs: what each prints when it is asked for its help."""
+    lines = ["# Command line", "", _ON_PROGRAMS]
+    for name, about in PROGRAMS.items():
+        lines += ["", f"## metarl {name}", "", about[0].upper() + about[1:] + ".", ""]
+        lines += _help(name)
+        for part in fewshot.PROGRAMS if name == "fewshot" else ():
+            lines += ["", f"### metarl {name} {part}", "", *_help(name, part)]
+    return "\n".join([*lines, ""])
+
+
+def _help(name: str, *words: str) -> list[str]:
+    shown = help_text(name, *words, columns=100, shown_as=f"metarl {name}")
+    return ["```text", *map(str.rstrip, shown.strip().splitlines()), "```"]
 
 
 @functools.cache

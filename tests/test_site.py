@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
 
+from metarl.commands import fewshot
 from metarl.commands.catalogue import entries
+from metarl.commands.main import PROGRAMS
 from scripts import headline, picture_distributions, site_docstrings, site_hooks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,3 +70,11 @@ def test_examples_and_columns_of_docstrings_are_code() -> None:
         "Adds.\n\n```pycon\n>>> add(1, 2)\n3\n```\n\n```text\nmean      of all\nmedian    the middle one\n```\n\n"
         "A sentence.  Another\none."
     )
+
+
+def test_every_program_is_on_the_page_of_programs_and_says_how_long_it_takes() -> None:
+    page = site_hooks.commands()
+    for title in (*PROGRAMS, *(f"fewshot {part}" for part in fewshot.PROGRAMS)):
+        text = page.partition(f"# metarl {title}\n")[2].partition("\n```\n")[0]
+        assert f"usage: metarl {title}" in text and "--help" in text, title
+        assert "How long it takes: " in text, title

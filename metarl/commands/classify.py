@@ -4,6 +4,8 @@
 columns of numbers and `label`; rest.csv the same without `label`. Of images: folders, few/class/*.png and rest/*.png.
 The output has the input's columns, then `predicted`, `probability`, and the probability of each class.
 Without a trained learner (--run) classes are told apart by nearness alone: topics of texts well, opinions hardly.
+
+How long it takes: 1,000 sentences nine seconds of a processor's time.
 """
 
 import csv

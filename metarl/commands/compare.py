@@ -2,6 +2,8 @@
 
 Runs that differ by their seeds alone are one agent. Paired differences and probabilities of improvement, with their
 95 % intervals, by the evaluations that the runs hold; nothing is played.
+
+How long it takes: two evaluations of 40 tasks six seconds of a processor's time.
 """
 
 import dataclasses

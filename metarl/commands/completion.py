@@ -1,14 +1,13 @@
 """Prints a script by which a shell completes programs, options and ids: `metarl completion bash >> ~/.bashrc`.
 
 zsh: `metarl completion zsh >> ~/.zshrc`. fish: `metarl completion fish > ~/.config/fish/completions/metarl.fish`.
-Write it anew after an update; it takes some seconds, for every program is asked for its options.
+Write it anew after an update.
+
+How long it takes: ten seconds of a processor's time, for every program is asked for its options.
 """
 
-import contextlib
 import dataclasses
 import importlib
-import io
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Annotated, Literal, final, get_args
 import tyro
 
 from metarl.commands.catalogue import Entry, Kind, entries
+from metarl.commands.help_texts import help_text
 from metarl.commands.main import PROGRAMS, SHORT
 from metarl.commands.parsing import parse
 
@@ -85,17 +85,7 @@ def _parts(name: str) -> Sequence[str]:
 
 def flags(name: str, *words: str) -> list[str]:
     """The options that a program's help names."""
-    printed, width = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "400"
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            importlib.import_module(f"metarl.commands.{name}").program([*words, "--help"], name)
-    finally:
-        if width is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = width
-    return sorted({*_FLAG.findall(printed.getvalue()), *_ALWAYS})
+    return sorted({*_FLAG.findall(help_text(name, *words, columns=400)), *_ALWAYS})
 
 
 def script(shell: Shell, words: Words) -> str:

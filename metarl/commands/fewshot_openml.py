@@ -1,6 +1,8 @@
 """Fetches tables of OpenML into a folder that `--data` reads: `fewshot.py openml 31 37 1462 --output tables`.
 
 Needs the package openml and a network. Categories become numbers; rows with missing values are left out.
+
+How long it takes: as long as the network needs.
 """
 
 import dataclasses

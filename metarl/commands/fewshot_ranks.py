@@ -3,6 +3,8 @@
 Each run, and beside it classifiers of scikit-learn and the nearest centroid, which learn from a task's few rows alone,
 on the same tasks. Mean ranks over the tables, Friedman's test and Nemenyi's critical difference; and, for each learner,
 the tables on which it is best.
+
+How long it takes: ten tables with gradient boosting 20 s of a processor's time.
 """
 
 import dataclasses

@@ -3,6 +3,8 @@
 The run's learner, trained on other classes or other tissue, beside logistic regression on pixels and the nearest
 centroid of pixels, which learn from the shown examples alone. Sensitivity at fixed specificity, AUROC, calibration, and
 what abstention would leave. docs/medicine.md says what such a figure does not show.
+
+How long it takes: one run on `breast` 22 s of a processor's time.
 """
 
 import dataclasses

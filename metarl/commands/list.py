@@ -5,6 +5,8 @@ measured: 0 where a policy that never adapts does as well as one that is told th
 chance. A question mark stands where it has not.
 
 `metarl list distributions` names every one of a kind; without a kind, ids that are too many share a line.
+
+How long it takes: a quarter of a second of a processor's time.
 """
 
 import dataclasses

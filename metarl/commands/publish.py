@@ -1,6 +1,8 @@
 """Puts a trained agent into the zoo, with a card: `publish.py runs/blind --as cheetah-terrain/blind`.
 
 For those who maintain a checkout: the zoo is part of it, and goes into the wheel.
+
+How long it takes: five seconds of a processor's time.
 """
 
 import dataclasses

@@ -2,6 +2,8 @@
 
 `reproduce.py --list` shows what there is and about how long each takes; `reproduce.py --only
 maze-navigation-random` repeats one.
+
+How long it takes: what `--list` says of each.
 """
 
 import dataclasses

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from metarl import agents, envs
-from metarl.commands import catalogue, describe, doctor
+from metarl.commands import catalogue, describe, doctor, fewshot
 from metarl.commands import list as listing
 from metarl.commands.catalogue import KINDS, Entry
 from metarl.commands.doctor import Finding
+from metarl.commands.help_texts import help_text
 from metarl.commands.main import PROGRAMS, _dispatch, _run  # pyright: ignore[reportPrivateUsage]
 from metarl.errors import RunError, UsageError
 from metarl.fewshot.datasets import DATASETS
@@ -79,6 +80,14 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) >= len(PROGRAMS)
+
+
+@pytest.mark.parametrize("words", [(name,) for name in PROGRAMS] + [("fewshot", part) for part in fewshot.PROGRAMS])
+def test_the_help_of_every_program_fits_80_columns(words: tuple[str, ...]) -> None:
+    usage, *lines = help_text(*words, columns=80).splitlines()
+    assert usage.startswith("usage: ")  # which the terminal breaks
+    assert [line for line in lines if len(line) > 80] == []
+    assert any("--help" in line for line in lines)
 
 
 def test_a_distribution_is_described_from_itself() -> None:
