@@ -2,6 +2,8 @@
 
 Wrong labels in the support, noise, blur, attacks on queries and on supports, classes of unequal numbers: a curve for
 each, written as JSON with every task's accuracy and drawn as SVG, all learners in one figure.
+
+How long it takes: prototypical networks on 30 tasks of characters, all faults, 66 s of a processor's time.
 """
 
 import dataclasses

@@ -27,6 +27,7 @@ from metarl.runs.files import write_atomically
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6a00")
 _INK, _GRID = "#1f2328", "#c9ced6"
 _VARIABLES = {_INK: "--ink", _GRID: "--grid"} | {hex: f"--series-{index}" for index, hex in enumerate(COLOURS)}
+_HANDLE, _LETTER = 0.5, 0.08  # inches; of a legend's line with the space around it, and of a letter
 _MARKERS, _DASHES = "osD^vPX", ("-", "--", ":", "-.")
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "metarl",
@@ -184,12 +185,14 @@ def _tip(series: Series, number: int) -> str:
 
 
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend for all panels, each label once."""
+    """One legend for all panels, each label once, in as many columns as are sure to fit."""
     entries = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)))
+    widest = _HANDLE + _LETTER * max(map(len, entries))
+    columns = min(3, len(entries), int(figure.get_figwidth() / widest))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=max(1, columns))
 
 
 def adaptation_series(evaluation: Evaluation, label: str, colour: int = 0, *, dashed: bool = False) -> Series:

@@ -15,6 +15,7 @@ import pytest
 from metarl import envs
 from metarl.errors import UsageError
 from metarl.evaluation import charts, frames
+from metarl.evaluation.charts import Panel, Series
 from metarl.evaluation.evaluate import aggregate
 from metarl.evaluation.html import table_html
 from metarl.runs import curves
@@ -127,3 +128,14 @@ def test_learning_curves_read_what_is_whole(tmp_path: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 2, "env_steps": 200})[:-3])  # a torn line: the run is going on
     assert curves.learning_curves(run)["env_steps"].tolist() == [100]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_legend_fits_its_chart(count: int) -> None:
+    labels = ("before adaptation (error 0.123)", "after adaptation (error 0.456)", "sure of itself")
+    series = [Series(label, np.arange(3.0), np.arange(3.0), colour=number) for number, label in enumerate(labels)]
+    figure = charts.line_chart([Panel("calibration", series)] * count, "confidence", "share", "").figure
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
