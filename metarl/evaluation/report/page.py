@@ -215,10 +215,11 @@ def headline(label: str, evaluation: Evaluation) -> list[str]:
     )
     seeds = counted(len(evaluation.sources), "seed")
     first, last = curve[0], curve[-1]
+    score = f"{'an' if config.score[0] in 'aeiou' else 'a'} {config.score}"
     if len(curve) == 1:
-        return [f"{label} ({seeds}) has a {config.score} of {first.mean:{number}} on {tasks}."]
+        return [f"{label} ({seeds}) has {score} of {first.mean:{number}} on {tasks}."]
     spent = counted(last.amount, config.unit)
-    ends = f"from a {config.score} of {first.mean:{number}} to {last.mean:{number}}"
+    ends = f"from {score} of {first.mean:{number}} to {last.mean:{number}}"
     sentences = [
         f"{label} ({seeds}) goes {ends} after {spent} on {tasks}.",
         f"Adaptation brings {evaluation.gain().mean:{number}}{_verdict(evaluation.gain().mean, config.score)}.",
