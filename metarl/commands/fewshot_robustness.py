@@ -42,6 +42,15 @@ _UNITS: Mapping[Kind, str] = {
     "pgd-support": "ε",
     "imbalance": "spread of the classes' shots",
 }
+_OF_KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "label_noise": ("label-noise",),
+    "noise": ("noise",),
+    "blur": ("blur",),
+    "imbalance": ("imbalance",),
+    "epsilon": ("fgsm-query", "pgd-query", "fgsm-support", "pgd-support"),
+    "attack_steps": ("pgd-query", "pgd-support"),
+}
+"""The faults that an option of `FaultLevels` is about."""
 Curves = Mapping[Kind, Float[np.ndarray, "level task"]]
 
 
@@ -78,6 +87,11 @@ class RobustnessOptions:
             raise ValueError("name at least one of --kinds")
         if self.tasks < 2:
             raise ValueError(f"--tasks must be at least 2, got {self.tasks}")
+        for option, kinds in _OF_KINDS.items():
+            given = getattr(self.levels, option) != getattr(FaultLevels(), option)
+            if given and self.kinds is not None and not set(kinds) & set(self.kinds):
+                name = option.replace("_", "-")
+                raise ValueError(f"--{name} is about {', '.join(kinds)}, of which none is among --kinds")
         if self.output is not None:
             check_output(self.json_path)
 

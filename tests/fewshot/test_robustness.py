@@ -314,6 +314,7 @@ def test_one_command_writes_figures_and_chart_of_several_learners(
     for arguments, sentence in (
         ((), "name at least one of --kinds"),
         (("noise", "--evaluation-seed", "-1"), "the evaluation's seed must be"),
+        (("noise", "fgsm-query", "--attack-steps", "3"), "--attack-steps is about pgd-query, pgd-support, of which"),
     ):
         assert call("robustness", runs[1], "--kinds", *arguments) == 2
         assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
