@@ -2,7 +2,7 @@
 
 An agent or a distribution of your own: `train.py my_file.py:MyConfig --env my_file.py:pendulum --run runs/mine`.
 
-How long it takes: 120 outer steps of rl2 on cheetah-terrain at most ten minutes on two cores. The progress line says
+How long it takes: 110 outer steps of rl2 on cheetah-terrain about nine minutes on two cores. The progress line says
 how long is left.
 """
 
