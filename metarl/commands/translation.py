@@ -3,6 +3,8 @@
 `metarl translation --output translation.json` prints retrieval@1 among 500 candidates, before and after 10 to 100 pairs
 of a language, beside maps that are fitted to the same pairs without meta-training. The data are Tatoeba's
 (translation/tatoeba_v1 below the data root); the text encoder's features are kept for the next time.
+
+How long it takes: 146 s of a processor's time where no features are kept yet.
 """
 
 import dataclasses
