@@ -95,9 +95,9 @@ def program(arguments: Sequence[str], name: str) -> None:
     with usage():
         data = data_set(_data_options(runs[0], options), EpisodeOptions())
         found: dict[str, Evaluation] = {}
+        prepared = [(label, run.candidate, _as_taken(data, run)) for label, run in _labelled(runs)]
         columns = columns_of(data, options.in_domain)
         settings = EvaluationSettings(num_tasks=options.tasks * len(data.pools["test"]))
-        prepared = [(label, run.candidate, _as_taken(data, run)) for label, run in _labelled(runs)]
         prepared.append((_CENTROID, _centroid(prepared[0][2]), prepared[0][2]))
         for _, candidate, benchmark in prepared:
             benchmark.points(candidate.learner, settings)  # raises where it takes no such tasks

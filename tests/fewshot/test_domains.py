@@ -251,6 +251,19 @@ def test_the_program_prints_and_writes_every_source(tmp_path: Path, capsys: pyte
         assert learner["columns"]["in-domain"]["mean"] == pytest.approx(both, abs=1e-5)
 
 
+def test_the_program_says_of_data_without_sources_what_to_give_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(256, size=(200, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(200) % 20)
+    sizes = ["--ways", "3", "--steps", "1", "--tasks", "5", "--validation-tasks", "5", "--queries", "3"]
+    arguments = ["--data", tmp_path / "photos.npz", "--train-ways", "3", *sizes, "--run", tmp_path / "run"]
+    assert programs.call("fewshot", "prototypical", "conv4", "--filters", "4", *arguments) == 0
+    capsys.readouterr()
+    assert programs.call("fewshot", "domains", tmp_path / "run", "--tasks", "4") == 2
+    assert "has no groups of classes" in capsys.readouterr().err
+
+
 def test_the_published_sources_are_registered() -> None:
     from metarl.fewshot.datasets import DATASETS
 
