@@ -151,7 +151,7 @@ def commands() -> str:
 
 
 def _help(name: str, *words: str) -> list[str]:
-    shown = help_text(name, *words, columns=100, shown_as=f"metarl {name}")
+    shown = help_text(name, *words, columns=76, shown_as=f"metarl {name}")
     return ["```text", *map(str.rstrip, shown.strip().splitlines()), "```"]
 
 
