@@ -301,11 +301,18 @@ class Varibad:
 
     def learned(self, parameters: Parameters, *parts: str) -> dict[str, Tensor]:
         """The parameters of these networks, in the networks' order."""
-        names = (f"{part}.{name}" for part in parts for name, _ in self.networks[part].named_parameters())
-        return {name: parameters[name] for name in names}
+        return {name: parameters[name] for part in parts for name in self._names[part].values()}
+
+    @functools.cached_property
+    def _names(self) -> Mapping[str, Mapping[str, str]]:
+        """By network and by the name that a parameter has there, its name among all."""
+        return {
+            part: {name: f"{part}.{name}" for name, _ in network.named_parameters()}
+            for part, network in self.networks.items()
+        }
 
     def _call(self, part: str, parameters: Parameters, *inputs: object) -> object:
-        own = {name.removeprefix(f"{part}."): x for name, x in self.learned(parameters, part).items()}
+        own = {name: parameters[full] for name, full in self._names[part].items()}
         return torch.func.functional_call(self.networks[part], own, inputs, tie_weights=False)
 
     # The belief.
