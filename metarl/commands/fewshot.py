@@ -155,6 +155,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
+        if benchmark.left_out:
+            warn(f"left out of tasks of {benchmark.ways} classes, having fewer: {listed(benchmark.left_out)}")
         if benchmark.data.text_encoder and ":" not in options.data.data:  # one's own function chooses by itself
             print(texts.why(options.data.text_encoder or texts.AUTO))
             found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
