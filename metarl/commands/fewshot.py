@@ -55,6 +55,7 @@ from metarl.fewshot.learner import (
     SequenceLearner,
     need_batch_norm,
 )
+from metarl.fewshot.network import ENCODER, NetworkLearner
 from metarl.fewshot.registry import LEARNERS
 from metarl.fewshot.tables import pmlb
 from metarl.fewshot.tables.benchmark import TableBenchmark
@@ -64,7 +65,7 @@ from metarl.runs.files import as_text, write_atomically, writing
 from metarl.runs.progress import progress_of_share
 from metarl.runs.run_folder import Which, evaluation_name
 from metarl.runs.session import SCORE, RunRequest, TrainingOptions, train
-from metarl.runs.trained import checkpoint_of, fewshot_groups, with_encoder, write_classes
+from metarl.runs.trained import checkpoint_of, fewshot_groups, learner_of, with_encoder, write_classes
 from metarl.runs.warm_start import warm_parameters
 from metarl.tasks import SPLITS
 
@@ -155,6 +156,8 @@ def program(arguments: Sequence[str], name: str) -> None:
         for line in benchmark.data.left_out:
             warn(f"left out: {line}")
         print("\n".join(class_lines(benchmark.data)))
+        if benchmark.left_out:
+            warn(f"left out of tasks of {benchmark.ways} classes, having fewer: {listed(benchmark.left_out)}")
         if benchmark.data.text_encoder and ":" not in options.data.data:  # one's own function chooses by itself
             print(texts.why(options.data.text_encoder or texts.AUTO))
             found = dataclasses.replace(options.data, text_encoder=benchmark.data.text_encoder)
@@ -189,7 +192,7 @@ def train_learner(
 
     def first_state(seed: int) -> State:
         fresh = learner.init(seed)
-        return fresh if options.start_from is None else with_features_of(options.start_from, fresh, benchmark)
+        return fresh if options.start_from is None else with_features_of(options.start_from, learner, fresh, benchmark)
 
     with usage():
         groups = fewshot_groups(config, options.data, options.episodes, benchmark.record, options.classes)
@@ -217,8 +220,10 @@ def train_learner(
     return run
 
 
-def with_features_of(checkpoint: Path, fresh: State, benchmark: Benchmark) -> State:
+def with_features_of(checkpoint: Path, learner: FewShotLearner, fresh: State, benchmark: Benchmark) -> State:
     """A learner's first state, with the features of another run's checkpoint in place of new ones.
+
+    Where they are now compared, and were not, they are scaled to distances that a learner can begin with.
 
     Raises:
         UsageError: it is not a checkpoint's folder, of a run on other data, or of another encoder.
@@ -236,6 +241,11 @@ def with_features_of(checkpoint: Path, fresh: State, benchmark: Benchmark) -> St
             what = f"{list(there[name].shape)} of {there[name].dtype}" if name in there else "missing"
             raise UsageError(f"--start-from {checkpoint} is of another encoder: {name} is {what} there")
         features[name] = there[name].to(value.device)
+    before, now = (each.network if isinstance(each, NetworkLearner) else None for each in (learner_of(run), learner))
+    if before is not None and now is not None:
+        own = {name.removeprefix(ENCODER): value for name, value in features.items() if name.startswith(ENCODER)}
+        scaled = encoders.scaled_for_comparison(own, before.encoder, now.encoder)
+        features |= {ENCODER + name: value for name, value in scaled.items()}
     return dataclasses.replace(fresh, parameters={**fresh.parameters, **features})
 
 

@@ -111,6 +111,11 @@ class ClassificationBenchmark:
     def record(self) -> TaskRecord:
         return TaskRecord(self.data.signature(self.ways, self.shots), self.data.mean, self.data.std)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The groups that no task of validation or test is of: they have fewer classes than it."""
+        return (*self._tasks.left_out("validation"), *self._tasks.left_out("test"))
+
     def source(self, training: TrainingTasks) -> EpisodeSource | ClassSource:
         given = self.options
         for split in ("validation", "test"):

@@ -1,7 +1,8 @@
 """The tasks of an evaluation on a data set's classes: the same for every learner.
 
 A task is its number and its classes by name. Its classes follow from the evaluation's seed and its number, its examples
-from the trial too: from nothing that other tasks could change.
+from the trial too: from nothing that other tasks could change. Groups with fewer classes than a task has ways are left
+out, where others have enough.
 """
 
 import dataclasses
@@ -47,17 +48,31 @@ class ClassTasks:
             )
 
     def check(self, split: Split) -> None:
-        """Raises ValueError where the split has too few classes or a class of it too few examples."""
+        """Raises ValueError where the split has too few classes or a class that tasks may have too few examples."""
         # Only the sum counts here, and a shape has at least one query.
         shape = EpisodeShape(self.ways, self.shots if self.queries else self.shots - 1, self.queries or 1)
-        EpisodeSampler(self.data, shape).check(split)
+        data, pools = self.data, self.pools(split)
+        if len(pools) < len(data.pools[split]):
+            kept = tuple(int(number) for pool in pools for number in pool)
+            data = dataclasses.replace(data, splits={**data.splits, split: kept})
+        EpisodeSampler(data, shape).check(split)
+
+    def pools(self, split: Split) -> tuple[Int[np.ndarray, " class"], ...]:
+        """The classes that a task may have together: of each group with enough; of the largest, where none has."""
+        pools = self.data.pools[split]
+        enough = tuple(pool for pool in pools if len(pool) >= self.ways)
+        return enough or tuple(sorted(pools, key=len)[-1:])
+
+    def left_out(self, split: Split) -> tuple[str, ...]:
+        """The groups of the split that have fewer classes than a task."""
+        return tuple(self.data.groups[pool[0]] for pool in self.data.pools[split] if len(pool) < self.ways)
 
     def tasks(self, settings: EvaluationSettings, family: str) -> tuple[Task, ...]:
         """Tasks of the split: 1000, or 200 for validation, if the settings do not say."""
         if not self.data.splits[settings.split]:
             self.check(settings.split)
         count = _NUM_TASKS[settings.split] if settings.num_tasks is None else settings.num_tasks
-        pools, drawn = self.data.pools[settings.split], list[Task]()
+        pools, drawn = self.pools(settings.split), list[Task]()
         for index in range(count):
             rng = np.random.default_rng([settings.seed, index + 1])
             pool = pools[int(rng.integers(len(pools))) if len(pools) > 1 else 0]

@@ -4,7 +4,7 @@ In a state the encoder's parameters are called `encoder.<name>`, the head's `hea
 """
 
 import dataclasses
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,16 @@ HEAD = ("head.weight", "head.bias")
 """The names of the head's parameters: what ANIL adapts."""
 ENCODER = "encoder."
 """What the names of the encoder's parameters begin with."""
+
+
+@runtime_checkable
+class NetworkLearner(Protocol):
+    """A learner whose features one network makes."""
+
+    @property
+    def network(self) -> "Network | None":
+        """With an encoder whose parameters are the state's `encoder.<name>`; None where features are the inputs."""
+        ...
 
 
 class Outputs(NamedTuple):

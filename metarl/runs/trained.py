@@ -232,6 +232,15 @@ def _few_shot(run: Run, which: Which, device: str, *, trust_code: bool) -> Train
     return TrainedFewShot(run, trained, ref, data, run.options("episodes", EpisodeOptions), choice)
 
 
+def learner_of(run: Run) -> FewShotLearner | None:
+    """The untrained learner of a few-shot run; None where its code is from outside of metarl, which is not imported."""
+    experiment = _need_kind(run, "fewshot").config.experiment
+    if set(experiment.code) - {experiment.distribution}:
+        return None
+    config = run.options("learner", LEARNERS[experiment.learner], open_kinds=OPEN_KINDS)
+    return config.build(run.options("tasks", TaskRecord).signature)
+
+
 def labels_of(runs: Sequence[TrainedFewShot]) -> tuple[str, ...]:
     """What each run is called beside the others: `prototypical (omniglot)`.
 

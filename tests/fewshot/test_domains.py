@@ -12,6 +12,7 @@ import torch
 
 from metarl.commands.fewshot_domains import columns_of
 from metarl.evaluation.judge import EvaluationSettings
+from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.centroid import CentroidConfig
 from metarl.fewshot.composition import CompositionRule
 from metarl.fewshot.dataset import FewShotDataset
@@ -20,6 +21,7 @@ from metarl.fewshot.datasets.image_domains import Source, joined, source_of
 from metarl.fewshot.datasets.tiny_imagenet import quartered
 from metarl.fewshot.domains import DomainBenchmark
 from metarl.fewshot.encoders import Conv4Config, MlpConfig
+from metarl.fewshot.episode_options import EpisodeOptions
 from metarl.fewshot.maml import MamlConfig
 from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.sampler import EpisodeSampler, EpisodeShape
@@ -193,6 +195,18 @@ def test_transfer_fits_tasks_of_any_number_of_classes(fit: Literal["probe", "fin
         assert predictor.predict(batch.query.inputs).shape == (2, 5 * ways, ways)
         shown = predictor.predict(batch.support.inputs).argmax(-1)
         assert (shown == batch.support.targets).float().mean() > 0.8
+
+
+def test_tasks_of_more_ways_than_a_source_has_classes_are_of_the_other_sources() -> None:
+    """A learner of five ways is trained on all sources, though one that is only tested has three classes."""
+    benchmark = ClassificationBenchmark(made(), EpisodeOptions(ways=5, shots=2, queries=3))
+    assert benchmark.left_out == ("only tested (test)",)
+    tasks = benchmark.tasks(EvaluationSettings(num_tasks=40))
+    sources = [{name.split(":")[0] for name in str(task["classes"]).split(" | ")} for task in tasks]
+    assert all(len(found) == 1 for found in sources) and set.union(*sources) == {"grey", "colour"}
+    assert ClassificationBenchmark(made(), EpisodeOptions(ways=3, queries=3)).left_out == ()
+    with pytest.raises(ValueError, match=r"9 ways need 9 classes; joined has 6 validation classes in its group 'grey"):
+        ClassificationBenchmark(made(), EpisodeOptions(ways=9, queries=3))
 
 
 def test_sources_of_training_stand_first_and_can_be_named() -> None:

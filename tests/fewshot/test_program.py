@@ -269,6 +269,24 @@ def test_a_run_can_begin_with_another_learners_features(run: Path, photos: Path,
     assert call(*command) == 2  # of another beginning
 
 
+def test_features_that_were_not_compared_begin_with_small_distances(photos: Path, tmp_path: Path) -> None:
+    """Features of transfer, for prototypical networks: the last block's by a quarter where an image leaves 2 × 2."""
+    enlarged, given = tmp_path / "enlarged.npz", np.load(photos)
+    np.savez(enlarged, images=given["images"].repeat(2, 1).repeat(2, 2), labels=given["labels"])
+    options = (*ENCODER, "--data", enlarged, "--ways", "3", "--queries", "4", *SMALL, "--steps", "1")
+    assert call("transfer", *options, "--run", tmp_path / "transfer") == 0
+    for learner in ("prototypical", "maml"):
+        more = ("--start-from", tmp_path / "transfer", "--learning-rate", "1e-9")
+        assert call(learner, *options, *more, "--run", tmp_path / learner) == 0
+    there, compared, adapted = (
+        loaded(tmp_path / name).trained.state.parameters for name in ("transfer", "prototypical", "maml")
+    )
+    for name in (each for each in adapted if each.startswith("encoder.")):
+        np.testing.assert_allclose(adapted[name].numpy(), there[name].numpy(), atol=1e-7)
+        factor = 1 / 4 if name in ("encoder.blocks.3.scale", "encoder.blocks.3.shift") else 1
+        np.testing.assert_allclose(compared[name].numpy(), factor * there[name].numpy(), atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,7 +3,7 @@
 `register("mine", MyEncoder)` adds one; every learner's options take it as `encoder`.
 """
 
-from metarl.fewshot.encoders.conv4 import Conv4Config, for_comparison, for_second_order
+from metarl.fewshot.encoders.conv4 import Conv4Config, for_comparison, for_second_order, scaled_for_comparison
 from metarl.fewshot.encoders.encoder import Encoded, Encoder, EncoderConfig, LayeredEncoder, Statistics
 from metarl.fewshot.encoders.mlp import MlpConfig
 from metarl.fewshot.encoders.module import ModuleEncoder
@@ -31,4 +31,5 @@ __all__ = [
     "for_second_order",
     "id_of",
     "register",
+    "scaled_for_comparison",
 ]

@@ -87,6 +87,11 @@ class Conv4:
         return self.filters * self._positions
 
     @property
+    def comparison_scale(self) -> float:
+        """How many times as large features begin where they are `compared`."""
+        return 1 / self._positions
+
+    @property
     def _positions(self) -> int:
         """Places of the image that are left after the last block."""
         size = self.shape[1:]
@@ -109,7 +114,7 @@ class Conv4:
             parameters[f"{block}.shift"] = torch.zeros(self.filters)
             channels = self.filters
         if self.compared:
-            parameters[f"{_BLOCKS[-1]}.scale"] /= self._positions
+            parameters[f"{_BLOCKS[-1]}.scale"] *= self.comparison_scale
         return parameters
 
     def initial_statistics(self) -> Statistics:
@@ -199,6 +204,17 @@ def for_second_order(encoder: Encoder) -> Encoder:
 def for_comparison(encoder: Encoder) -> Encoder:
     """The encoder with parameters that begin as is best where features are compared by their distance."""
     return dataclasses.replace(encoder, compared=True) if isinstance(encoder, Conv4) else encoder
+
+
+def scaled_for_comparison(parameters: Parameters, before: Encoder, now: Encoder) -> dict[str, Tensor]:
+    """Parameters that were learned where features were not compared, where they now are; others as they are.
+
+    Features are as many times as large as the last block's scale and shift: ReLU and pooling keep a positive factor.
+    """
+    if not (isinstance(before, Conv4) and isinstance(now, Conv4) and now.compared and not before.compared):
+        return dict(parameters)
+    last = {f"{_BLOCKS[-1]}.{part}": parameters[f"{_BLOCKS[-1]}.{part}"] for part in ("scale", "shift")}
+    return {**parameters, **{name: value * now.comparison_scale for name, value in last.items()}}
 
 
 def _flat(x: Float[Tensor, "example channel h w"]) -> Float[Tensor, "example feature"]:
