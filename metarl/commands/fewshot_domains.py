@@ -7,6 +7,8 @@ over those that the data set trains on and all others, mean ranks, Friedman's te
     fewshot.py prototypical --data image-domains --train-ways 5 20 \
         --train-shots 1 10 --run runs/one
     fewshot.py domains runs/one --output domains.json
+
+How long it takes: one run on ten tasks of each of six sources 20 s of a processor's time, where images are decoded.
 """
 
 import dataclasses

@@ -50,7 +50,9 @@ class DomainBenchmark:
 
     def __post_init__(self) -> None:
         if not self.data.groups:
-            raise ValueError(f"{self.data.id} has no groups of classes that could be sources: give --data image-domains")
+            raise ValueError(
+                f"{self.data.id} has no groups of classes that could be sources: give --data image-domains"
+            )
         for pool in self.data.pools["test"]:
             group = self.data.groups[pool[0]]
             if len(pool) < 2:
