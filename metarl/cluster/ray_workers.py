@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import ray
 from ray import exceptions
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # its stubs leave it out
 
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
@@ -30,6 +32,7 @@ _LOST = (
     exceptions.NodeDiedError,
     exceptions.OutOfMemoryError,  # Ray ended it to save the machine
 )
+_FULL = (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError)
 
 
 @final
@@ -53,19 +56,15 @@ class RayWorkers:
         return worker, worker.identity.remote()
 
     def play(self, worker: Any, share: AnyShare) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
-        if isinstance(share, Share):
-            return worker.play.remote(share)
-        return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
+        with _failures():  # it may not find room
+            if isinstance(share, Share):
+                return worker.play.remote(share)
+            return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
 
     def _reference(self, examination: Examination) -> Any:  # noqa: ANN401
-        """The last examination in the cluster's object store, where it is put once: a data set may be large.
-
-        Raises:
-            RunError: there is no room for it.
-        """
+        """The last examination in the cluster's object store, where it is put once: a data set may be large."""
         if self._stored is None or self._stored[0] is not examination:
-            with _failures():
-                self._stored = examination, ray.put(examination)
+            self._stored = examination, ray.put(examination)
         return self._stored[1]
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
@@ -116,21 +115,28 @@ def _failures() -> Iterator[None]:
     """Turns Ray's errors into ours; what a worker raised is raised here, with where it was raised as its cause."""
     try:
         yield
-    except exceptions.RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, _LOST):  # what it was sent is gone with some machine
-            raise WorkerLostError(_first_line(cause)) from error
-        if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
-            raise RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}") from error
-        if isinstance(cause, Exception):
-            raise cause from error
-        raise
-    except _LOST as error:
-        raise WorkerLostError(_first_line(error)) from error
-    except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
-        raise RunError(f"the cluster's object store is full: {_first_line(error)}") from error
     except exceptions.RayError as error:
-        raise RunError(f"the cluster failed: {_first_line(error)}") from error
+        raise _ours(error) from error
+
+
+def _ours(error: exceptions.RayError) -> Exception:
+    """What an error of Ray's means."""
+    cause = getattr(error, "cause", None) if isinstance(error, exceptions.RayTaskError) else error
+    if not isinstance(cause, Exception):
+        return error
+    if isinstance(cause, _LOST):  # of a task: what it was sent is gone with some machine
+        return WorkerLostError(_first_line(cause))
+    if isinstance(cause, _FULL):  # of a task: there is no room for its answer
+        disk = ", and the disk to which it spills" if isinstance(cause, exceptions.OutOfDiskError) else ""
+        return RunError(
+            f"the cluster's object store is full{disk}: `ray memory` and `df` there say with what; "
+            "`ray start --object-store-memory BYTES` makes a larger one"
+        )
+    if cause is error:
+        return RunError(f"the cluster failed: {_first_line(error)}")
+    if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
+        return RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}")
+    return cause
 
 
 def _first_line(error: Exception) -> str:
@@ -194,10 +200,42 @@ def _start_here(cpus: int) -> None:
 
 
 def _join(address: str) -> None:
+    """Connects to a cluster. One that will not have this program is asked once: Ray would ask for a minute, and log it.
+
+    Raises:
+        UsageError: it has other versions, or asks for a token; or this machine is not part of it.
+    """
+    try:
+        with _silent():
+            GcsClient(address=address)
+    except exceptions.RpcError as error:
+        raise UsageError(
+            f"--cluster {address}: no head of a Ray cluster answers there: {_first_line(error)}; its port is that of "
+            "`ray start --head`, 6379 unless told otherwise, and not the dashboard's or the client's"
+        ) from error
+    except exceptions.RayError as error:
+        raise UsageError(f"--cluster {address}: it cannot be joined: {_first_line(error)}") from error
     try:
         ray.init(address=address, **_options())
     except Exception as error:
-        raise UsageError(f"--cluster {address}: {_first_line(error)}") from error
+        ray.shutdown()  # what there is of a connection
+        raise UsageError(f"--cluster {address}: it cannot be joined: {error}") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drops what Ray's native code writes to stderr: no option of Ray's does."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _need_answer(address: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -198,6 +198,40 @@ def test_a_worker_that_cannot_load_what_it_is_sent_is_refused(
         Dispatcher(RayWorkers(1), 1).play([share])
 
 
+def test_a_worker_whose_simulators_do_not_load_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, policy, tasks, seeds, AGENT.build(dist.spaces).protocol)
+    for error in (ModuleNotFoundError("No module named 'mujoco'"), OSError("libmujoco.so: cannot open")):
+        monkeypatch.setattr(envs, "make", _raising(error))
+        with pytest.raises(RunError, match=rf"^the worker on .* is refused: .* cannot be made there: {error}$"):
+            Player(1).play(share)
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def call(*arguments: object, **options: object) -> object:
+        raise error
+
+    return call
+
+
+FULL = ray.exceptions.ObjectStoreFullError("no room"), ray.exceptions.OutOfDiskError("no room either")
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_object_store_is_one_line(error: Exception, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, policy, tasks, seeds, AGENT.build(dist.spaces).protocol)
+    workers, line = RayWorkers(1), r"^the cluster's object store is full"
+    full = types.SimpleNamespace(play=types.SimpleNamespace(remote=_raising(error)))
+    with pytest.raises(RunError, match=line):  # there is no room for what is sent
+        workers.play(full, share)
+    answer = ray.exceptions.RayTaskError("play", "a traceback", error)
+    for raised in (answer, answer.as_instanceof_cause()):  # there is none for what comes back
+        monkeypatch.setattr(ray, "get", _raising(raised))
+        with pytest.raises(RunError, match=line):
+            workers.result(None)
+
+
 def test_other_versions_code_or_arithmetic_are_refused() -> None:
     here = identity()
     here.need_like(here)
@@ -242,6 +276,30 @@ def test_an_address_where_nobody_answers_is_one_line(address: str, message: str)
     with pytest.raises(UsageError, match=message):
         ray_workers._need_answer(address)  # pyright: ignore[reportPrivateUsage]
     assert time.monotonic() - began < 10
+
+
+def test_a_cluster_that_will_not_have_this_program_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def token(address: str) -> None:
+        os.write(2, b"a page of a log")
+        raise ray.exceptions.RayError("a token is missing")
+
+    monkeypatch.setattr(ray_workers, "GcsClient", token)
+    join = ray_workers._join  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(UsageError, match=r"^--cluster a:1: it cannot be joined: a token is missing$"):
+        join("a:1")
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(ray_workers, "GcsClient", _raising(ray.exceptions.RpcError("Method not found!")))
+    with pytest.raises(UsageError, match=r"^--cluster a:1: no head of a Ray cluster answers there: .* its port is"):
+        join("a:1")
+    monkeypatch.setattr(ray_workers, "GcsClient", lambda address: None)
+    monkeypatch.setattr(ray, "init", _raising(RuntimeError("Version mismatch: there:\n    Ray: 2.59")))
+    ended: list[None] = []
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(None))
+    with pytest.raises(UsageError, match=r"^--cluster a:1: it cannot be joined: Version mismatch: there:\n +Ray: 2.59"):
+        join("a:1")
+    assert ended == [None]
 
 
 def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
