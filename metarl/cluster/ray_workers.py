@@ -1,13 +1,17 @@
 """Workers as actors of Ray: on this machine, or on those of a cluster."""
 
+import atexit
 import contextlib
 import os
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import ray
 from ray import exceptions
+from ray._private.worker import global_worker
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # its stubs leave it out
 
 from metarl.cluster.collector import ClusterCollectors
@@ -21,6 +25,7 @@ from metarl.learning.episodes import Episodes, Trials
 AUTO, LOCAL = "auto", "local"
 _ADDRESS = "RAY_ADDRESS"
 _CONNECT = 5.0  # s in which an address must answer
+_GOODBYE = 5.0  # s in which a head that does not answer may be left, twice
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, and no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # a training tells nobody
@@ -124,6 +129,10 @@ def _ours(error: exceptions.RayError) -> Exception:
     cause = getattr(error, "cause", None) if isinstance(error, exceptions.RayTaskError) else error
     if not isinstance(cause, Exception):
         return error
+    if isinstance(cause, exceptions.RayActorError) and cause.actor_init_failed:
+        found = re.search(r"\bip=([^\s,)]+)", str(cause))
+        where = f"the worker on {found[1]}" if found else "a worker"
+        return RunError(f"{where} is refused: it cannot be made there: {_last_line(cause)}")
     if isinstance(cause, _LOST):  # of a task: what it was sent is gone with some machine
         return WorkerLostError(_first_line(cause))
     if isinstance(cause, _FULL):  # of a task: there is no room for its answer
@@ -139,7 +148,7 @@ def _ours(error: exceptions.RayError) -> Exception:
     return cause
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -171,15 +180,41 @@ def connected(cluster: str, cpus: int) -> Iterator[None]:
     else:
         _need_answer(address)
         _join(address)
+    head = _head_address()
     try:
         yield
     finally:
+        _leave(head)
+
+
+def _leave(head: str) -> None:
+    """Disconnects. Of a head that is frozen Ray would wait for an answer for good.
+
+    What then still waits ends with the process, which crashes unless Ray's native part has been told to end.
+    """
+    if not missing(head, _CONNECT):
         ray.shutdown()
+        return
+    for disconnect in (ray.shutdown, _shutdown_native):
+        leaving = threading.Thread(target=disconnect, name="metarl-leaving", daemon=True)
+        leaving.start()
+        leaving.join(_GOODBYE)
+        if not leaving.is_alive():
+            return
+    atexit.unregister(ray.shutdown)  # it would wait again at this process's end
+
+
+def _shutdown_native() -> None:
+    global_worker.core_worker.shutdown_driver()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _head_address() -> str:
+    return ray.get_runtime_context().gcs_address
 
 
 def connected_head() -> Head:
     """The head of the cluster that this process is connected to."""
-    return Head(ray.get_runtime_context().gcs_address)
+    return Head(_head_address())
 
 
 def _options() -> dict[str, Any]:
@@ -217,8 +252,15 @@ def _join(address: str) -> None:
         raise UsageError(f"--cluster {address}: it cannot be joined: {_first_line(error)}") from error
     try:
         ray.init(address=address, **_options())
-    except Exception as error:
+    except ConnectionError as error:  # the head has just answered
         ray.shutdown()  # what there is of a connection
+        reason = _first_line(error.__cause__ or error)
+        raise UsageError(
+            f"--cluster {address}: it cannot be joined: {reason} Is this machine part of it? "
+            f"`ray start --address={address}` makes it so"
+        ) from error
+    except Exception as error:
+        ray.shutdown()
         raise UsageError(f"--cluster {address}: it cannot be joined: {error}") from error
 
 

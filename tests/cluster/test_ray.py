@@ -1,8 +1,10 @@
 """On a Ray cluster of several nodes trials come out as in one process, whoever is killed on the way."""
 
+import atexit
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -214,6 +216,14 @@ def _raising(error: Exception) -> Callable[..., Any]:
     return call
 
 
+def test_a_worker_without_metarl_is_refused_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    traceback = "ray::Player.__init__() (pid=275, ip=10.0.0.2)\nModuleNotFoundError: No module named 'metarl'"
+    cause = ray.exceptions.RayTaskError("Player.__init__", traceback, ImportError())
+    monkeypatch.setattr(ray, "get", _raising(ray.exceptions.ActorDiedError(cause)))
+    with pytest.raises(RunError, match=r"^the worker on 10.0.0.2 is refused: .*No module named 'metarl'$"):
+        RayWorkers(1).first(None)
+
+
 FULL = ray.exceptions.ObjectStoreFullError("no room"), ray.exceptions.OutOfDiskError("no room either")
 
 
@@ -299,7 +309,12 @@ def test_a_cluster_that_will_not_have_this_program_is_one_line(
     monkeypatch.setattr(ray, "shutdown", lambda: ended.append(None))
     with pytest.raises(UsageError, match=r"^--cluster a:1: it cannot be joined: Version mismatch: there:\n +Ray: 2.59"):
         join("a:1")
-    assert ended == [None]
+    alone = ConnectionError("Failed to connect")
+    alone.__cause__ = RuntimeError("No node info found.")
+    monkeypatch.setattr(ray, "init", _raising(alone))
+    with pytest.raises(UsageError, match=r"No node info found\. Is this machine part of it\? `ray start --addr"):
+        join("a:1")
+    assert ended == [None, None]
 
 
 def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,8 +326,27 @@ def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.Monk
     started: list[int] = []
     monkeypatch.setattr(ray_workers, "_start_here", started.append)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_workers, "_head_address", lambda: "127.0.0.1:1")
     with ray_workers.connected("auto", 3):
         assert started == [3]
+
+
+def test_a_frozen_head_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that takes connections and says nothing, as of a stopped process, and Ray that waits for it."""
+    thawed, unregistered = threading.Event(), list[object]()
+    monkeypatch.setattr(ray_workers, "_CONNECT", 0.1)
+    monkeypatch.setattr(ray_workers, "_GOODBYE", 0.1)
+    monkeypatch.setattr(ray, "shutdown", thawed.wait)
+    monkeypatch.setattr(ray_workers, "_shutdown_native", thawed.wait)
+    monkeypatch.setattr(atexit, "unregister", unregistered.append)
+    leave = ray_workers._leave  # pyright: ignore[reportPrivateUsage]
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        address, began = f"127.0.0.1:{frozen.getsockname()[1]}", time.monotonic()
+        leave(address)
+    assert time.monotonic() - began < 5 and len(unregistered) == 1
+    thawed.set()  # a head that is gone altogether keeps nobody waiting
+    leave(address)
+    assert len(unregistered) == 1
 
 
 def test_in_process_collectors_are_the_default() -> None:
