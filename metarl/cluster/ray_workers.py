@@ -1,12 +1,18 @@
 """Workers as actors of Ray: on this machine, or on those of a cluster."""
 
+import atexit
 import contextlib
 import os
+import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import ray
 from ray import exceptions
+from ray._private.worker import global_worker
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # its stubs leave it out
 
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
@@ -19,6 +25,7 @@ from metarl.learning.episodes import Episodes, Trials
 AUTO, LOCAL = "auto", "local"
 _ADDRESS = "RAY_ADDRESS"
 _CONNECT = 5.0  # s in which an address must answer
+_GOODBYE = 5.0  # s in which a head that does not answer may be left, twice
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, and no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # a training tells nobody
@@ -30,6 +37,7 @@ _LOST = (
     exceptions.NodeDiedError,
     exceptions.OutOfMemoryError,  # Ray ended it to save the machine
 )
+_FULL = (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError)
 
 
 @final
@@ -53,19 +61,15 @@ class RayWorkers:
         return worker, worker.identity.remote()
 
     def play(self, worker: Any, share: AnyShare) -> Any:  # noqa: ANN401  # Ray's handles have no types of their own
-        if isinstance(share, Share):
-            return worker.play.remote(share)
-        return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
+        with _failures():  # it may not find room
+            if isinstance(share, Share):
+                return worker.play.remote(share)
+            return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
 
     def _reference(self, examination: Examination) -> Any:  # noqa: ANN401
-        """The last examination in the cluster's object store, where it is put once: a data set may be large.
-
-        Raises:
-            RunError: there is no room for it.
-        """
+        """The last examination in the cluster's object store, where it is put once: a data set may be large."""
         if self._stored is None or self._stored[0] is not examination:
-            with _failures():
-                self._stored = examination, ray.put(examination)
+            self._stored = examination, ray.put(examination)
         return self._stored[1]
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
@@ -116,24 +120,35 @@ def _failures() -> Iterator[None]:
     """Turns Ray's errors into ours; what a worker raised is raised here, with where it was raised as its cause."""
     try:
         yield
-    except exceptions.RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, _LOST):  # what it was sent is gone with some machine
-            raise WorkerLostError(_first_line(cause)) from error
-        if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
-            raise RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}") from error
-        if isinstance(cause, Exception):
-            raise cause from error
-        raise
-    except _LOST as error:
-        raise WorkerLostError(_first_line(error)) from error
-    except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
-        raise RunError(f"the cluster's object store is full: {_first_line(error)}") from error
     except exceptions.RayError as error:
-        raise RunError(f"the cluster failed: {_first_line(error)}") from error
+        raise _ours(error) from error
 
 
-def _first_line(error: Exception) -> str:
+def _ours(error: exceptions.RayError) -> Exception:
+    """What an error of Ray's means."""
+    cause = getattr(error, "cause", None) if isinstance(error, exceptions.RayTaskError) else error
+    if not isinstance(cause, Exception):
+        return error
+    if isinstance(cause, exceptions.RayActorError) and cause.actor_init_failed:
+        found = re.search(r"\bip=([^\s,)]+)", str(cause))
+        where = f"the worker on {found[1]}" if found else "a worker"
+        return RunError(f"{where} is refused: it cannot be made there: {_last_line(cause)}")
+    if isinstance(cause, _LOST):  # of a task: what it was sent is gone with some machine
+        return WorkerLostError(_first_line(cause))
+    if isinstance(cause, _FULL):  # of a task: there is no room for its answer
+        disk = ", and the disk to which it spills" if isinstance(cause, exceptions.OutOfDiskError) else ""
+        return RunError(
+            f"the cluster's object store is full{disk}: `ray memory` and `df` there say with what; "
+            "`ray start --object-store-memory BYTES` makes a larger one"
+        )
+    if cause is error:
+        return RunError(f"the cluster failed: {_first_line(error)}")
+    if isinstance(cause, exceptions.RaySystemError):  # before the call began: of the call's own errors Ray says so
+        return RunError(f"a worker is refused: it cannot load what it was sent: {_last_line(cause)}")
+    return cause
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -165,15 +180,41 @@ def connected(cluster: str, cpus: int) -> Iterator[None]:
     else:
         _need_answer(address)
         _join(address)
+    head = _head_address()
     try:
         yield
     finally:
+        _leave(head)
+
+
+def _leave(head: str) -> None:
+    """Disconnects. Of a head that is frozen Ray would wait for an answer for good.
+
+    What then still waits ends with the process, which crashes unless Ray's native part has been told to end.
+    """
+    if not missing(head, _CONNECT):
         ray.shutdown()
+        return
+    for disconnect in (ray.shutdown, _shutdown_native):
+        leaving = threading.Thread(target=disconnect, name="metarl-leaving", daemon=True)
+        leaving.start()
+        leaving.join(_GOODBYE)
+        if not leaving.is_alive():
+            return
+    atexit.unregister(ray.shutdown)  # it would wait again at this process's end
+
+
+def _shutdown_native() -> None:
+    global_worker.core_worker.shutdown_driver()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _head_address() -> str:
+    return ray.get_runtime_context().gcs_address
 
 
 def connected_head() -> Head:
     """The head of the cluster that this process is connected to."""
-    return Head(ray.get_runtime_context().gcs_address)
+    return Head(_head_address())
 
 
 def _options() -> dict[str, Any]:
@@ -194,10 +235,49 @@ def _start_here(cpus: int) -> None:
 
 
 def _join(address: str) -> None:
+    """Connects to a cluster. One that will not have this program is asked once: Ray would ask for a minute, and log it.
+
+    Raises:
+        UsageError: it has other versions, or asks for a token; or this machine is not part of it.
+    """
+    try:
+        with _silent():
+            GcsClient(address=address)
+    except exceptions.RpcError as error:
+        raise UsageError(
+            f"--cluster {address}: no head of a Ray cluster answers there: {_first_line(error)}; its port is that of "
+            "`ray start --head`, 6379 unless told otherwise, and not the dashboard's or the client's"
+        ) from error
+    except exceptions.RayError as error:
+        raise UsageError(f"--cluster {address}: it cannot be joined: {_first_line(error)}") from error
     try:
         ray.init(address=address, **_options())
+    except ConnectionError as error:  # the head has just answered
+        ray.shutdown()  # what there is of a connection
+        reason = _first_line(error.__cause__ or error)
+        raise UsageError(
+            f"--cluster {address}: it cannot be joined: {reason} Is this machine part of it? "
+            f"`ray start --address={address}` makes it so"
+        ) from error
     except Exception as error:
-        raise UsageError(f"--cluster {address}: {_first_line(error)}") from error
+        ray.shutdown()
+        raise UsageError(f"--cluster {address}: it cannot be joined: {error}") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drops what Ray's native code writes to stderr: no option of Ray's does."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _need_answer(address: str) -> None:

@@ -177,12 +177,12 @@ class Player:
         if self._opened is not None and self._opened[0] == expected:
             return self._opened[1]
         self.close()
-        from metarl import envs  # its simulators may be missing here: that is said of the share
-
         host = socket.gethostname()
         try:
+            from metarl import envs  # its simulators may be missing here
+
             dist = envs.make(id)
-        except ValueError as error:
+        except (ValueError, ImportError, OSError) as error:  # the last of a library that does not load
             raise RunError(f"the worker on {host} is refused: {id} cannot be made there: {error}") from error
         if dist.hash != expected:
             raise RunError(

@@ -1,13 +1,15 @@
 """On a Ray cluster of several nodes trials come out as in one process, whoever is killed on the way."""
 
+import atexit
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -198,6 +200,48 @@ def test_a_worker_that_cannot_load_what_it_is_sent_is_refused(
         Dispatcher(RayWorkers(1), 1).play([share])
 
 
+def test_a_worker_whose_simulators_do_not_load_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, policy, tasks, seeds, AGENT.build(dist.spaces).protocol)
+    for error in (ModuleNotFoundError("No module named 'mujoco'"), OSError("libmujoco.so: cannot open")):
+        monkeypatch.setattr(envs, "make", _raising(error))
+        with pytest.raises(RunError, match=rf"^the worker on .* is refused: .* cannot be made there: {error}$"):
+            Player(1).play(share)
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def call(*arguments: object, **options: object) -> object:
+        raise error
+
+    return call
+
+
+def test_a_worker_without_metarl_is_refused_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    traceback = "ray::Player.__init__() (pid=275, ip=10.0.0.2)\nModuleNotFoundError: No module named 'metarl'"
+    cause = ray.exceptions.RayTaskError("Player.__init__", traceback, ImportError())
+    monkeypatch.setattr(ray, "get", _raising(ray.exceptions.ActorDiedError(cause)))
+    with pytest.raises(RunError, match=r"^the worker on 10.0.0.2 is refused: .*No module named 'metarl'$"):
+        RayWorkers(1).first(None)
+
+
+FULL = ray.exceptions.ObjectStoreFullError("no room"), ray.exceptions.OutOfDiskError("no room either")
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_object_store_is_one_line(error: Exception, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    dist, policy, tasks, seeds = request("point-navigation")
+    share = Share("point-navigation", dist.hash, policy, tasks, seeds, AGENT.build(dist.spaces).protocol)
+    workers, line = RayWorkers(1), r"^the cluster's object store is full"
+    full = types.SimpleNamespace(play=types.SimpleNamespace(remote=_raising(error)))
+    with pytest.raises(RunError, match=line):  # there is no room for what is sent
+        workers.play(full, share)
+    answer = ray.exceptions.RayTaskError("play", "a traceback", error)
+    for raised in (answer, answer.as_instanceof_cause()):  # there is none for what comes back
+        monkeypatch.setattr(ray, "get", _raising(raised))
+        with pytest.raises(RunError, match=line):
+            workers.result(None)
+
+
 def test_other_versions_code_or_arithmetic_are_refused() -> None:
     here = identity()
     here.need_like(here)
@@ -244,6 +288,35 @@ def test_an_address_where_nobody_answers_is_one_line(address: str, message: str)
     assert time.monotonic() - began < 10
 
 
+def test_a_cluster_that_will_not_have_this_program_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def token(address: str) -> None:
+        os.write(2, b"a page of a log")
+        raise ray.exceptions.RayError("a token is missing")
+
+    monkeypatch.setattr(ray_workers, "GcsClient", token)
+    join = ray_workers._join  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(UsageError, match=r"^--cluster a:1: it cannot be joined: a token is missing$"):
+        join("a:1")
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(ray_workers, "GcsClient", _raising(ray.exceptions.RpcError("Method not found!")))
+    with pytest.raises(UsageError, match=r"^--cluster a:1: no head of a Ray cluster answers there: .* its port is"):
+        join("a:1")
+    monkeypatch.setattr(ray_workers, "GcsClient", lambda address: None)
+    monkeypatch.setattr(ray, "init", _raising(RuntimeError("Version mismatch: there:\n    Ray: 2.59")))
+    ended: list[None] = []
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(None))
+    with pytest.raises(UsageError, match=r"^--cluster a:1: it cannot be joined: Version mismatch: there:\n +Ray: 2.59"):
+        join("a:1")
+    alone = ConnectionError("Failed to connect")
+    alone.__cause__ = RuntimeError("No node info found.")
+    monkeypatch.setattr(ray, "init", _raising(alone))
+    with pytest.raises(UsageError, match=r"No node info found\. Is this machine part of it\? `ray start --addr"):
+        join("a:1")
+    assert ended == [None, None]
+
+
 def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
@@ -253,8 +326,27 @@ def test_auto_is_the_cluster_that_the_environment_names(monkeypatch: pytest.Monk
     started: list[int] = []
     monkeypatch.setattr(ray_workers, "_start_here", started.append)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_workers, "_head_address", lambda: "127.0.0.1:1")
     with ray_workers.connected("auto", 3):
         assert started == [3]
+
+
+def test_a_frozen_head_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that takes connections and says nothing, as of a stopped process, and Ray that waits for it."""
+    thawed, unregistered = threading.Event(), list[object]()
+    monkeypatch.setattr(ray_workers, "_CONNECT", 0.1)
+    monkeypatch.setattr(ray_workers, "_GOODBYE", 0.1)
+    monkeypatch.setattr(ray, "shutdown", thawed.wait)
+    monkeypatch.setattr(ray_workers, "_shutdown_native", thawed.wait)
+    monkeypatch.setattr(atexit, "unregister", unregistered.append)
+    leave = ray_workers._leave  # pyright: ignore[reportPrivateUsage]
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        address, began = f"127.0.0.1:{frozen.getsockname()[1]}", time.monotonic()
+        leave(address)
+    assert time.monotonic() - began < 5 and len(unregistered) == 1
+    thawed.set()  # a head that is gone altogether keeps nobody waiting
+    leave(address)
+    assert len(unregistered) == 1
 
 
 def test_in_process_collectors_are_the_default() -> None:
