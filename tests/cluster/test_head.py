@@ -91,7 +91,7 @@ def test_a_head_is_somebody_who_listens_and_speaks_as_one(greeting: bytes, said:
     with listening(greeting) as address:
         began = time.monotonic()
         assert missing(address, 2.0 if not said else 0.3) == said
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10
     assert missing(address, 2.0) == "Connection refused"
 
 
@@ -110,7 +110,7 @@ def test_a_machine_that_drops_packets_is_given_up_in_time() -> None:
             waiting.connect_ex(address)
         began = time.monotonic()
         assert missing(f"{address[0]}:{address[1]}", 0.3) == "timed out"
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10
 
 
 def test_what_is_no_name_of_a_host_is_nobody() -> None:
