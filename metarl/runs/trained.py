@@ -234,7 +234,7 @@ def _few_shot(run: Run, which: Which, device: str, *, trust_code: bool) -> Train
 
 def learner_of(run: Run) -> FewShotLearner | None:
     """The untrained learner of a few-shot run; None where its code is from outside of metarl, which is not imported."""
-    experiment = _need_kind(run, "fewshot").config.experiment
+    experiment = run.config.experiment
     if set(experiment.code) - {experiment.distribution}:
         return None
     config = run.options("learner", LEARNERS[experiment.learner], open_kinds=OPEN_KINDS)
