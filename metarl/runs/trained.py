@@ -7,7 +7,7 @@ from typing import final
 
 from metarl import agents, envs
 from metarl.envs import EnvDistribution
-from metarl.errors import UsageError
+from metarl.errors import RunError, UsageError
 from metarl.evaluation.evaluate import Candidate
 from metarl.evaluation.html import table_html
 from metarl.evaluation.judge import Judge, JudgeWorkers
@@ -233,12 +233,19 @@ def _few_shot(run: Run, which: Which, device: str, *, trust_code: bool) -> Train
 
 
 def learner_of(run: Run) -> FewShotLearner | None:
-    """The untrained learner of a few-shot run; None where its code is from outside of metarl, which is not imported."""
+    """The untrained learner of a few-shot run; None where its code is from outside of metarl, which is not imported.
+
+    Raises:
+        RunError: its config names what no learner can be made of.
+    """
     experiment = run.config.experiment
     if set(experiment.code) - {experiment.distribution}:
         return None
     config = run.options("learner", LEARNERS[experiment.learner], open_kinds=OPEN_KINDS)
-    return config.build(run.options("tasks", TaskRecord).signature)
+    try:
+        return config.build(run.options("tasks", TaskRecord).signature)
+    except ValueError as error:
+        raise RunError(f"the learner of {run.folder} cannot be made: {error}") from error
 
 
 def labels_of(runs: Sequence[TrainedFewShot]) -> tuple[str, ...]:
