@@ -241,8 +241,8 @@ def learner_of(run: Run) -> FewShotLearner | None:
     experiment = run.config.experiment
     if set(experiment.code) - {experiment.distribution}:
         return None
-    config = run.options("learner", LEARNERS[experiment.learner], open_kinds=OPEN_KINDS)
     try:
+        config = run.options("learner", LEARNERS[experiment.learner], open_kinds=OPEN_KINDS)
         return config.build(run.options("tasks", TaskRecord).signature)
     except ValueError as error:
         raise RunError(f"the learner of {run.folder} cannot be made: {error}") from error

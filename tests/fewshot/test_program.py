@@ -1,6 +1,7 @@
 """`fewshot.py` as people call it: trains, resumes, evaluates, plots, refuses; and what `metarl.load` gives."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from PIL import Image
 
 import metarl
-from metarl.errors import UsageError
+from metarl.errors import RunError, UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.stills import description
 from metarl.fewshot.registry import LEARNERS as CONFIGS
-from metarl.runs.trained import TrainedFewShot
+from metarl.runs import run_folder
+from metarl.runs.trained import TrainedFewShot, learner_of
 from tests import programs
+from tests.commands.test_trust import rewritten
 
 ENCODER = ("conv4", "--filters", "4")
 PROTOTYPICAL = ("prototypical", *ENCODER, "--train-ways", "4", "6")
@@ -267,6 +270,13 @@ def test_a_run_can_begin_with_another_learners_features(run: Path, photos: Path,
     for name in learned:  # one step of Adam moves a parameter by no more than its rate
         np.testing.assert_allclose(here[name].numpy(), there[name].numpy(), atol=1e-7)
     assert call(*command) == 2  # of another beginning
+
+
+def test_a_learner_that_cannot_be_made_of_a_runs_config_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "changed")
+    rewritten(tmp_path / "changed", lambda experiment: experiment["options"]["tasks"]["signature"].update(shape=[1, 6]))
+    with pytest.raises(RunError, match="cannot be made: Conv4 wants images"):
+        learner_of(run_folder.read(tmp_path / "changed"))
 
 
 def test_features_that_were_not_compared_begin_with_small_distances(photos: Path, tmp_path: Path) -> None:
