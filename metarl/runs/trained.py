@@ -51,6 +51,13 @@ class ClassNames:
     test: tuple[str, ...]
 
 
+_KINDS: Mapping[run_folder.Kind, tuple[str, str]] = {
+    "agent": ("an agent", "agents"),
+    "fewshot": ("a few-shot learner", "few-shot learners"),
+}
+"""What one run of a kind is, and what several are."""
+
+
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class TrainedAgent:
@@ -183,20 +190,22 @@ def load_agent(
     folder: Path | str, which: Which = "last", device: str = "cpu", *, trust_code: bool = False
 ) -> TrainedAgent:
     """The agent of a run; see `load`. A `UsageError` where the run is a few-shot learner's."""
-    run = run_folder.read(zoo.resolve(folder))
-    if run.config.experiment.kind != "agent":
-        raise UsageError(f"{folder} is a few-shot learner; this is about agents")
-    return _agent(run, which, device, trust_code=trust_code)
+    return _agent(_of_kind(folder, "agent"), which, device, trust_code=trust_code)
 
 
 def load_few_shot(
     folder: Path | str, which: Which = "last", device: str = "cpu", *, trust_code: bool = False
 ) -> TrainedFewShot:
     """The few-shot learner of a run; see `load`. A `UsageError` where the run is an agent's."""
+    return _few_shot(_of_kind(folder, "fewshot"), which, device, trust_code=trust_code)
+
+
+def _of_kind(folder: Path | str, kind: run_folder.Kind) -> Run:
     run = run_folder.read(zoo.resolve(folder))
-    if run.config.experiment.kind != "fewshot":
-        raise UsageError(f"{folder} is an agent; this is about few-shot learners")
-    return _few_shot(run, which, device, trust_code=trust_code)
+    found = run.config.experiment.kind
+    if found != kind:
+        raise UsageError(f"{folder} is {_KINDS[found][0]}; this is about {_KINDS[kind][1]}")
+    return run
 
 
 def _agent(run: Run, which: Which, device: str, *, trust_code: bool) -> TrainedAgent:
