@@ -22,7 +22,7 @@ from metarl.evaluation.charts import Chart, Panel, estimated, line_chart
 from metarl.evaluation.judge import EvaluationSettings
 from metarl.fewshot.benchmarks import ClassificationBenchmark
 from metarl.fewshot.class_choice import listed
-from metarl.fewshot.robustness import KINDS, FaultLevels, Faults, Kind, impossible
+from metarl.fewshot.robustness import KINDS, LEVELS_OF, PGD, FaultLevels, Faults, Kind, impossible
 from metarl.maths import statistics
 from metarl.maths.statistics import Estimate
 from metarl.runs.files import encode_json, write_atomically
@@ -42,15 +42,6 @@ _UNITS: Mapping[Kind, str] = {
     "pgd-support": "ε",
     "imbalance": "spread of the classes' shots",
 }
-_OF_KINDS: Mapping[str, tuple[Kind, ...]] = {
-    "label_noise": ("label-noise",),
-    "noise": ("noise",),
-    "blur": ("blur",),
-    "imbalance": ("imbalance",),
-    "epsilon": ("fgsm-query", "pgd-query", "fgsm-support", "pgd-support"),
-    "attack_steps": ("pgd-query", "pgd-support"),
-}
-"""The faults that an option of `FaultLevels` is about."""
 Curves = Mapping[Kind, Float[np.ndarray, "level task"]]
 
 
@@ -87,7 +78,8 @@ class RobustnessOptions:
             raise ValueError("name at least one of --kinds")
         if self.tasks < 2:
             raise ValueError(f"--tasks must be at least 2, got {self.tasks}")
-        for option, kinds in _OF_KINDS.items():
+        for option in (field.name for field in dataclasses.fields(FaultLevels)):
+            kinds = PGD if option == "attack_steps" else [kind for kind in KINDS if LEVELS_OF[kind] == option]
             given = getattr(self.levels, option) != getattr(FaultLevels(), option)
             if given and self.kinds is not None and not set(kinds) & set(self.kinds):
                 name = option.replace("_", "-")
@@ -143,7 +135,8 @@ def program(arguments: Sequence[str], name: str) -> None:
 
 def _kinds(benchmark: ClassificationBenchmark) -> tuple[Kind, ...]:
     """All that its tasks can have."""
-    return tuple(kind for kind in KINDS if kind not in impossible(benchmark))
+    left_out = impossible(benchmark)
+    return tuple(kind for kind in KINDS if kind not in left_out)
 
 
 def estimates(accuracies: Float[np.ndarray, "level task"], seed: int) -> list[Estimate]:

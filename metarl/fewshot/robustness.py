@@ -39,6 +39,19 @@ from metarl.tasks import Task
 
 Kind = Literal["label-noise", "noise", "blur", "fgsm-query", "pgd-query", "fgsm-support", "pgd-support", "imbalance"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LEVELS_OF: Mapping[Kind, str] = {
+    "label-noise": "label_noise",
+    "noise": "noise",
+    "blur": "blur",
+    "fgsm-query": "epsilon",
+    "pgd-query": "epsilon",
+    "fgsm-support": "epsilon",
+    "pgd-support": "epsilon",
+    "imbalance": "imbalance",
+}
+"""The option of `FaultLevels` that says how much there is of a fault."""
+PGD: tuple[Kind, ...] = ("pgd-query", "pgd-support")
+"""The faults that `FaultLevels.attack_steps` is about."""
 _ATTACKED_AT_ONCE = 4  # tasks; graphs through adaptation are large
 
 
@@ -69,8 +82,7 @@ class FaultLevels:
 
     def of(self, kind: Kind) -> tuple[float, ...]:
         """The levels of one fault, from 0 on."""
-        by_kind = {"label-noise": self.label_noise, "noise": self.noise, "blur": self.blur, "imbalance": self.imbalance}
-        return (0.0, *sorted(by_kind.get(kind, self.epsilon)))
+        return (0.0, *sorted(getattr(self, LEVELS_OF[kind])))
 
 
 def impossible(benchmark: ClassificationBenchmark) -> dict[Kind, str]:
