@@ -145,11 +145,17 @@ class Ppo:
         return torch.func.functional_call(self.network, dict(parameters), (observations,), tie_weights=False)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
+        return self.off_policy_meta_step(state, state.parameters, experience, rng)
+
+    def off_policy_meta_step(
+        self, state: State, behaviour: Parameters, experience: Trials, rng: np.random.Generator
+    ) -> tuple[State, Metrics]:
+        """`meta_step` on trials that the parameters `behaviour` played: ratios are to their probabilities."""
         episodes = experience.query
         statistics = self.merge_statistics(state.parameters, episodes)
         reward_scale = float(statistics.variance[-1].sqrt())
         # As when it acted: by the statistics from before these episodes.
-        observations, rollout, explained = self.build_batch(state.parameters, episodes, reward_scale)
+        observations, rollout, explained = self.build_batch(behaviour, episodes, reward_scale)
 
         def loss(parameters: Parameters, index: Tensor) -> tuple[Tensor, Tensor]:
             outputs = self.apply(parameters, observations[index])

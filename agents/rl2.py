@@ -270,6 +270,12 @@ class Rl2Ppo:
         return torch.cat([standardised, previous.actions, previous.done[..., None]], dim=-1)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
+        return self.off_policy_meta_step(state, state.parameters, experience, rng)
+
+    def off_policy_meta_step(
+        self, state: State, behaviour: Parameters, experience: Trials, rng: np.random.Generator
+    ) -> tuple[State, Metrics]:
+        """`meta_step` on trials that the parameters `behaviour` played: ratios are to their probabilities."""
         trials = concatenate(experience.episodes)
         statistics = self.merge_statistics(state.parameters, trials)
         reward_scale, families = float(statistics.variance[-1].sqrt()), dict[str, Tensor]()
@@ -277,7 +283,7 @@ class Rl2Ppo:
         if self.config.reward_scale == "family":
             scales, families = self.scale_by_family(state.parameters, trials, experience.tasks, reward_scale)
         # As when it acted: by the statistics from before these trials.
-        batch, explained = self.build_batch(state.parameters, trials, scales)
+        batch, explained = self.build_batch(behaviour, trials, scales)
 
         def loss(parameters: Parameters, index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, carry, rollout = batch.pick(index)

@@ -381,13 +381,19 @@ class Varibad:
     # Learning.
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
+        return self.off_policy_meta_step(state, state.parameters, experience, rng)
+
+    def off_policy_meta_step(
+        self, state: State, behaviour: Parameters, experience: Trials, rng: np.random.Generator
+    ) -> tuple[State, Metrics]:
+        """`meta_step` on trials that the parameters `behaviour` played: ratios are to their probabilities."""
         trials, stored = concatenate(experience.episodes), StoredTrials.of(experience, self.spaces)
         with torch.no_grad():
-            beliefs = self.all_beliefs(state.parameters, stored)
+            beliefs = self.all_beliefs(behaviour, stored)
         statistics = self.merge_statistics(state.parameters, trials, beliefs)
         reward_scale = float(statistics.variance[-1].sqrt())
         # As when it acted: by the statistics from before these trials.
-        inputs, rollout, explained = self.build_batch(state.parameters, trials, beliefs, reward_scale)
+        inputs, rollout, explained = self.build_batch(behaviour, trials, beliefs, reward_scale)
 
         def loss(parameters: Parameters, index: Tensor) -> tuple[Tensor, Tensor]:
             outputs = self.apply_policy(parameters, *(x[index] for x in inputs))

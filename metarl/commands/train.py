@@ -56,6 +56,9 @@ class TrainOptions(Generic[Config]):
     """Begin with what another run had learned: its last checkpoint (runs/other, zoo:cheetah-terrain/blind) or
     any (runs/other/checkpoints/500). Options may differ, networks may not. maml and promp also begin with the policy
     of ppo; before adaptation they are then the task-blind policy. Steps count from 0 again."""
+    overlap: bool = False
+    """Collect the next outer step's trials while this one's are learned from, with the parameters from before it: more
+    steps a second where cores are idle, and other results. For ppo, rl2, varibad and agents of your own that can."""
     compute: ComputeOptions = ComputeOptions()
     workers: WorkerOptions = WorkerOptions()
 
@@ -104,6 +107,7 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
         seed=seed,
         device=compute.device,
         threads=compute.threads,
+        overlap=options.overlap,
     )
 
     def first_state(seed: int) -> State:

@@ -41,6 +41,9 @@ class State:
     """The optimiser's tensors by name; empty for an optimiser without state."""
     store: Store = EMPTY_STORE
     """Large data that only grows, such as a replay buffer; a checkpoint appends what is new."""
+    behaviour: Parameters | None = None
+    """The parameters that the next outer step's experience is collected with, where collecting overlaps with learning
+    and so lags behind it (`metarl.learning.overlap`). None: `parameters`."""
 
     def __repr__(self) -> str:
         """One line, without the numbers."""
@@ -49,10 +52,12 @@ class State:
 
     def to(self, device: torch.device | str) -> "State":
         """The same on another device; the store stays in the computer's memory."""
-        parameters, optimizer = (
-            {name: value.to(device) for name, value in part.items()} for part in (self.parameters, self.optimizer)
-        )
-        return State(parameters, optimizer, self.store)
+
+        def moved(part: Parameters) -> Parameters:
+            return {name: value.to(device) for name, value in part.items()}
+
+        behaviour = None if self.behaviour is None else moved(self.behaviour)
+        return State(moved(self.parameters), moved(self.optimizer), self.store, behaviour)
 
     @property
     def device(self) -> torch.device:
@@ -160,6 +165,17 @@ class Agent(Learner[Trials, AdaptedPolicy], Protocol):
     @property
     def adaptation_name(self) -> str:
         """What one adaptation is called in a caption: `gradient step`, `episode`."""
+        ...
+
+
+@runtime_checkable
+class OffPolicyLearner(Learner[Experience_contra, Adapted_co], Protocol):
+    """A learner that can learn from what other parameters than its present ones have collected."""
+
+    def off_policy_meta_step(
+        self, state: State, behaviour: Parameters, experience: Experience_contra, rng: np.random.Generator
+    ) -> tuple[State, Metrics]:
+        """`meta_step` on experience that was collected with the parameters `behaviour`, from an earlier state."""
         ...
 
 

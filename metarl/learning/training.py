@@ -58,12 +58,22 @@ def outer_steps(
     for step in range(start, stop):
         began = time.perf_counter()
         experience = source.collect(learner, state, seed, step)
-        gathered = experience.metrics()
-        if strange := [name for name, value in gathered.items() if math.isinf(value)]:
-            raise RunError(f"{strange[0]} is infinite in the experience of step {step + 1}: its source is at fault")
+        gathered = metrics_of(experience, step)
         state, metrics = learner.meta_step(state, experience, np.random.default_rng([seed, step]))
         need_finite(state, step + 1)
         yield OuterStep(step + 1, state, {**gathered, **metrics}, time.perf_counter() - began)
+
+
+def metrics_of(experience: Experience, step: int) -> Metrics:
+    """The experience's own metrics.
+
+    Raises:
+        RunError: one is infinite.
+    """
+    gathered = experience.metrics()
+    if strange := [name for name, value in gathered.items() if math.isinf(value)]:
+        raise RunError(f"{strange[0]} is infinite in the experience of step {step + 1}: its source is at fault")
+    return gathered
 
 
 def need_finite(state: State, step: int) -> None:

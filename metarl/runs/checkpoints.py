@@ -1,6 +1,7 @@
 """Checkpoints: folders that are either whole or not there, hold no pickle, and notice when they have been damaged.
 
     checkpoints/<step>/params.safetensors, optimizer.safetensors    the learner's state
+                       behaviour.safetensors                        its behaviour policy's parameters, if it has any
                        state.json                                   step, validation score, counters, checksums
     store/<number>.safetensors                                      what its store has, see `metarl.runs.stored`
 
@@ -16,6 +17,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, cast, final
+
+from torch import Tensor
 
 from metarl import checks
 from metarl.errors import RunError, UsageError, warn
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 PARAMETERS, OPTIMIZER, STATE = "params.safetensors", "optimizer.safetensors", "state.json"
+BEHAVIOUR = "behaviour.safetensors"
 _REPLACED = ".replaced-"
 _FORMAT = 2
 _ROOM = 64 << 20  # bytes in a file of tensors besides the tensors that are expected: its header, other tensors
@@ -84,6 +88,8 @@ class _StateFile:
     parameters: TensorFile
     optimizer: TensorFile
     store: StoreRecord
+    behaviour: TensorFile | None = None
+    """None, and not in the file, where collecting does not lag behind learning."""
 
     def __post_init__(self) -> None:
         checks.at_least(0, step=self.step, env_steps=self.env_steps)
@@ -118,6 +124,8 @@ class CheckpointFolder:
         if step < 0 or keep_last < 1:
             raise ValueError(f"need step >= 0 and keep_last >= 1, got step {step} and keep_last {keep_last}")
         content = {PARAMETERS: tensors.encode(state.parameters), OPTIMIZER: tensors.encode(state.optimizer)}
+        if state.behaviour is not None:
+            content[BEHAVIOUR] = tensors.encode(state.behaviour)
         experiment = self._run.config.experiment
         record = _StateFile(
             format=_FORMAT,
@@ -126,9 +134,10 @@ class CheckpointFolder:
             score=float(score) if score is not None and math.isfinite(score) else None,
             env_steps=env_steps,
             random=_RandomState("PCG64", (experiment.seed, step)),
-            parameters=TensorFile(tensors.digest(content[PARAMETERS]), tuple(state.parameters)),
-            optimizer=TensorFile(tensors.digest(content[OPTIMIZER]), tuple(state.optimizer)),
+            parameters=_tensor_file(content[PARAMETERS], state.parameters),
+            optimizer=_tensor_file(content[OPTIMIZER], state.optimizer),
             store=self._store.write(state.store),
+            behaviour=None if state.behaviour is None else _tensor_file(content[BEHAVIOUR], state.behaviour),
         )
         target = self._folder / str(step)
         with writing(target):
@@ -259,20 +268,14 @@ class CheckpointFolder:
     def _read(self, step: int, expected: State | None) -> Checkpoint:
         """Reads a checkpoint, comparing every file with its checksum before looking inside."""
         path, record = self._folder / str(step), self._read_state(step)
-        parts: list[Parameters] = []
-        for name, file, wanted in (
-            (PARAMETERS, record.parameters, expected and expected.parameters),
-            (OPTIMIZER, record.optimizer, expected and expected.optimizer),
-        ):
-            # Room for tensors of other types and shapes, so that the message can name the one that differs.
-            limit = files.MAX_BYTES if wanted is None else _ROOM + 8 * tensors.num_bytes(wanted)
-            _, loaded = tensors.read(path / name, file.sha256, limit)
-            parts.append(tensors.in_order(loaded, file.order, path / name))
-        state = State(parts[0], parts[1])
-        if expected is None:
-            check_values(state, path)
-        else:
-            check_state(state, expected, path)
+        parameters = _read_tensors(path / PARAMETERS, record.parameters, expected and expected.parameters)
+        optimizer = _read_tensors(path / OPTIMIZER, record.optimizer, expected and expected.optimizer)
+        state = State(parameters, optimizer)
+        _check(state, expected, path)
+        if record.behaviour is not None:
+            behaviour = _read_tensors(path / BEHAVIOUR, record.behaviour, parameters)
+            _check(State(behaviour, {}), State(parameters, {}), path / BEHAVIOUR)
+            state = dataclasses.replace(state, behaviour=behaviour)
         state = dataclasses.replace(state, store=self._store.read(record.store))
         return Checkpoint(step, state, record.score, record.env_steps, record.parameters.sha256)
 
@@ -284,7 +287,7 @@ class CheckpointFolder:
             check_format(value, _FORMAT)
             if value.pop("checksum", None) != content_hash(cast(Json, value)):
                 raise ValueError("it is damaged (its checksum differs)")
-            record = options_from_json(_StateFile, value, file)
+            record = options_from_json(_StateFile, {"behaviour": None, **value}, file)
         except (OSError, ValueError) as error:
             raise BrokenCheckpointError(f"{file} {unreadable(error)}") from error
         except RunError as error:
@@ -299,8 +302,28 @@ class CheckpointFolder:
         return record
 
 
+def _tensor_file(content: bytes, parameters: Parameters) -> TensorFile:
+    return TensorFile(tensors.digest(content), tuple(parameters))
+
+
+def _read_tensors(path: Path, file: TensorFile, expected: Parameters | None) -> dict[str, Tensor]:
+    # Room for tensors of other types and shapes, so that the message can name the one that differs.
+    limit = files.MAX_BYTES if expected is None else _ROOM + 8 * tensors.num_bytes(expected)
+    _, loaded = tensors.read(path, file.sha256, limit)
+    return tensors.in_order(loaded, file.order, path)
+
+
+def _check(state: State, expected: State | None, where: Path) -> None:
+    if expected is None:
+        check_values(state, where)
+    else:
+        check_state(state, expected, where)
+
+
 def _encode_state(record: _StateFile) -> bytes:
     content = options_to_json(record)
+    if record.behaviour is None:
+        del content["behaviour"]
     return encode_json({**content, "checksum": content_hash(cast(Json, content))})
 
 

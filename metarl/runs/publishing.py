@@ -10,11 +10,12 @@ from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.runs import zoo
+from metarl.runs.checkpoints import BEHAVIOUR, OPTIMIZER, PARAMETERS, STATE
 from metarl.runs.command import command
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.trained import TrainedAgent
 
-_PARTS = ("params.safetensors", "optimizer.safetensors", "state.json")
+_PARTS = (PARAMETERS, OPTIMIZER, STATE)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # the folder of this name is replaced: no ".." among them
 
 
@@ -43,7 +44,7 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "checkpoints" / checkpoint.name).mkdir(parents=True)
     shutil.copyfile(run.run.folder / "config.json", folder / "config.json")
-    for part in _PARTS:
+    for part in (*_PARTS, *([BEHAVIOUR] if run.state.behaviour is not None else [])):
         shutil.copyfile(checkpoint / part, folder / "checkpoints" / checkpoint.name / part)
     named = dataclasses.replace(run.ref, run=f"{zoo.PREFIX}{name}")
     evaluation = dataclasses.replace(evaluation, sources=(named,))

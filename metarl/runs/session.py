@@ -9,7 +9,8 @@ from typing import Never, TypeVar, cast, final
 
 from metarl import checks
 from metarl.errors import RunError, StoppedError, UsageError, warn
-from metarl.learning.protocols import Experience, ExperienceSource, Learner, Metrics, State
+from metarl.learning.overlap import overlapping_steps
+from metarl.learning.protocols import Experience, ExperienceSource, Learner, Metrics, OffPolicyLearner, State
 from metarl.learning.training import OuterStep, outer_steps
 from metarl.runs import metrics, provenance, run_folder
 from metarl.runs.checkpoints import CheckpointFolder
@@ -82,6 +83,8 @@ class RunRequest:
     """Where the learner computes."""
     threads: int = 1
     """Written down; no result depends on them."""
+    overlap: bool = False
+    """Whether an outer step's experience is collected while the step before is learned from; results differ then."""
 
     def experiment(self) -> Experiment:
         """What decides the run's results. The number of steps does not: it may grow.
@@ -90,10 +93,13 @@ class RunRequest:
             ValueError: an option is not finite, say, or a number is no seed.
         """
         lasting = {name: value for name, value in dataclasses.asdict(self.training).items() if name != "steps"}
+        options = {**self.options, "training": {**lasting, **self.options.get("training", {})}}
+        if self.overlap:  # a group of its own, and only here: runs without it are resumed as ever
+            options["collection"] = {"overlap": True}
         return Experiment(
             kind=self.kind,
             learner=self.learner,
-            options={**self.options, "training": {**lasting, **self.options.get("training", {})}},
+            options=options,
             distribution=self.distribution,
             distribution_hash=self.distribution_hash,
             seed=self.seed,
@@ -120,10 +126,16 @@ def train(
             it is made before anything is written: a warm start that does not fit leaves no folder behind.
 
     Raises:
-        UsageError: the folder holds another experiment, or what `first_state` raises.
+        UsageError: the folder holds another experiment, the learner cannot learn from what other parameters have
+            collected and overlap was asked for, or what `first_state` raises.
         StoppedError: a signal asked to stop; everything is saved.
         RunError: the run cannot go on; all steps that were done are saved.
     """
+    if request.overlap and not isinstance(learner, OffPolicyLearner):
+        raise UsageError(
+            f"{request.learner} learns only from what its present parameters have collected: it cannot collect and "
+            "learn at once"
+        )
     try:
         experiment = request.experiment()
     except ValueError as error:
@@ -133,7 +145,7 @@ def train(
         begin(request.seed)
     environment = provenance.environment(request.threads)
     with run_folder.open_run(request.folder, experiment, steps=request.training.steps, environment=environment) as run:
-        train_run(run, learner, source, validate, request.training, begin)
+        train_run(run, learner, source, validate, request.training, begin, overlap=request.overlap)
     return run
 
 
@@ -144,6 +156,8 @@ def train_run(
     validate: Validate,
     options: TrainingOptions,
     first_state: Callable[[int], State],
+    *,
+    overlap: bool = False,
 ) -> None:
     """Trains in an open run, from its last whole checkpoint if it has one, until all steps are done.
 
@@ -166,8 +180,8 @@ def train_run(
         stop_requested() as stop,
     ):
         book = _Book(checkpoints, recorder, options.keep, start, state, env_steps)
-        steps = outer_steps(
-            cast(Learner[Experience, object], learner),  # it learns from what this source gives
+        steps = (overlapping_steps if overlap else outer_steps)(
+            cast(OffPolicyLearner[Experience, object], learner),  # it learns from what this source gives
             cast(ExperienceSource[Learner[Experience, object], Experience], source),
             state,
             seed=experiment.seed,

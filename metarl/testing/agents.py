@@ -21,7 +21,14 @@ from torch import Tensor
 from metarl.agents import AgentConfig
 from metarl.learning.collect import Collector, EnvSource
 from metarl.learning.episodes import Episodes, Trials
-from metarl.learning.protocols import AdaptationProtocol, AdaptedPolicy, Agent, State, Transition
+from metarl.learning.protocols import (
+    AdaptationProtocol,
+    AdaptedPolicy,
+    Agent,
+    OffPolicyLearner,
+    State,
+    Transition,
+)
 from metarl.learning.random_streams import TaskRandom, task_seeds
 from metarl.learning.sharding import ShardablePolicy
 from metarl.learning.sources import SampledTasks
@@ -89,6 +96,12 @@ def check_meta_step(agent: Agent, again: Agent, dist: World, device: torch.devic
             require(
                 same or any(math.isnan(value) for value in metrics.values()),
                 f"{name}.meta_step of the same state, loaded from a checkpoint, gives another result",
+            )
+        if isinstance(agent, OffPolicyLearner):
+            lagging, _ = agent.off_policy_meta_step(state, state.parameters, trials, np.random.default_rng(step))
+            require(
+                _equal(_tensors(after), _tensors(lagging)) or any(math.isnan(value) for value in metrics.values()),
+                f"{name}.off_policy_meta_step, told that the state's own parameters played, is not meta_step",
             )
         _check_state(name, "meta_step", after, device)
         for part, old, new in (

@@ -107,7 +107,7 @@ def check_meta_step(learner: FewShotLearner, state: State, experience: Batch, se
     Raises:
         ContractError: it does not.
     """
-    copy = State(_copied(state.parameters), _copied(state.optimizer), state.store)
+    copy = dataclasses.replace(state, parameters=_copied(state.parameters), optimizer=_copied(state.optimizer))
     after, metrics = learner.meta_step(state, experience, np.random.default_rng(seed))
     again, _ = learner.meta_step(state, experience, np.random.default_rng(seed))
     _require_same(state, copy, "meta_step changes the state that it is given")

@@ -382,12 +382,16 @@ def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) 
         assert load(tmp_path / "runs" / f"seed={seed}").ref.step == 1
 
 
-def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "agent", [("maml", "--hidden", "8", "--episodes-per-adaptation", "2"), ("ppo", "--hidden", "8", "--overlap")]
+)
+def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(
+    cluster: Cluster, tmp_path: Path, agent: tuple[str, ...]
+) -> None:
     from metarl.commands.train import program
     from metarl.runs.trained import TrainedAgent, load
 
-    options = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "5", "--validation-tasks", "3")
-    options = (*options, "--episodes-per-adaptation", "2", "--threads", "1")
+    options = (*agent, "--env", "point-navigation", "--meta-batch", "5", "--validation-tasks", "3", "--threads", "1")
 
     def trained(run: Path) -> TrainedAgent:
         found = load(run)

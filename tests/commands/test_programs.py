@@ -117,6 +117,21 @@ def test_another_experiment_in_the_same_folder_is_refused(run: Path, capsys: pyt
     assert call("train", *AGENTS[run.name], "--run", run, "--steps", "1") == 2
 
 
+def test_collecting_may_overlap_with_learning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "ahead"
+    train = ("train", *AGENTS["rl2"], "--run", folder, "--overlap", "--steps")
+    assert call(*train, "2") == 0 and call(*train, "3") == 0
+    trained = loaded(folder)
+    assert trained.state.behaviour is not None and "--overlap" in command(trained.run).split()
+    assert call("evaluate", folder, "--num-tasks", "2", "--threads", "1") == 0
+    capsys.readouterr()
+    assert call("train", *AGENTS["rl2"], "--run", folder, "--steps", "4") == 2
+    assert "collection" in capsys.readouterr().err
+    assert call("train", *AGENTS["maml"], "--run", tmp_path / "maml", "--overlap", "--steps", "2") == 2
+    assert "maml learns only from what its present parameters have collected" in capsys.readouterr().err
+    assert not (tmp_path / "maml").exists()
+
+
 def test_a_video_of_an_adapted_agent(run: Path, drawing: str) -> None:
     target = run / "film.mp4"
     small = ("--width", "96", "--height", "64", "--every", "10", "--threads", "1")

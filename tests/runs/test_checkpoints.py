@@ -3,7 +3,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,48 @@ def test_what_is_loaded_is_what_was_saved_in_the_same_order(run: Run) -> None:
     check_equal(loaded.state, state)
     assert set(load_file(path / "params.safetensors")) == set(state.parameters)
     assert json.loads((path / "state.json").read_text())["random"]["next_seed"] == [3, 12]
+
+
+def lagging(run: Run) -> CheckpointFolder:
+    """A checkpoint of step 1 with a behaviour policy."""
+    checkpoints = CheckpointFolder(run)
+    checkpoints.save(1, dataclasses.replace(make_state(1), behaviour=make_state(2).parameters))
+    return checkpoints
+
+
+def test_a_behaviour_policy_is_saved_with_the_state(run: Run) -> None:
+    loaded = lagging(run).load(1, EXPECTED).state
+    check_equal(loaded, make_state(1))
+    assert loaded.behaviour is not None and list(loaded.behaviour) == list(loaded.parameters)
+    assert all(torch.equal(value, make_state(2).parameters[name]) for name, value in loaded.behaviour.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensors: {name: x + torch.nan if name == "a.bias" else x for name, x in tensors.items()}, "not finite"),
+        (lambda tensors: {**tensors, "a.bias": torch.zeros(9)}, r"'a.bias' has the shape \[9\]"),
+        (lambda tensors: {"a.bias": tensors["a.bias"]}, "is missing"),
+    ],
+)
+def test_a_behaviour_policy_that_the_learner_cannot_have_had_is_noticed(
+    run: Run, change: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]], told: str
+) -> None:
+    checkpoints = CheckpointFolder(run)
+    checkpoints.save(1, dataclasses.replace(make_state(1), behaviour=change(make_state(2).parameters)))
+    with pytest.raises(BrokenCheckpointError, match=f"behaviour.safetensors: .*{told}"):
+        checkpoints.load(1, EXPECTED)
+
+
+def test_a_behaviour_policy_that_is_damaged_or_gone_is_noticed(run: Run) -> None:
+    file = run.checkpoints / "1" / "behaviour.safetensors"
+    checkpoints, content = lagging(run), file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BrokenCheckpointError, match="behaviour.safetensors .*damaged"):
+        checkpoints.load(1, EXPECTED)
+    file.unlink()
+    with pytest.raises(BrokenCheckpointError, match="behaviour.safetensors"):
+        checkpoints.load(1, EXPECTED)
 
 
 def test_the_content_is_that_of_the_parameters_alone(run: Run) -> None:

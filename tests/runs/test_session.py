@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from metarl.errors import DiskFullError, RunError, StoppedError, UsageError, WorkerLostError
-from metarl.learning.protocols import Metrics, State
+from metarl.learning.protocols import Metrics, Parameters, State
 from metarl.runs import metrics, run_folder
 from metarl.runs.checkpoints import CheckpointFolder
-from metarl.runs.interrupt import STOPPING, interruption_point
+from metarl.runs.interrupt import STOPPING, Interrupted, interruption_point
 from metarl.runs.run_folder import Run
 from metarl.runs.session import TrainingOptions, train
 from metarl.runs.warm_start import warm_parameters, warm_state
@@ -172,6 +172,66 @@ def test_a_signal_in_the_last_step_stops_what_would_come_after_it(tmp_path: Path
     with pytest.raises(StoppedError, match="run: all 3 steps are done$"):
         run_loop(tmp_path / "run", 3, source=at(3, press(signal.SIGTERM)))
     assert run_loop(tmp_path / "run", 3).folder == tmp_path / "run"
+
+
+# Collecting while learning
+
+
+@dataclasses.dataclass(frozen=True)
+class Lagging(Tiny):
+    """Weighs what it is given by the parameters that it was collected with."""
+
+    def off_policy_meta_step(
+        self, state: State, behaviour: Parameters, experience: tiny.Noise, rng: np.random.Generator
+    ) -> tuple[State, Metrics]:
+        return self.meta_step(state, tiny.Noise(experience.values + behaviour["w"]), rng)
+
+
+def run_lagging(folder: Path, steps: int, source: Source | None = None, *, overlap: bool = True) -> Run:
+    asked = dataclasses.replace(request(folder, steps), overlap=overlap)
+    return train(asked, Lagging(), source or Source(), tiny.validate)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 7, 12])
+def test_a_run_in_parts_that_lags_behind_ends_as_one_in_a_piece(tmp_path: Path, steps: int) -> None:
+    whole = run_lagging(tmp_path / "whole", 12)
+    run_lagging(tmp_path / "run", steps)
+    run = run_lagging(tmp_path / "run", 12)
+    check_same_state(run, whole, 12)
+    one, other = ((each.checkpoints / "12" / "behaviour.safetensors").read_bytes() for each in (run, whole))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "action", [press(signal.SIGINT), press(signal.SIGINT, signal.SIGINT), fail(Interrupted()), fail(WorkerLostError())]
+)
+def test_stopping_while_the_next_step_is_collected_loses_at_most_a_step(
+    tmp_path: Path, action: Callable[[], object]
+) -> None:
+    whole = run_lagging(tmp_path / "whole", 12)
+    with pytest.raises((StoppedError, WorkerLostError)):
+        run_lagging(tmp_path / "run", 12, at(7, lambda: (press(signal.SIGINT)(), action())))
+    assert last_step(Run(tmp_path / "run", whole.config)) in (5, 6)
+    check_same_end(run_lagging(tmp_path / "run", 12), whole, 12)
+
+
+def test_whether_collecting_lags_behind_is_part_of_the_experiment(tmp_path: Path) -> None:
+    run = run_lagging(tmp_path / "run", 3)
+    assert run_folder.read(run.folder).config.experiment.options["collection"] == {"overlap": True}
+    with pytest.raises(UsageError, match="collection"):
+        run_lagging(tmp_path / "run", 6, overlap=False)
+    plain = run_lagging(tmp_path / "plain", 3, overlap=False)
+    assert not (plain.checkpoints / "3" / "behaviour.safetensors").exists()
+    ends = [CheckpointFolder(each).latest(Tiny().init(5)) for each in (run, plain)]
+    assert ends[0] is not None and ends[1] is not None
+    assert not torch.equal(ends[0].state.parameters["w"], ends[1].state.parameters["w"])
+
+
+def test_a_learner_that_needs_its_own_experience_does_not_lag_behind(tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path / "run", 3), overlap=True)
+    with pytest.raises(UsageError, match="tiny learns only from what its present parameters have collected"):
+        train(asked, Tiny(), Source(), tiny.validate)
+    assert os.listdir(tmp_path) == []
 
 
 # Failing
