@@ -83,14 +83,22 @@ def test_features_begin_as_far_apart_as_averages_over_positions_would_be(size: i
     torch.testing.assert_close(*(torch.pdist(x).square().mean() for x in (scaled, average)), rtol=0.25, atol=0)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")),
+    ],
+)
 @pytest.mark.parametrize("second_order", [True, False])
-def test_short_numbers_change_features_and_gradients_by_their_rounding(second_order: bool) -> None:
+def test_short_numbers_change_features_and_gradients_by_their_rounding(second_order: bool, device: str) -> None:
     """A bfloat16 is right to 2⁻⁹: features to a few per cent after four blocks, gradients in their direction."""
     exact, short = (
         Conv4((1, 28, 28), 8, "stride", precision, second_order=second_order) for precision in ("float32", "bfloat16")
     )
-    parameters = {k: v.requires_grad_() for k, v in exact.init(torch.Generator().manual_seed(0)).items()}
-    inputs = torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    initial = exact.init(torch.Generator().manual_seed(0))
+    parameters = {name: value.to(device).requires_grad_() for name, value in initial.items()}
+    inputs = torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(1)).to(device)
     one, other = exact(parameters, inputs), short(parameters, inputs)
     assert one.features.dtype == other.features.dtype == torch.float32
     assert 0 < (other.features - one.features).norm() / one.features.norm() < 0.05
