@@ -11,25 +11,24 @@ Outer step, a trust region over the policies *after* adaptation (Schulman et al.
 where π_old is the adapted policy that collected the query episodes, and both expressions are differentiated through
 the inner steps.
 
-The losses are in `policy_gradient.py`, the step in `metarl/maths/trust_region.py`, the inner loop in `metarl/adapt.py`.
+The losses are in `policy_gradient.py`, their sums over tasks with their derivatives in `maml_objective.py`, the step in
+`metarl/maths/trust_region.py`, the inner loop in `metarl/adapt.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from metarl import checks
-from metarl.agents.batching import map_tensors
+from metarl.agents.maml_objective import Objective, Part, Point
 from metarl.agents.policy_adaptation import GradientAdapted, PolicyAdaptation, PolicyAdaptationConfig
-from metarl.agents.policy_gradient import PolicyBatch, PolicyOutputs, mean_kl, surrogate_loss
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import AdaptationProtocol, Agent, Metrics, Parameters, State
+from metarl.learning.sharding import InTurn, PartExecutor, shares
 from metarl.learning.spaces import Spaces
 from metarl.maths import trust_region
 from metarl.maths.parameters import ravel, unravel
@@ -53,10 +52,14 @@ class MamlTrpoConfig(PolicyAdaptationConfig):
     """Step lengths that the line search tries."""
     line_search_shrink: float = 0.8
     """Factor between them."""
+    gradient_parts: int = 1
+    """Parts of the tasks whose gradients and Hessian products are computed apart and summed; with --workers the workers
+    compute them. The last bits of results depend on the parts, not on who computes them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.count(cg_iterations=self.cg_iterations, line_search_tries=self.line_search_tries)
+        checks.count(gradient_parts=self.gradient_parts)
         checks.at_least(0, cg_damping=self.cg_damping)
         checks.positive(max_kl=self.max_kl)
         checks.fraction(curvature_fraction=self.curvature_fraction, line_search_shrink=self.line_search_shrink)
@@ -74,6 +77,8 @@ class MamlTrpo:
     config: MamlTrpoConfig
     spaces: Spaces
     device: torch.device | str = "cpu"
+    executor: PartExecutor = InTurn()
+    """Who computes gradients and Hessian products."""
 
     progress_keys = ("return_before", "return_after", "success_after", "kl")
     adaptation_name = "gradient step"
@@ -101,84 +106,65 @@ class MamlTrpo:
     def start(self, state: State, num_tasks: int) -> GradientAdapted:
         return self.adaptation.start(state, num_tasks)
 
-    def outputs(self, learned: Parameters, batches: Sequence[PolicyBatch]) -> PolicyOutputs:
-        """π_{θ_𝓣} on the query's samples, as a function of θ and α; the query is the last batch."""
-        *supports, query = batches
-        return self.adaptation.outputs(self.adaptation.stages(learned, supports)[-1], query)
+    def with_executor(self, executor: PartExecutor) -> "MamlTrpo":
+        """The same, with gradients and Hessian products of its parts computed by the executor; of one part, here."""
+        return self if self.config.gradient_parts == 1 else dataclasses.replace(self, executor=executor)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
         config, adaptation = self.config, self.adaptation
-        raw, played = adaptation.replay(state.parameters, experience)
-        old, learned = played[-1], adaptation.learned(state.parameters)
-        statistics = adaptation.statistics(state.parameters)
+        objective = self.objective(state.parameters, experience, rng)
+        learned, statistics = adaptation.learned(state.parameters), adaptation.statistics(state.parameters)
         if statistics is not None:
-            learned, statistics = self._restandardised(learned, statistics, experience, raw, old)
-        batches = [batch.standardised(statistics) for batch in raw]
-        x, query = ravel(learned), batches[-1]
+            learned, statistics = self._restandardised(learned, statistics, objective)
+        point = Point(ravel(learned), statistics)
 
-        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-            new = self.outputs(unravel(x, learned), batches)
-            return surrogate_loss(new, old, query), mean_kl(new, old, query)
+        def moved(share: float) -> Point:
+            return point._replace(x=point.x + share * step)
 
-        gradient, (loss, kl) = torch.func.grad_and_value(evaluate, has_aux=True)(x)
-        product = self.fisher_vector_product(x, learned, batches, rng)
-        step = trust_region.natural_gradient_step(gradient, product, config.max_kl, config.cg_iterations)
-        with torch.no_grad():
-            found = trust_region.line_search(
-                lambda share: evaluate(x + share * step),
-                limit=config.max_kl,
-                start=(float(loss), float(kl)),
-                shrink=config.line_search_shrink,
-                tries=config.line_search_tries,
-            )
-        parameters = {name: value.clone() for name, value in unravel(x + found.share * step, learned).items()}
+        gradient, (loss, kl) = objective.gradient(point)
+        step = trust_region.natural_gradient_step(
+            gradient,
+            lambda vector: objective.product(point, vector, config.cg_damping),
+            config.max_kl,
+            config.cg_iterations,
+        )
+        found = trust_region.line_search(
+            lambda share: objective.values(moved(share)),
+            limit=config.max_kl,
+            start=(float(loss), float(kl)),
+            shrink=config.line_search_shrink,
+            tries=config.line_search_tries,
+        )
+        parameters = {name: value.clone() for name, value in unravel(moved(found.share).x, learned).items()}
         return State(parameters | ({} if statistics is None else statistics.named()), {}, state.store), {
             "surrogate": found.loss,
             "kl": found.constraint,
             "accepted": int(found.accepted),
             "backtracks": found.backtracks,
             "gradient_norm": float(gradient.norm()),
-            "entropy": float(old.distribution.entropy().mean()),
+            "entropy": objective.entropy(),
         }
 
+    def objective(self, parameters: Parameters, trials: Trials, rng: np.random.Generator) -> Objective:
+        """The outer objective of trials that these parameters played; `rng` draws the Fisher matrix's episodes."""
+        episodes = self.config.episodes_per_adaptation
+        count = max(1, round(self.config.curvature_fraction * episodes))
+        chosen = tuple(tuple(np.sort(rng.permutation(episodes)[:count]).tolist()) for _ in trials.episodes)
+        parts = [
+            Part(self.adaptation, parameters, trials.of_tasks(tasks), chosen)
+            for tasks in shares(len(trials.tasks), self.config.gradient_parts)
+        ]
+        return Objective(parts, self.executor)
+
     def _restandardised(
-        self,
-        learned: dict[str, Tensor],
-        statistics: RunningMeanStd,
-        trials: Trials,
-        raw: Sequence[PolicyBatch],
-        old: PolicyOutputs,
+        self, learned: dict[str, Tensor], statistics: RunningMeanStd, objective: Objective
     ) -> tuple[dict[str, Tensor], RunningMeanStd]:
         """Takes the trials into the statistics of observations, as far as half of the trust region allows."""
         config = self.config
-        merged = statistics.merge(self.adaptation.observations_of(trials))
+        merged = objective.statistics_with(statistics)
         for k in range(config.line_search_tries):
             moved = statistics.toward(merged, config.line_search_shrink**k)
             folded = self.adaptation.restandardised(learned, statistics, moved)
-            with torch.no_grad():
-                new = self.outputs(folded, [batch.standardised(moved) for batch in raw])
-            if float(mean_kl(new, old, raw[-1])) <= config.max_kl / 2:
+            if float(objective.values(Point(ravel(folded), moved)).kl) <= config.max_kl / 2:
                 return folded, moved
         return learned, statistics
-
-    def fisher_vector_product(
-        self,
-        x: Float[Tensor, " n"],
-        like: Parameters,
-        batches: Sequence[PolicyBatch],
-        rng: np.random.Generator,
-    ) -> trust_region.Product:
-        """Products with the Hessian of E_𝓣 KL at x, through the inner steps, on a share of every task's episodes."""
-        episodes = self.config.episodes_per_adaptation
-        count = max(1, round(self.config.curvature_fraction * episodes))
-
-        def some(batch: PolicyBatch) -> PolicyBatch:
-            chosen = torch.from_numpy(np.sort(rng.permutation(episodes)[:count])).to(x.device)
-            return map_tensors(lambda part: part.unflatten(1, (episodes, -1))[:, chosen].flatten(1, 2), batch)
-
-        shares = [some(batch) for batch in batches]
-        x = x.detach().requires_grad_()
-        mask = shares[-1].mask.to(x.dtype)
-        weights = mask / mask.sum(-1, keepdim=True).clamp_min(1) / len(mask)
-        distribution = self.outputs(unravel(x, like), shares).distribution
-        return trust_region.fisher_vector_product(distribution, x, weights, self.config.cg_damping)

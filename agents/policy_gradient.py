@@ -110,12 +110,17 @@ INNER_LOSSES: Mapping[InnerSurrogate, InnerLoss] = MappingProxyType(
 """The losses of inner steps by name."""
 
 
-def surrogate_loss(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
-    """−E_𝓣 E[π_new(a | o) / π_old(a | o) · Â]."""
+def surrogate_sum(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
+    """−Σ_𝓣 E[π_new(a | o) / π_old(a | o) · Â]."""
     ratio = torch.exp(new.log_probs - old.log_probs)
-    return -masked_mean(ratio * query.advantages, query.mask, axes=-1).mean()
+    return -masked_mean(ratio * query.advantages, query.mask, axes=-1).sum()
+
+
+def kl_sum(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
+    """Σ_𝓣 E KL(π_old ‖ π_new), in nats."""
+    return masked_mean(old.distribution.kl(new.distribution), query.mask, axes=-1).sum()
 
 
 def mean_kl(new: PolicyOutputs, old: PolicyOutputs, query: PolicyBatch) -> Float[Tensor, ""]:
     """E_𝓣 E KL(π_old ‖ π_new), in nats."""
-    return masked_mean(old.distribution.kl(new.distribution), query.mask, axes=-1).mean()
+    return kl_sum(new, old, query) / len(query.mask)

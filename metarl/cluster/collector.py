@@ -6,6 +6,7 @@ from typing import Generic, TypeVar, final
 import torch
 
 from metarl.cluster.dispatch import Dispatcher
+from metarl.cluster.executor import ClusterExecutor
 from metarl.cluster.judging import ClusterJudge
 from metarl.cluster.worker import AnyShare, PlayEpisodes, Result, Share
 from metarl.envs import EnvDistribution
@@ -46,6 +47,11 @@ class ClusterCollectors(Generic[Worker, Answer]):
         except ValueError as error:
             raise UsageError(str(error)) from error
         return ClusterCollector(id, source.hash, self._dispatcher)
+
+    @property
+    def executor(self) -> ClusterExecutor[Worker, Answer]:
+        """The same workers, for outer steps whose gradients they compute."""
+        return ClusterExecutor(self._dispatcher)
 
     def shared(self, judge: Judge[AnyLearner]) -> Judge[AnyLearner]:
         """The judge, with its tasks shared out among the workers."""

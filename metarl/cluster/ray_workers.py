@@ -2,10 +2,12 @@
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
@@ -17,7 +19,18 @@ from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from metarl.cluster.collector import ClusterCollectors
 from metarl.cluster.dispatch import PATIENCE, Dispatcher, Patience
 from metarl.cluster.head import Head, missing
-from metarl.cluster.worker import AnyShare, Examination, Identity, Player, Result, Share, identity
+from metarl.cluster.worker import (
+    Answers,
+    AnyShare,
+    Examination,
+    HeldParts,
+    Identity,
+    PartsShare,
+    Player,
+    Result,
+    Share,
+    identity,
+)
 from metarl.errors import RunError, UsageError, WorkerLostError
 from metarl.evaluation.judge import Measured
 from metarl.learning.episodes import Episodes, Trials
@@ -41,6 +54,19 @@ _FULL = (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError)
 
 
 @final
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """Fetches parts from the object store when it is called. A reference within an argument is not fetched before."""
+
+    reference: tuple[Any]
+
+    def __call__(self) -> HeldParts:
+        (found,) = ray.get(list(self.reference))
+        assert isinstance(found, HeldParts)
+        return found
+
+
+@final
 class RayWorkers:
     """Actors that play shares: `Workers` for a dispatcher.
 
@@ -52,7 +78,7 @@ class RayWorkers:
         self._threads = threads
         self._here = identity()
         self._head = connected_head()
-        self._stored: tuple[Examination, Any] | None = None
+        self._stored = weakref.WeakKeyDictionary[Examination | HeldParts, Any]()
 
     def start(self) -> tuple[Any, Any]:
         # A lost actor is replaced by the dispatcher, and not by Ray: it hands nothing to a worker that has not started.
@@ -64,13 +90,16 @@ class RayWorkers:
         with _failures():  # it may not find room
             if isinstance(share, Share):
                 return worker.play.remote(share)
+            if isinstance(share, PartsShare):
+                load = _Stored((self._reference(share.held),))
+                return worker.compute.remote(share.held.token, load, share.function)
             return worker.measure.remote(self._reference(share.examination), share.tasks, share.settings, share.trial)
 
-    def _reference(self, examination: Examination) -> Any:  # noqa: ANN401
-        """The last examination in the cluster's object store, where it is put once: a data set may be large."""
-        if self._stored is None or self._stored[0] is not examination:
-            self._stored = examination, ray.put(examination)
-        return self._stored[1]
+    def _reference(self, value: Examination | HeldParts) -> Any:  # noqa: ANN401
+        """A value in the cluster's object store, where it is put once, for as long as it is used: it may be large."""
+        if value not in self._stored:
+            self._stored[value] = ray.put(value)
+        return self._stored[value]
 
     def wait(self, answers: Sequence[Any], seconds: float) -> Sequence[Any]:
         self._head.need()
@@ -88,7 +117,7 @@ class RayWorkers:
 
     def result(self, answer: Any) -> Result:  # noqa: ANN401
         found = _taken(answer)
-        assert isinstance(found, Trials | Episodes | Measured)
+        assert isinstance(found, Trials | Episodes | Measured | Answers)
         return found
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401

@@ -5,9 +5,10 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -131,8 +132,36 @@ class JudgeShare:
     trial: int
 
 
-AnyShare = Share | JudgeShare
-Result = Trials | Episodes | Measured
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldParts:
+    """Parts that one worker is asked about again and again, and keeps until it is asked about others."""
+
+    parts: tuple[object, ...]
+    token: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells them from all others."""
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class PartsShare:
+    """A function of some of the parts."""
+
+    held: HeldParts
+    """The same object in all questions about them, so that it is sent once."""
+    function: Callable[[Any], object]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The function's values, one for each part."""
+
+    values: tuple[object, ...]
+
+
+AnyShare = Share | JudgeShare | PartsShare
+Result = Trials | Episodes | Measured | Answers
 
 
 @final
@@ -147,6 +176,7 @@ class Player:
         torch.set_num_threads(1)  # see `ComputeOptions.use`: sums come out as on the driver's one thread
         self._threads = threads
         self._opened: tuple[str, Collector] | None = None
+        self._held: HeldParts | None = None
 
     def identity(self) -> Identity:
         return identity()
@@ -172,6 +202,18 @@ class Player:
     ) -> Measured:
         """What a `JudgeShare` comes to."""
         return examination.measure(tasks, settings, trial)
+
+    def compute(self, token: str, load: Callable[[], HeldParts], function: Callable[[Any], object]) -> Answers:
+        """What a `PartsShare` comes to.
+
+        Args:
+            token: the parts'.
+            load: fetches them, unless they are those of the last question, with what was computed of them then.
+            function: what is asked of each.
+        """
+        if self._held is None or self._held.token != token:
+            self._held = load()
+        return Answers(tuple(function(part) for part in self._held.parts))
 
     def _collector(self, id: str, expected: str) -> Collector:
         if self._opened is not None and self._opened[0] == expected:

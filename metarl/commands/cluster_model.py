@@ -5,6 +5,9 @@
     network    carries the results to the driver one after the other, at a bandwidth
     driver     takes in each result in d₀ + d₁·bytes seconds, and in the end updates in u₀ + u₁·tasks seconds
 
+Or the workers compute what the update sums: the driver sends each the results of its own tasks, then a question with a
+vector of parameters again and again, and takes in a vector from each.
+
 Every resource does one thing at a time, first come, first served. Not in it: losses, stragglers that are played again,
 and the way out to the workers, whose messages are small beside the results.
 """
@@ -57,6 +60,10 @@ class Costs:
     """Of the driver, by tasks."""
     bandwidth: float = 1.25e9
     """Bytes a second into the driver: 10 Gbit/s. Assumed: the others are measured."""
+    questions: int = 15
+    """Of an update: a gradient, eleven products of conjugate gradients, and a line search that is soon over."""
+    vector_bytes: float = 46e3
+    """Of a question and an answer: θ and α of a policy of two layers of 64."""
 
 
 @final
@@ -72,6 +79,8 @@ class Simulated:
     """s with the update"""
     driver: float
     """s of the collection in which the driver was busy with messages"""
+    step_by_workers: float
+    """s with an update that the workers compute"""
 
 
 def simulate(costs: Costs, workers: int, tasks: int, seed: int = 0) -> Simulated:
@@ -91,7 +100,10 @@ def simulate(costs: Costs, workers: int, tasks: int, seed: int = 0) -> Simulated
         network = max(network, end) + size * costs.result_bytes / costs.bandwidth
         taking = costs.message(size * costs.result_bytes)
         driver, busy = max(driver, network) + taking, busy + taking
-    return Simulated(workers, tasks, driver, driver + costs.update(tasks), busy)
+    sending = sum(costs.message(size * costs.result_bytes) for size in sizes)
+    asking = 2 * costs.questions * count * costs.message(costs.vector_bytes)
+    by_workers = driver + sending + costs.update(max(sizes)) + asking
+    return Simulated(workers, tasks, driver, driver + costs.update(tasks), busy, by_workers)
 
 
 def efficiency(costs: Costs, workers: int, tasks: int, *, whole: bool, seed: int = 0) -> float:

@@ -30,6 +30,7 @@ from metarl.evaluation.judge import EvaluationSettings
 from metarl.evaluation.records import CheckpointRef
 from metarl.evaluation.trials import TrialJudge
 from metarl.learning.protocols import Metrics, State
+from metarl.learning.sharding import PartWorkers, ShardableLearner
 from metarl.learning.sources import TrialSource
 from metarl.registry import canonical
 from metarl.runs.decoding import options_to_json
@@ -120,6 +121,8 @@ def train_agent(learner: str, options: TrainOptions[AgentConfig]) -> None:
         options.workers.open(compute, interruption_point) as collectors,
         contextlib.closing(collectors.open(dist, compute.device)) as collector,
     ):
+        if isinstance(agent, ShardableLearner) and isinstance(collectors, PartWorkers):
+            agent = agent.with_executor(collectors.executor)
         judge = TrialJudge(dist, collector)
 
         def validate(state: State) -> Metrics:

@@ -84,6 +84,10 @@ class Episodes:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
+    def of_tasks(self, tasks: slice) -> "Episodes":
+        """Those of some of the tasks."""
+        return Episodes(**{name: tensor[tasks] for name, tensor in self.tensors().items()})
+
     def to(self, device: torch.device | str) -> "Episodes":
         """The same on another device."""
         return Episodes(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
@@ -113,6 +117,10 @@ class Trials:
     def query(self) -> Episodes:
         """The episodes after the last adaptation."""
         return self.episodes[-1]
+
+    def of_tasks(self, tasks: slice) -> "Trials":
+        """Those of some of the tasks."""
+        return Trials(self.tasks[tasks], tuple(episodes.of_tasks(tasks) for episodes in self.episodes))
 
     def metrics(self) -> dict[str, float | int]:
         """Counts, and the means before the first and after the last adaptation: `return_before`, `return_after`, …"""

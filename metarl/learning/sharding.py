@@ -4,13 +4,18 @@ A task's trial depends on its policy, the task and its seed alone. So a collecti
 played anywhere, and put together again in the tasks' order with the same result.
 """
 
-from typing import Protocol, runtime_checkable
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, final, runtime_checkable
 
 from jaxtyping import Shaped
 from torch import Tensor
 
 from metarl.errors import UsageError
-from metarl.learning.protocols import AdaptedPolicy
+from metarl.learning.protocols import AdaptedPolicy, Agent
+
+Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 
 
 @runtime_checkable
@@ -20,6 +25,41 @@ class ShardablePolicy(AdaptedPolicy, Protocol):
     def shard(self, tasks: slice) -> AdaptedPolicy:
         """The policies of some of its tasks: each acts, observes and adapts as it does in the whole, bit for bit."""
         ...
+
+
+@runtime_checkable
+class PartExecutor(Protocol):
+    """Who computes something of each of several parts."""
+
+    def map(self, function: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+        """The function's value of each part, in the parts' order; the same parts are asked again and again."""
+        ...
+
+
+@runtime_checkable
+class PartWorkers(Protocol):
+    """Workers that can compute parts, beside whatever else they do."""
+
+    @property
+    def executor(self) -> PartExecutor: ...
+
+
+@runtime_checkable
+class ShardableLearner(Protocol):
+    """A learner whose outer step asks the same of several parts of the tasks, in whichever process."""
+
+    def with_executor(self, executor: PartExecutor) -> Agent:
+        """The same learner, whose parts this executor computes: its results are the same bit for bit."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class InTurn:
+    """This process does, one part after the other: a `PartExecutor`."""
+
+    def map(self, function: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+        return [function(part) for part in parts]
 
 
 def rows_of(x: Shaped[Tensor, "task *rest"], tasks: slice) -> Shaped[Tensor, "shard *rest"]:

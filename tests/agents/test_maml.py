@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal, 
 from metarl import envs
 from metarl.agents import MamlTrpoConfig, PpoConfig
 from metarl.agents.maml import MamlTrpo
+from metarl.agents.maml_objective import Point
 from metarl.agents.policy_gradient import PolicyBatch
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import AdaptationProtocol, State
@@ -133,7 +134,7 @@ def test_products_with_the_fisher_matrix_are_of_a_share_of_the_episodes(world: T
     state, trials = in_double(maml, world)
     batches, rng = replayed(maml, state, trials), np.random.default_rng(3)
     x = ravel(state.parameters)
-    product = maml.fisher_vector_product(x, state.parameters, batches, np.random.default_rng(3))
+    objective, point = maml.objective(state.parameters, trials, np.random.default_rng(3)), Point(x, None)
     shares = []
     for batch in batches:
         chosen = np.sort(rng.permutation(4)[:2])
@@ -146,7 +147,7 @@ def test_products_with_the_fisher_matrix_are_of_a_share_of_the_episodes(world: T
     hessian = torch.autograd.functional.hessian(divergence, x)
     vector = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     assert isinstance(hessian, Tensor)
-    torch.testing.assert_close(product(vector), hessian @ vector, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(objective.product(point, vector, damping=0.0), hessian @ vector, rtol=1e-6, atol=1e-9)
 
 
 def mean_kl(maml: MamlTrpo, old: State, new: State, trials: Trials) -> float:

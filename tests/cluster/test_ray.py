@@ -383,7 +383,11 @@ def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "agent", [("maml", "--hidden", "8", "--episodes-per-adaptation", "2"), ("ppo", "--hidden", "8", "--overlap")]
+    "agent",
+    [
+        ("maml", "--hidden", "8", "--episodes-per-adaptation", "2", "--gradient-parts", "3"),
+        ("ppo", "--hidden", "8", "--overlap"),
+    ],
 )
 def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(
     cluster: Cluster, tmp_path: Path, agent: tuple[str, ...]

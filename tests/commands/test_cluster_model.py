@@ -24,6 +24,14 @@ def test_each_part_takes_its_time_in_its_turn() -> None:
     assert found.driver == pytest.approx(0.4 + 2.2)
 
 
+def test_workers_that_update_are_asked_in_turn_and_compute_at_once() -> None:
+    costs = Costs(FREE, 0.0, Line(0.1, 0.001), 0.0, 100.0, Line(5.0, 0.5), float("inf"), questions=3, vector_bytes=50.0)
+    found = simulate(costs, 2, 4)
+    sending, update, asking = 2 * (0.1 + 0.2), 5.0 + 0.5 * 2, 2 * 3 * 2 * (0.1 + 0.05)
+    assert found.step_by_workers == pytest.approx(found.collecting + sending + update + asking)
+    assert found.step == pytest.approx(found.collecting + 5.0 + 0.5 * 4)
+
+
 def test_the_update_bounds_the_whole_as_amdahl_says() -> None:
     costs = Costs(Line(0.0, 1.0), 0.0, FREE, 0.0, 0.0, Line(10.0, 0.0))
     assert simulate(costs, 1, 40).step / simulate(costs, 40, 40).step == pytest.approx(50 / 11)
