@@ -142,7 +142,7 @@ class Ppo:
 
     def apply(self, parameters: Parameters, observations: Float[Tensor, "*batch observation"]) -> ActorCriticOutputs:
         """The network under the given parameters, of standardised observations."""
-        return torch.func.functional_call(self.network, dict(parameters), (observations,), tie_weights=False)
+        return policies.call(self.network, parameters, observations)
 
     def meta_step(self, state: State, experience: Trials, rng: np.random.Generator) -> tuple[State, Metrics]:
         return self.off_policy_meta_step(state, state.parameters, experience, rng)

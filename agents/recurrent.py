@@ -238,7 +238,7 @@ def unroll(
 ) -> Outputs:
     """The network under the given parameters, over whole sequences."""
     inputs = inputs.contiguous()  # a linear layer rounds otherwise on a view, see `batching`
-    return torch.func.functional_call(network, dict(parameters), (inputs, carry), tie_weights=False)
+    return policies.call(network, parameters, inputs, carry)
 
 
 def unroll_pieces(

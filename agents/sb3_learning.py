@@ -329,7 +329,7 @@ class Sb3Policy(Memoryless):
         named = {f"policy.{name}": value for name, value in self.parameters.items()}
         shape, rows = observations.shape[:2], observations.shape[:2].numel()
         inputs = pad_rows(observations.flatten(0, 1))
-        distribution = torch.func.functional_call(self.network, named, (inputs,), tie_weights=False)
+        distribution = policies.call(self.network, named, inputs)
         distribution = map_tensors(lambda x: x[:rows].unflatten(0, shape), distribution)
         if self.uniform and random is not None:
             return 2 * random.uniform(distribution.mode().shape[-1]) - 1, carry

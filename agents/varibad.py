@@ -313,7 +313,7 @@ class Varibad:
 
     def _call(self, part: str, parameters: Parameters, *inputs: object) -> object:
         own = {name: parameters[full] for name, full in self._names[part].items()}
-        return torch.func.functional_call(self.networks[part], own, inputs, tie_weights=False)
+        return policies.call(self.networks[part], own, *inputs)
 
     # The belief.
 

@@ -50,7 +50,7 @@ def overlapping_steps(
     """
     behaviour = state.parameters if state.behaviour is None else state.behaviour
     collected = None
-    # `torch.func.functional_call` puts the parameters into the module while it runs: a module for each thread.
+    # A module holds the parameters that it is called with while it runs: a module for each thread.
     player = copy.deepcopy(learner)
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="metarl-collect") as collecting:
         for step in range(start, stop):

@@ -1,13 +1,17 @@
 """Networks: heads for both kinds of action space, and weights that follow from the generator alone."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.distributions import Normal
 
-from metarl.agents import policies
+from metarl.agents import Rl2PpoConfig, policies
 from metarl.agents.policies import ActionHead, ActorCriticHeads, MlpPolicy, orthogonal
+from metarl.agents.recurrent import Cell
 from metarl.learning.spaces import Spaces
 from metarl.maths.distributions import Categorical, Gaussian
 from tests.agents.toys import Toy, box, discrete
@@ -90,3 +94,74 @@ def test_a_head_is_linear_but_for_the_squashing(squashed: bool) -> None:
     torch.testing.assert_close(
         distribution.log_prob(actions), Normal(expected, math.exp(0.3)).log_prob(actions).sum(-1)
     )
+
+
+class Broken(nn.Module):
+    """Fails when it is called, after the layer inside it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError(f"it is {float(self.layer(x).sum())}")
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "transformer"])
+def test_a_call_is_pytorchs_functional_one(cell: Cell) -> None:
+    spaces = Toy(box(2)).spaces
+    agent = Rl2PpoConfig(cell=cell, hidden=16).build(spaces)
+    parameters = agent.learned(agent.init(0).parameters)
+    inputs = torch.randn(4, 5, spaces.observation_size + spaces.action_size + 2)
+    carry = agent.network.model.initial_carry(4, "cpu")
+    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    found, expected = (
+        policies.call(agent.network, leaves, inputs, carry),
+        torch.func.functional_call(agent.network, leaves, (inputs, carry)),
+    )
+    assert torch.equal(found.values, expected.values)
+    gradients = [
+        torch.autograd.grad(each.values.square().sum(), leaves["heads.value.weight"]) for each in (found, expected)
+    ]
+    assert torch.equal(*(gradient for (gradient,) in gradients))
+
+
+def test_a_call_can_be_transformed() -> None:
+    """Each task has parameters of its own, and gradients are taken inside."""
+    network = policies.architecture(MlpPolicy(Toy(box(2)).spaces, (8,), -1.0, 0.1, torch.Generator()))
+    own = {name: torch.randn(3, *value.shape) for name, value in network.named_parameters()}
+    inputs = torch.randn(3, 5, 3)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return policies.call(network, parameters, x).mode().square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss))(own, inputs)
+    for task in range(3):
+        leaves = {name: value[task].clone().requires_grad_() for name, value in own.items()}
+        value = torch.func.functional_call(network, leaves, (inputs[task],)).mode().square().sum()
+        (expected,) = torch.autograd.grad(value, leaves["body.0.weight"])
+        torch.testing.assert_close(found["body.0.weight"][task], expected)
+
+
+def test_a_call_leaves_the_module_as_it_was_whatever_happens() -> None:
+    network = policies.architecture(Broken())
+    before = dict(network.named_parameters())
+    full = {name: torch.ones(value.shape) for name, value in before.items()}
+    with pytest.raises(ValueError, match=r"it is 8\.0"):
+        policies.call(network, full, torch.ones(1, 3))
+    with pytest.raises(KeyError, match=r"layer\.bias"):
+        policies.call(network, {"layer.weight": full["layer.weight"]}, torch.ones(1, 3))
+    assert all(value is before[name] for name, value in network.named_parameters())
+    assert all(value.is_meta for value in network.parameters())
+
+
+def test_a_copy_of_a_module_that_was_called_has_parameters_of_its_own() -> None:
+    """Also one that was sent elsewhere; threads must not meet in one."""
+    network = policies.architecture(nn.Linear(3, 2))
+    one, two = ({name: torch.full(x.shape, n) for name, x in network.named_parameters()} for n in (1.0, 2.0))
+    policies.call(network, one, torch.ones(1, 3))
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        inside = []
+        copied.register_forward_pre_hook(lambda *_, inside=inside: inside.append(network.weight.is_meta))
+        assert policies.call(copied, two, torch.ones(1, 3)).tolist() == [[8.0, 8.0]]
+        assert inside == [True]

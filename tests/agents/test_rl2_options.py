@@ -268,7 +268,7 @@ LONGER = dataclasses.replace(SIGNS, horizon=12, observation_size=1)  # more step
 
 @pytest.mark.parametrize(
     ("variant", "world", "steps"),
-    [("state", SIGNS, 30), ("linear", LONGER, 12), ("hypernetwork", SIGNS, 30)],
+    [("state", SIGNS, 30), ("linear", LONGER, 12), ("hypernetwork", SIGNS, 50)],
 )
 def test_every_variant_learns_to_use_what_the_first_episode_told(variant: str, world: Toy, steps: int) -> None:
     config: Rl2PpoConfig = dataclasses.replace(GUESSING, **VARIANTS[variant])
