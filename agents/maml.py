@@ -52,7 +52,7 @@ class MamlTrpoConfig(PolicyAdaptationConfig):
     """Step lengths that the line search tries."""
     line_search_shrink: float = 0.8
     """Factor between them."""
-    gradient_parts: int = 1
+    gradient_parts: int = checks.added(1)
     """Parts of the tasks whose gradients and Hessian products are computed apart and summed; with --workers the workers
     compute them. The last bits of results depend on the parts, not on who computes them."""
 

@@ -1,6 +1,19 @@
 """Checks of options; each error names the option, the range and the number. NaN and infinities are in no range."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+ADDED: Mapping[str, bool] = MappingProxyType({"added": True})
+"""Metadata of a dataclass's field that runs of earlier revisions do not have: they are read, and resumed, with its
+default, which is not written down. `gradient_parts: int = added(1)`."""
+
+
+def added(default: Any) -> Any:  # noqa: ANN401  # as `dataclasses.field`
+    """A field with `ADDED`."""
+    return dataclasses.field(default=default, metadata=ADDED)
 
 
 def finite(**options: float | int) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from metarl import checks
 from metarl.errors import UsageError
 from metarl.fewshot import datasets
 from metarl.fewshot.benchmarks import Benchmark, ClassificationBenchmark, RegressionBenchmark
@@ -44,7 +45,7 @@ class DataOptions:
     """Decides which of them go where; 0 if not given."""
     skip_bad: bool = False
     """Go on without own files that cannot be read and classes that are too small; what is left out is listed."""
-    text_encoder: str | None = None
+    text_encoder: str | None = checks.added(None)
     """What makes vectors of texts: universal, ngrams, both (universal+ngrams), sentence-transformers:NAME, or
     my_file.py:name; universal if it is installed, else ngrams, if not given. Only for texts."""
 

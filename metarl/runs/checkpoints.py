@@ -60,6 +60,8 @@ class Checkpoint:
     """The simulator's steps up to here; 0 where there is none."""
     content: str
     """SHA-256 of the file of its parameters: two checkpoints with the same content are no two results."""
+    whole: bool = True
+    """Whether training can go on from it; a published one is without the optimiser's state, to be used alone."""
 
     def __repr__(self) -> str:
         return f"<Checkpoint of step {self.step}, score {self.score}, content {self.content[:12]}>"
@@ -86,9 +88,10 @@ class _StateFile:
     env_steps: int
     random: _RandomState
     parameters: TensorFile
-    optimizer: TensorFile
+    optimizer: TensorFile | None
+    """None in a published checkpoint."""
     store: StoreRecord
-    behaviour: TensorFile | None = None
+    behaviour: TensorFile | None = checks.added(None)
     """None, and not in the file, where collecting does not lag behind learning."""
 
     def __post_init__(self) -> None:
@@ -145,6 +148,20 @@ class CheckpointFolder:
             _write_folder(target, {**content, STATE: _encode_state(record)})
         self._prune(step, keep_last)
         return target
+
+    def export(self, step: int, target: Path) -> None:
+        """Writes a checkpoint to another folder, without what only its training goes on with.
+
+        Raises:
+            BrokenCheckpointError: it is damaged.
+            RunError: the operating system refuses.
+        """
+        record = self._read_state(step)
+        content, _ = tensors.read(self._folder / str(step) / PARAMETERS, record.parameters.sha256)
+        alone = dataclasses.replace(record, optimizer=None, behaviour=None, store=StoreRecord(0, ()))
+        with writing(target):
+            files.make_folder(target.parent)
+            _write_folder(target, {PARAMETERS: content, STATE: _encode_state(alone)})
 
     def load(self, step: int, expected: State | None) -> Checkpoint:
         """One checkpoint.
@@ -269,7 +286,11 @@ class CheckpointFolder:
         """Reads a checkpoint, comparing every file with its checksum before looking inside."""
         path, record = self._folder / str(step), self._read_state(step)
         parameters = _read_tensors(path / PARAMETERS, record.parameters, expected and expected.parameters)
-        optimizer = _read_tensors(path / OPTIMIZER, record.optimizer, expected and expected.optimizer)
+        optimizer: Parameters = {}
+        if record.optimizer is not None:
+            optimizer = _read_tensors(path / OPTIMIZER, record.optimizer, expected and expected.optimizer)
+        elif expected is not None:
+            expected = dataclasses.replace(expected, optimizer={})
         state = State(parameters, optimizer)
         _check(state, expected, path)
         if record.behaviour is not None:
@@ -277,7 +298,8 @@ class CheckpointFolder:
             _check(State(behaviour, {}), State(parameters, {}), path / BEHAVIOUR)
             state = dataclasses.replace(state, behaviour=behaviour)
         state = dataclasses.replace(state, store=self._store.read(record.store))
-        return Checkpoint(step, state, record.score, record.env_steps, record.parameters.sha256)
+        whole = record.optimizer is not None
+        return Checkpoint(step, state, record.score, record.env_steps, record.parameters.sha256, whole)
 
     def _read_state(self, step: int) -> _StateFile:
         file = self._folder / str(step) / STATE
@@ -287,7 +309,7 @@ class CheckpointFolder:
             check_format(value, _FORMAT)
             if value.pop("checksum", None) != content_hash(cast(Json, value)):
                 raise ValueError("it is damaged (its checksum differs)")
-            record = options_from_json(_StateFile, {"behaviour": None, **value}, file)
+            record = options_from_json(_StateFile, value, file)
         except (OSError, ValueError) as error:
             raise BrokenCheckpointError(f"{file} {unreadable(error)}") from error
         except RunError as error:
@@ -322,8 +344,6 @@ def _check(state: State, expected: State | None, where: Path) -> None:
 
 def _encode_state(record: _StateFile) -> bytes:
     content = options_to_json(record)
-    if record.behaviour is None:
-        del content["behaviour"]
     return encode_json({**content, "checksum": content_hash(cast(Json, content))})
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast, final
 
 import msgspec
 
+from metarl.checks import ADDED
 from metarl.errors import RunError
 from metarl.runs import files
 
@@ -232,6 +233,7 @@ def _read(kind: object, value: object, at: str, open_kinds: OpenKinds) -> object
 def _read_record(kind: type, value: object, at: str, open_kinds: OpenKinds) -> object:
     items, hints = _leaf(dict, value, at), _field_types(kind)
     assert isinstance(items, dict)
+    items = {**_added(kind), **items}
     if unknown := [name for name in items if name not in hints]:
         raise ValueError(f"{at}: unknown field {str(unknown[0])!r}; there are {', '.join(hints)}")
     if missing := [name for name in hints if name not in items]:
@@ -287,8 +289,12 @@ def _write(kind: object, value: object, at: str, open_kinds: OpenKinds) -> objec
     """A value as JSON; its declared type says whether a record is to be named."""
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = _field_types(type(value))
-        fields = {name: _write(hint, getattr(value, name), f"{at}.{name}", open_kinds) for name, hint in hints.items()}
+        hints, added = _field_types(type(value)), _added(type(value))
+        fields = {
+            name: _write(hint, getattr(value, name), f"{at}.{name}", open_kinds)
+            for name, hint in hints.items()
+            if name not in added or getattr(value, name) != added[name]
+        }
         registries = [open_kinds[member] for member in members if member in open_kinds]
         if registries and type(value) not in members:
             return _named(registries[0].id_of(value), fields, at)
@@ -333,6 +339,11 @@ def _field_types(kind: type) -> dict[str, object]:
     except (NameError, AttributeError) as error:
         raise ValueError(f"the types of {kind.__name__}'s fields cannot be resolved: {error}") from error
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
+
+
+def _added(kind: type) -> dict[str, object]:
+    """The fields that runs of earlier revisions do not have, with their values there: see `metarl.checks.ADDED`."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata == ADDED}
 
 
 def _records(kinds: Sequence[object]) -> list[type]:

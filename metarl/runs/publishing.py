@@ -10,17 +10,16 @@ from metarl.errors import UsageError
 from metarl.evaluation.results import Evaluation
 from metarl.evaluation.table import table
 from metarl.runs import zoo
-from metarl.runs.checkpoints import BEHAVIOUR, OPTIMIZER, PARAMETERS, STATE
+from metarl.runs.checkpoints import CheckpointFolder
 from metarl.runs.command import command
 from metarl.runs.files import encode_json, write_atomically
 from metarl.runs.trained import TrainedAgent
 
-_PARTS = (PARAMETERS, OPTIMIZER, STATE)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # the folder of this name is replaced: no ".." among them
 
 
 def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
-    """Copies a run's checkpoint and config into the zoo and writes its card; an entry of the name is replaced.
+    """Copies a run's parameters and config into the zoo and writes its card; an entry of the name is replaced.
 
     Args:
         run: the trained agent.
@@ -40,12 +39,10 @@ def publish(run: TrainedAgent, name: str, evaluation: Evaluation) -> Path:
     if evaluation.sources != (run.ref,) or evaluation.config.distribution_hash != run.dist.hash:
         raise UsageError(f"the evaluation is of {evaluation.sources}, not of {run.ref}: evaluate again")
     folder = zoo.FOLDER / dist / agent
-    checkpoint = run.run.checkpoints / str(run.ref.step)
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "checkpoints" / checkpoint.name).mkdir(parents=True)
+    folder.mkdir(parents=True)
+    CheckpointFolder(run.run).export(run.ref.step, folder / "checkpoints" / str(run.ref.step))
     shutil.copyfile(run.run.folder / "config.json", folder / "config.json")
-    for part in (*_PARTS, *([BEHAVIOUR] if run.state.behaviour is not None else [])):
-        shutil.copyfile(checkpoint / part, folder / "checkpoints" / checkpoint.name / part)
     named = dataclasses.replace(run.ref, run=f"{zoo.PREFIX}{name}")
     evaluation = dataclasses.replace(evaluation, sources=(named,))
     write_atomically(folder / "card.md", card(run, name, evaluation).encode())

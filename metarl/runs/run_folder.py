@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, cast, final
@@ -164,13 +163,11 @@ class Run:
         kind: type[Record],
         *,
         open_kinds: OpenKinds | None = None,
-        added: Mapping[str, object] = types.MappingProxyType({}),
     ) -> Record:
         """A group of the experiment's options as a record.
 
         Args:
             open_kinds: how the records of registries are named.
-            added: options that earlier revisions did not write, with their values there.
 
         Raises:
             RunError: it is not a record of this kind.
@@ -180,10 +177,7 @@ class Run:
             raise RunError(
                 f"{self.folder / _CONFIG} has no options {group!r}; there are {', '.join(options) or 'none'}"
             )
-        stored = options[group]
-        if isinstance(stored, Mapping):
-            stored = {**added, **cast(Mapping[str, object], stored)}
-        return options_from_json(kind, stored, self.folder / _CONFIG, at=at, open_kinds=open_kinds or {})
+        return options_from_json(kind, options[group], self.folder / _CONFIG, at=at, open_kinds=open_kinds or {})
 
     def evaluation_path(self, name: str) -> Path:
         """The file of an evaluation; it need not exist yet. `evaluation_name` makes the name.

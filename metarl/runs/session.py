@@ -162,6 +162,7 @@ def train_run(
     """Trains in an open run, from its last whole checkpoint if it has one, until all steps are done.
 
     Raises:
+        UsageError: the run's checkpoints were published, to be used alone.
         StoppedError: a signal asked to stop; everything is saved.
         RunError: the parameters are no longer finite, workers were lost again and again, or a file could not be
             written. All steps that were done are saved, as they are before any other exception passes.
@@ -171,6 +172,11 @@ def train_run(
     expected = learner.init(experiment.seed)
     saved = checkpoints.latest(expected)
     state = first_state(experiment.seed) if saved is None else saved.state.to(experiment.device)
+    if saved is not None and not saved.whole:
+        raise UsageError(
+            f"{run.folder} was published without its optimiser's state, so its training cannot go on: give another "
+            f"--run, and --start-from {run.folder}"
+        )
     start, env_steps = (0, 0) if saved is None else (saved.step, saved.env_steps)
     resumed = "" if saved is None else f"resumed from step {start}"
     began = time.monotonic()

@@ -37,8 +37,6 @@ OPEN_KINDS: OpenKinds = {
 }
 """How the options of encoders are named in a run's config."""
 _CLASSES = "classes.json"
-_ADDED = {"text_encoder": None}
-"""Options of data that runs of earlier revisions do not have, with their values there."""
 
 
 @final
@@ -232,7 +230,7 @@ def _few_shot(run: Run, which: Which, device: str, *, trust_code: bool) -> Train
     except ValueError as error:
         raise UsageError(f"{run.folder} was trained with what is not there any more: {error}") from error
     config = run.options("learner", kind, open_kinds=OPEN_KINDS)
-    tasks, data = run.options("tasks", TaskRecord), run.options("data", DataOptions, added=_ADDED)
+    tasks, data = run.options("tasks", TaskRecord), run.options("data", DataOptions)
     learner = config.build(tasks.signature, device)
     saved, ref = checkpoint_of(run, which, learner.init(0))
     trained = TrainedLearner(learner, saved.state.to(device), tasks, data.text_encoder or "")
@@ -293,12 +291,9 @@ def fewshot_groups(
     """
     root = data.data_root and data.data_root.resolve()
     found_again = dataclasses.replace(data, data=data.id, data_root=root, download=False)
-    written = options_to_json(found_again)
-    # What earlier revisions did not write is left out where it is as it was then: their runs go on.
-    written = {name: value for name, value in written.items() if name not in _ADDED or value != _ADDED[name]}
     return {
         "learner": dict(options_to_json(config, open_kinds=OPEN_KINDS)),
-        "data": written,
+        "data": dict(options_to_json(found_again)),
         "episodes": dict(options_to_json(episodes)),
         "tasks": dict(options_to_json(tasks)),
         **({"classes": dict(options_to_json(classes))} if classes is not None and classes.given else {}),

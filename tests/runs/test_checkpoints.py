@@ -46,6 +46,20 @@ def test_what_is_loaded_is_what_was_saved_in_the_same_order(run: Run) -> None:
     assert json.loads((path / "state.json").read_text())["random"]["next_seed"] == [3, 12]
 
 
+def test_an_exported_checkpoint_is_its_parameters(run: Run, tmp_path: Path) -> None:
+    checkpoints, other = CheckpointFolder(run), make_run(tmp_path / "other")
+    checkpoints.save(7, dataclasses.replace(make_state(7, chunks=2), behaviour=make_state(8).parameters), score=0.5)
+    checkpoints.export(7, other.checkpoints / "7")
+    assert sorted(os.listdir(other.checkpoints / "7")) == ["params.safetensors", "state.json"]
+    saved, exported = checkpoints.load(7, EXPECTED), CheckpointFolder(other).load(7, EXPECTED)
+    assert saved.whole and not exported.whole
+    assert (exported.content, exported.score) == (saved.content, 0.5)
+    check_equal(exported.state, State(make_state(7).parameters, {}))
+    assert exported.state.behaviour is None and not other.store.exists()
+    with pytest.raises(BrokenCheckpointError, match="parameter"):
+        CheckpointFolder(other).load(7, State({}, EXPECTED.optimizer))
+
+
 def lagging(run: Run) -> CheckpointFolder:
     """A checkpoint of step 1 with a behaviour policy."""
     checkpoints = CheckpointFolder(run)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 
+from metarl import checks
 from metarl.errors import RunError
 from metarl.runs import decoding
 from metarl.runs.decoding import MAX_DEPTH, OpenKind, OpenKinds, decode, options_from_json, options_to_json
@@ -230,3 +231,20 @@ def test_a_file_that_is_not_there_or_too_large_is_one_line(tmp_path: Path) -> No
         file.truncate(decoding.MAX_BYTES + 1)
     with pytest.raises(RunError, match=f"it has {decoding.MAX_BYTES + 1} bytes, the limit is {decoding.MAX_BYTES}"):
         decode(Record, tmp_path / "a.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """Options of which one came later."""
+
+    rate: float = 0.1
+    parts: int = checks.added(1)
+
+
+def test_an_option_that_came_later_is_read_and_written_as_before() -> None:
+    assert options_to_json(Grown()) == {"rate": 0.1}
+    assert options_to_json(Grown(parts=2)) == {"rate": 0.1, "parts": 2}
+    assert options_from_json(Grown, {"rate": 0.3}, "config.json") == Grown(0.3, 1)
+    assert options_from_json(Grown, {"rate": 0.3, "parts": 4}, "config.json") == Grown(0.3, 4)
+    with pytest.raises(RunError, match="field 'rate' is missing"):
+        options_from_json(Grown, {"parts": 4}, "config.json")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import metarl
 from metarl.errors import UsageError
@@ -15,8 +16,10 @@ from metarl.evaluation.results import Evaluation
 from metarl.runs import zoo
 from metarl.runs.publishing import publish
 from metarl.runs.trained import TrainedAgent
+from metarl.runs.warm_start import warm_state
 from metarl.runs.yardsticks import YardstickRuns, in_zoo
 from tests.programs import call
+from tests.runs.tiny import Tiny
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,28 @@ def test_what_is_published_is_found_by_its_name(
     }  # nothing is written
     assert call("record_video", "zoo:point-navigation/blind") == 2
     assert "the zoo is only read" in capsys.readouterr().err
+
+
+def test_what_is_published_is_begun_with_and_not_gone_on_with(
+    run: TrainedAgent, evaluation: Evaluation, empty_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It holds no optimiser's state, which nobody but a training needs."""
+    folder = publish(run, "point-navigation/blind", evaluation)
+    assert [path.name for path in folder.rglob("*.safetensors")] == ["params.safetensors"]
+    train = ("--meta-batch", "4", "--hidden", "8", "6", "--no-normalise-rewards", "--threads", "1")
+    train = (*train, "--validation-tasks", "2", "--env", "point-navigation", "--steps", "2")
+    begun = tmp_path / "begun"
+    assert call("train", "ppo", *train, "--run", begun, "--start-from", "zoo:point-navigation/blind") == 0
+    shutil.copytree(folder, tmp_path / "copied")
+    capsys.readouterr()
+    assert call("train", "ppo", *train, "--run", tmp_path / "copied") == 2
+    assert "published without its optimiser's state, so its training cannot go on" in capsys.readouterr().err
+    fresh = run.agent.init(3)
+    warm = warm_state(folder, fresh)
+    assert all(torch.equal(value, warm.parameters[name]) for name, value in run.state.parameters.items())
+    assert all(torch.equal(value, warm.optimizer[name]) for name, value in fresh.optimizer.items())
+    with pytest.raises(UsageError, match="another learner"):
+        warm_state(folder, Tiny().init(0))
 
 
 def test_an_evaluation_is_published_through_no_link(
