@@ -1,4 +1,7 @@
-"""On a Ray cluster of several nodes trials come out as in one process, whoever is killed on the way."""
+"""On a Ray cluster of several nodes trials come out as in one process, whoever is killed on the way.
+
+A worker takes seconds of processor time to start, so the tests share three; they come after those that start their own.
+"""
 
 import atexit
 import dataclasses
@@ -69,15 +72,23 @@ AGENT = MamlTrpoConfig(hidden=(8,), meta_batch=6, episodes_per_adaptation=2)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without CPUs, and two nodes that may be lost."""
+    """A head without CPUs, and two nodes; no three workers fit on one of them."""
     system = {"worker_niceness": 0, "prestart_worker_first_driver": False, "enable_worker_prestart": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": system})
     for _ in range(2):
-        cluster.add_node(num_cpus=3)
+        cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def collectors(cluster: Cluster) -> Iterator[ClusterCollectors[Any, Any]]:
+    """Three workers, some on each node."""
+    with ray_collectors("auto", 3, 1) as opened:
+        yield opened
+    assert ray.is_initialized()  # it was somebody else's connection
 
 
 @pytest.fixture(scope="module")
@@ -110,54 +121,99 @@ def played(id: str, collectors: ClusterCollectors[Any, Any]) -> Trials:
     return collectors.open(dist).collect_trials(policy, tasks, AGENT.build(dist.spaces).protocol, seeds)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_trials_are_those_of_one_process(cluster: Cluster, count: int) -> None:
+def test_a_few_shot_evaluation_on_workers_is_that_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands import evaluate, fewshot
+
+    images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(60) % 10)
+    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--tasks", "9", "--validation-tasks", "2", "--steps", "1")
+    data = ("--data", str(tmp_path / "photos.npz"), "--train-ways", "2", "--train-queries", "2")
+    fewshot.program(["prototypical", *data, *sizes, "--run", str(tmp_path / "run")], "fewshot")
+    found = list[bytes]()
+    for name, options in (("one", ()), ("many", ("--workers", "2", "--cluster", "auto"))):
+        output = tmp_path / f"{name}.json"
+        evaluate.program([str(tmp_path / "run"), "--num-tasks", "70", "--output", str(output), *options], "evaluate")
+        found.append(output.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    from metarl.commands.sweep import program
+    from metarl.runs.trained import load
+
+    options = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "2", "--validation-tasks", "2")
+    runs = ("--runs", str(tmp_path / "runs"), "--seeds", "0", "1", "--jobs", "2", "--cluster", "auto")
+    program([*runs, "--", *options, "--episodes-per-adaptation", "2", "--steps", "1"], "sweep")
+    for seed in (0, 1):
+        assert load(tmp_path / "runs" / f"seed={seed}").ref.step == 1
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        ("maml", "--hidden", "8", "--episodes-per-adaptation", "2", "--gradient-parts", "3"),
+        ("ppo", "--hidden", "8", "--overlap"),
+    ],
+)
+def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(
+    cluster: Cluster, tmp_path: Path, agent: tuple[str, ...]
+) -> None:
+    from metarl.commands.train import program
+    from metarl.runs.trained import TrainedAgent, load
+
+    options = (*agent, "--env", "point-navigation", "--meta-batch", "3", "--validation-tasks", "3", "--threads", "1")
+
+    def trained(run: Path) -> TrainedAgent:
+        found = load(run)
+        assert isinstance(found, TrainedAgent)
+        return found
+
+    program([*options, "--run", str(tmp_path / "one"), "--steps", "2"], "train")
+    for step, workers in enumerate((1, 2)):
+        cluster_options = ("--workers", str(workers), "--cluster", "auto")
+        program([*options, "--run", str(tmp_path / "many"), "--steps", str(step + 1), *cluster_options], "train")
+    one, many = (trained(tmp_path / name).state for name in ("one", "many"))
+    assert all(torch.equal(value, many.parameters[name]) for name, value in one.parameters.items())
+    assert all(torch.equal(value, many.optimizer[name]) for name, value in one.optimizer.items())
+
+
+def test_trials_are_those_of_one_process(collectors: ClusterCollectors[Any, Any]) -> None:
     dist, policy, tasks, seeds = request("point-navigation")
-    with ray_collectors("auto", count, 1) as collectors:
-        need_equal(played("point-navigation", collectors), expected("point-navigation"))
-        silent = collectors.open(dist).collect_episodes(policy, tasks, 2, seeds, noise=False)
+    need_equal(played("point-navigation", collectors), expected("point-navigation"))
+    silent = collectors.open(dist).collect_episodes(policy, tasks, 2, seeds, noise=False)
     here = Collector(dist).collect_episodes(policy, tasks, 2, seeds, noise=False)
     assert all(torch.equal(part, here.tensors()[name]) for name, part in silent.tensors().items())
-    assert ray.is_initialized()  # it was somebody else's connection
 
 
 def test_killed_workers_shares_are_played_again(
-    cluster: Cluster, world: str, capsys: pytest.CaptureFixture[str]
+    collectors: ClusterCollectors[Any, Any], world: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ray_collectors("auto", 3, 1) as collectors:
-        need_equal(played(world, collectors), expected(world))  # all are there
-        players = _players(collectors)
-        timer = threading.Timer(0.4, os.kill, (players[0], signal.SIGKILL))
-        timer.start()
-        need_equal(played(world, collectors), expected(world))
-        timer.join()
-        assert "its share is played again by another" in capsys.readouterr().err
-        assert players[0] not in _players(collectors)
+    need_equal(played(world, collectors), expected(world))  # all are there
+    players = _players(collectors)
+    timer = threading.Timer(0.4, os.kill, (players[0], signal.SIGKILL))
+    timer.start()
+    need_equal(played(world, collectors), expected(world))
+    timer.join()
+    assert "its share is played again by another" in capsys.readouterr().err
+    assert players[0] not in _players(collectors)
+
+
+def _dispatcher(collectors: ClusterCollectors[Any, Any]) -> Dispatcher[Any, Any, Any, Any]:
+    return collectors._dispatcher  # pyright: ignore[reportPrivateUsage]
 
 
 def _players(collectors: ClusterCollectors[Any, Any]) -> list[int]:
     """The process ids of a factory's workers that have started."""
-    dispatcher: Dispatcher[Any, Any, Any, Any] = collectors._dispatcher  # pyright: ignore[reportPrivateUsage]
-    slots = dispatcher._slots  # pyright: ignore[reportPrivateUsage]
+    slots = _dispatcher(collectors)._slots  # pyright: ignore[reportPrivateUsage]
     return ray.get([slot.worker.pid.remote() for slot in slots if slot.ready and slot.answer is None])
 
 
-def test_a_lost_nodes_shares_are_played_elsewhere(cluster: Cluster, world: str) -> None:
-    lost = cluster.add_node(num_cpus=3, resources={"lost": 1})
-    with ray_collectors("auto", 3, 3) as collectors:  # one on each node
-        need_equal(played(world, collectors), expected(world))
-        timer = threading.Timer(0.4, lambda: cluster.remove_node(lost, allow_graceful=False))
-        timer.start()
-        need_equal(played(world, collectors), expected(world))
-        timer.join()
-
-
-def test_another_distribution_is_refused(cluster: Cluster) -> None:
+def test_another_distribution_is_refused(collectors: ClusterCollectors[Any, Any]) -> None:
     dist, policy, tasks, seeds = request("point-navigation")
     protocol = AGENT.build(dist.spaces).protocol
     share = Share("point-navigation", "0" * 8, policy, tasks, seeds, protocol)
     with pytest.raises(RunError, match=r"the worker on .* is refused: point-navigation is another distribution there"):
-        Dispatcher(RayWorkers(1), 1).play([share])
+        _dispatcher(collectors).play([share])
     with pytest.raises(RunError, match=r"is refused: nowhere\.py:x cannot be made there: there is no Python file"):
         Player(1).play(dataclasses.replace(share, distribution="nowhere.py:x"))
 
@@ -179,16 +235,16 @@ class Faulty:
     def observe(self, carry: object, transition: object) -> object: ...
 
 
-def test_a_bug_in_somebodys_policy_is_told_as_that_bug(cluster: Cluster) -> None:
+def test_a_bug_in_somebodys_policy_is_told_as_that_bug(collectors: ClusterCollectors[Any, Any]) -> None:
     dist, _, tasks, seeds = request("point-navigation")
     share = Share("point-navigation", dist.hash, cast(AdaptedPolicy, Faulty()), tasks, seeds, PlayEpisodes(1, True))
     with pytest.raises(AttributeError, match="'Faulty' object has no attribute 'no_such_method'") as raised:
-        Dispatcher(RayWorkers(1), 1).play([share])
+        _dispatcher(collectors).play([share])
     assert "in initial_carry" in str(raised.value.__cause__)  # the worker's traceback
 
 
 def test_a_worker_that_cannot_load_what_it_is_sent_is_refused(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    collectors: ClusterCollectors[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here_alone = types.ModuleType("here_alone")
     monkeypatch.setitem(sys.modules, "here_alone", here_alone)
@@ -197,7 +253,7 @@ def test_a_worker_that_cannot_load_what_it_is_sent_is_refused(
     dist, _, tasks, seeds = request("point-navigation")
     share = Share("point-navigation", dist.hash, cast(AdaptedPolicy, policy()), tasks, seeds, PlayEpisodes(1, True))
     with pytest.raises(RunError, match=r"a worker is refused: it cannot load .* No module named 'here_alone'"):
-        Dispatcher(RayWorkers(1), 1).play([share])
+        _dispatcher(collectors).play([share])
 
 
 def test_a_worker_whose_simulators_do_not_load_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,57 +411,15 @@ def test_in_process_collectors_are_the_default() -> None:
     collector.close()
 
 
-def test_a_few_shot_evaluation_on_workers_is_that_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
-    from metarl.commands import evaluate, fewshot
-
-    images = np.random.default_rng(0).integers(256, size=(60, 6, 6), dtype=np.uint8)
-    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(60) % 10)
-    sizes = ("--ways", "2", "--shots", "1", "--queries", "2", "--tasks", "9", "--validation-tasks", "2", "--steps", "1")
-    data = ("--data", str(tmp_path / "photos.npz"), "--train-ways", "2", "--train-queries", "2")
-    fewshot.program(["prototypical", *data, *sizes, "--run", str(tmp_path / "run")], "fewshot")
-    found = list[bytes]()
-    for name, options in (("one", ()), ("many", ("--workers", "3", "--cluster", "auto"))):
-        output = tmp_path / f"{name}.json"
-        evaluate.program([str(tmp_path / "run"), "--num-tasks", "70", "--output", str(output), *options], "evaluate")
-        found.append(output.read_bytes())
-    assert found[0] == found[1]
-
-
-def test_a_sweep_runs_as_tasks_of_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    from metarl.commands.sweep import program
-    from metarl.runs.trained import load
-
-    options = ("maml", "--env", "point-navigation", "--hidden", "8", "--meta-batch", "2", "--validation-tasks", "2")
-    runs = ("--runs", str(tmp_path / "runs"), "--seeds", "0", "1", "--jobs", "2", "--cluster", "auto")
-    program([*runs, "--", *options, "--episodes-per-adaptation", "2", "--steps", "1"], "sweep")
-    for seed in (0, 1):
-        assert load(tmp_path / "runs" / f"seed={seed}").ref.step == 1
-
-
-@pytest.mark.parametrize(
-    "agent",
-    [
-        ("maml", "--hidden", "8", "--episodes-per-adaptation", "2", "--gradient-parts", "3"),
-        ("ppo", "--hidden", "8", "--overlap"),
-    ],
-)
-def test_training_killed_and_resumed_on_other_numbers_of_workers_ends_alike(
-    cluster: Cluster, tmp_path: Path, agent: tuple[str, ...]
+def test_a_lost_nodes_shares_are_played_elsewhere(
+    cluster: Cluster, collectors: ClusterCollectors[Any, Any], world: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from metarl.commands.train import program
-    from metarl.runs.trained import TrainedAgent, load
-
-    options = (*agent, "--env", "point-navigation", "--meta-batch", "5", "--validation-tasks", "3", "--threads", "1")
-
-    def trained(run: Path) -> TrainedAgent:
-        found = load(run)
-        assert isinstance(found, TrainedAgent)
-        return found
-
-    program([*options, "--run", str(tmp_path / "one"), "--steps", "2"], "train")
-    for step, workers in enumerate((1, 6)):
-        cluster_options = ("--workers", str(workers), "--cluster", "auto")
-        program([*options, "--run", str(tmp_path / "many"), "--steps", str(step + 1), *cluster_options], "train")
-    one, many = (trained(tmp_path / name).state for name in ("one", "many"))
-    assert all(torch.equal(value, many.parameters[name]) for name, value in one.parameters.items())
-    assert all(torch.equal(value, many.optimizer[name]) for name, value in one.optimizer.items())
+    """The last test: the node does not come back."""
+    while len(_players(collectors)) < 3:  # then there are some on each node
+        need_equal(played(world, collectors), expected(world))
+    lost = next(iter(cluster.worker_nodes))
+    timer = threading.Timer(0.4, lambda: cluster.remove_node(lost, allow_graceful=False))
+    timer.start()
+    need_equal(played(world, collectors), expected(world))
+    timer.join()
+    assert "its share is played again by another" in capsys.readouterr().err
