@@ -209,27 +209,37 @@ def test_fewer_steps_are_one_line_and_status_2(server: subprocess.Popen[str], wh
     assert child.wait() == 2 and "steps can only grow" in child.told(2) and child.told(2).count("\n") == 1
 
 
+BARE = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LC_ALL": "C", "PATH": os.defpath, "PYTHONUTF8": "0"}
+"""An environment with nothing in it: no HOME, no locale."""
+
+
 @pytest.mark.parametrize(
-    ("name", "redirection", "status"),
-    [
-        (b"a run: [/x] 100 %", "", 0),
-        (b"r\xff\xfe", "", 0),
-        (b"run", "2>&-", 0),
-        (b"run", ">&-", 0),
-        (b"run", "2>/dev/full", 0),
-        (b"run", ">/dev/full", 1),
-        (b"x" * 300, "", 2),
-        (b"/proc/none", "", 1),
-        (b"", "", 2),
-    ],
+    ("redirection", "status"), [("2>&-", 0), (">&-", 0), ("2>/dev/full", 0), (">/dev/full", 1)]
 )  # fmt: skip
-def test_odd_places_are_no_traceback(tmp_path: Path, name: bytes, redirection: str, status: int) -> None:
-    """In an environment with nothing in it: no HOME, no locale."""
-    (tmp_path / "mine.txt").write_text("mine")
-    run = tmp_path / os.fsdecode(name)
-    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, str(run), "2", "0"]
-    bare = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LC_ALL": "C", "PATH": os.defpath, "PYTHONUTF8": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, check=False)
+def test_odd_streams_are_no_traceback(tmp_path: Path, redirection: str, status: int) -> None:
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, str(tmp_path / "run"), "2", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=BARE, capture_output=True, check=False)
     assert b"Traceback" not in done.stderr and done.returncode == status, done.stderr
-    if status:
-        assert done.stderr.count(b"error:") <= 1 and (done.stderr or redirection)
+    assert done.stderr.count(b"error:") <= status
+
+
+ONE_AFTER_THE_OTHER = """
+import sys
+from metarl.errors import exit_status
+from tests.runs.tiny_program import main
+for folder in sys.argv[1:]:
+    status = exit_status(lambda: main([folder, "2", "0"]))
+    sys.stderr.write(f"\\0{status}\\0")
+"""
+
+
+def test_odd_places_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    names = {b"a run: [/x] 100 %": 0, b"r\xff\xfe": 0, b"x" * 300: 2, b"/proc/none": 1, b"": 2}
+    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, *(str(tmp_path / os.fsdecode(name)) for name in names)]
+    done = subprocess.run(command, cwd=ROOT, env=BARE, capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr and done.returncode == 0, done.stderr
+    fields = done.stderr.split(b"\0")
+    assert [int(status) for status in fields[1::2]] == list(names.values()), done.stderr
+    for said, status in zip(fields[:-1:2], names.values(), strict=True):
+        assert said.count(b"error:") <= 1 and (said or not status)
