@@ -345,13 +345,16 @@ addEventListener("load", async () => {
 
 def chromium(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Runs the browser without a window."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+    assert CHROMIUM is not None
     always = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
     always += ["--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage"]
     return subprocess.run([CHROMIUM, *always, *arguments], capture_output=True, text=True, timeout=300)
 
 
+with_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+
+
+@with_browser
 def test_a_browser_sorts_filters_plays_and_complains_of_nothing(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(report(*agents(tmp_path)).replace("</head>", PROBE, 1))
@@ -371,6 +374,7 @@ def test_a_browser_sorts_filters_plays_and_complains_of_nothing(tmp_path: Path) 
     assert not found["overflow"]
 
 
+@with_browser
 @pytest.mark.parametrize(("size", "dark"), [("1100,900", False), ("1100,900", True), ("500,900", False)])
 def test_screenshots_light_dark_and_narrow(tmp_path: Path, size: str, dark: bool) -> None:
     path, picture = tmp_path / "report.html", tmp_path / "picture.png"
