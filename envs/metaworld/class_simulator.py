@@ -185,9 +185,9 @@ class ClassSimulator:
         observation = env.observe(initial.low, initial.high)
         if not np.isfinite(observation).all():
             return self._diverged(snapshot)
-        reward, info = env.evaluate_state(observation, action)
+        reward, terms = env.score(observation, action)
         mujoco.mj_getState(model, data, snapshot.state, _STATE)
-        return StepResult(observation, float(reward), tuple(float(info[name]) for name in metaworld_api.TERMS), False)
+        return StepResult(observation, reward, terms, False)
 
     def _diverged(self, snapshot: Snapshot) -> StepResult:
         mujoco.mj_resetData(self._model, self._data)

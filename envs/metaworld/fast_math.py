@@ -27,6 +27,8 @@ import mujoco
 import numpy as np
 from numpy import ndarray
 
+from metarl.envs.metaworld import scalar_rewards
+
 Tolerance = Callable[..., float]
 OBSERVATION_SIZE = 39
 STOCK_VARIABLE = "METARL_METAWORLD_STOCK"
@@ -142,12 +144,19 @@ class FastMethods:
     _get_pos_goal: Callable[[], ndarray]
     _hand: ndarray
     _claws: tuple[ndarray, ndarray]
+    _tips: tuple[ndarray, ndarray]
+    _pad_geoms: tuple[int, int]
+    pads: tuple[ndarray, ndarray]
+    """Where the left and the right one are."""
 
     def look_up(self) -> None:
         """Called once, when the simulation is there: finds what every step needs."""
         data = self.data
         self._hand = data.body("hand").xpos
         self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
+        self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
+        self._pad_geoms = data.geom("leftpad_geom").id, data.geom("rightpad_geom").id
+        self.pads = data.body("leftpad").xpos, data.body("rightpad").xpos
 
     def get_endeff_pos(self) -> ndarray:
         return self.data.body("hand").xpos
@@ -157,7 +166,8 @@ class FastMethods:
         now = np.zeros(18)
         now[:3] = self._hand
         right, left = self._claws
-        now[3] = min(max(norm(right - left) / 0.1, 0.0), 1.0)
+        apart = right - left
+        now[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
         for index in range(len(positions) // 3):
             start = 4 + 7 * index
@@ -167,31 +177,44 @@ class FastMethods:
         observation[:18], observation[18:36] = now, self._prev_obs
         observation[36:] = 0.0 if self._partially_observable else self._get_pos_goal()
         self._prev_obs = now
-        return observation.clip(low, high, out=observation)
+        np.maximum(observation, low, out=observation)
+        return np.minimum(observation, high, out=observation)
 
     @property
     def tcp_center(self) -> ndarray:
-        right, left = self.data.site("rightEndEffector").xpos, self.data.site("leftEndEffector").xpos
+        right, left = self._tips
         return (right + left) / 2.0
+
+    def tcp(self) -> tuple[float, float, float]:
+        """The same as numbers."""
+        (x, y, z), (other_x, other_y, other_z) = self._tips[0].tolist(), self._tips[1].tolist()
+        return (x + other_x) / 2.0, (y + other_y) / 2.0, (z + other_z) / 2.0
+
+    def place(self, site: str) -> list[float]:
+        """Where a site is."""
+        return self.data.site(site).xpos.tolist()
+
+    def joint_position(self, name: str) -> float:
+        """Of a joint of one degree of freedom."""
+        return self.data.joint(name).qpos.item()
 
     def touching_object(self, object_geom_id: int) -> bool:
         """Whether both pads press on the object, from the contacts of the last `mj_forward`."""
-        contacts, forces = self.data.contact, self.data.efc_force
-        pressing = []
-        for pad in ("leftpad_geom", "rightpad_geom"):
-            identifier, force = self.data.geom(pad).id, 0.0
-            for pair, address in zip(contacts.geom.tolist(), contacts.efc_address.tolist(), strict=True):
-                if identifier in pair and object_geom_id in pair:
-                    force += forces[address]
-            pressing.append(force > 0)
-        return all(pressing)
+        contacts = self.data.contact
+        pairs = [(index, pair) for index, pair in enumerate(contacts.geom.tolist()) if object_geom_id in pair]
+        by_pad = [[index for index, pair in pairs if pad in pair] for pad in self._pad_geoms]
+        if not all(by_pad):
+            return False
+        addresses, forces = contacts.efc_address, self.data.efc_force
+        return all(sum(forces[addresses[index]] for index in mine) > 0 for mine in by_pad)
 
 
-def fast_class(official: type, before: type, base: type, reward_utils: types.ModuleType) -> type:
-    """A class of metaworld's with its methods bound to the helpers above.
+def fast_class(official: type, reward: str, before: type, base: type, reward_utils: types.ModuleType) -> type:
+    """A class of metaworld's with its methods bound to the helpers above, and its rewards to `scalar_rewards.py`'s.
 
     Args:
         official: the class.
+        reward: which of its reward functions it will be constructed with.
         before: what stands before it in the method resolution order, behind `FastMethods`.
         base: `SawyerXYZEnv`, whose caging reward is bound as well.
         reward_utils: metaworld's module of reward functions.
@@ -204,13 +227,20 @@ def fast_class(official: type, before: type, base: type, reward_utils: types.Mod
         "reward_utils": types.SimpleNamespace(**{**vars(reward_utils), "tolerance": fast_tolerance}),
     }
     names = {**vars(sys.modules[official.__module__]), **helpers}
-    caging = _with_names(vars(base)["_gripper_caging_reward"], {**vars(sys.modules[base.__module__]), **helpers})
+    shared = base.__module__, reward_utils.__name__
+    if scalar_rewards.as_known(*shared):
+        caging = scalar_rewards.gripper_caging_reward
+    else:
+        caging = _with_names(vars(base)["_gripper_caging_reward"], {**vars(sys.modules[base.__module__]), **helpers})
     methods: dict[str, object] = {"_gripper_caging_reward": caging}
     for attribute, value in vars(official).items():
         if isinstance(value, types.FunctionType) and attribute not in ("__init__", "reset_model"):
             methods[attribute] = _with_names(_undecorated(value), names)
         elif isinstance(value, staticmethod):
             methods[attribute] = staticmethod(_with_names(value.__func__, names))
+    score = scalar_rewards.SCORES.get(official.__module__.rpartition(".")[2])
+    if score is not None and reward == "v2" and scalar_rewards.as_known(*shared, official.__module__):
+        methods["score"] = score
     fast = type(f"Fast{official.__name__}", (FastMethods, before, official), methods)
     names[official.__name__] = fast  # static methods are called by the class's name
     return fast

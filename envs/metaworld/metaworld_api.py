@@ -7,6 +7,7 @@ played as it is.
 """
 
 import functools
+import operator
 import pickle
 from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
@@ -28,6 +29,7 @@ OBSERVATION_SIZE = fast_math.OBSERVATION_SIZE
 _MOST_READS = 10  # of the random vector in a reset; one is what a class needs
 TERMS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 """What metaworld's `info` holds beside the unscaled reward, which is the reward."""
+_terms = operator.itemgetter(*TERMS)
 
 
 def class_names() -> tuple[str, ...]:
@@ -117,6 +119,11 @@ class SteppedEnv(SawyerXYZEnv):
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
         return np.clip(self._get_obs(), low, high, dtype=np.float64)
 
+    def score(self, observation: ndarray, action: ndarray) -> tuple[float, tuple[float, ...]]:
+        """The reward of the state that an action led to, and the `TERMS`."""
+        reward, info = self.evaluate_state(observation, action)
+        return float(reward), tuple(map(float, _terms(info)))
+
     def _get_state_rand_vec(self) -> ndarray:
         """The task's random vector. Metaworld asks again until it likes it, and it is always the same one."""
         self.reads += 1
@@ -128,17 +135,17 @@ class SteppedEnv(SawyerXYZEnv):
 
 
 @functools.cache
-def stepped_class(name: str, *, stock: bool) -> type[SteppedEnv]:
-    """A class of metaworld's as it is (`stock`), or with its methods bound to faster helpers."""
+def stepped_class(name: str, reward: str, *, stock: bool) -> type[SteppedEnv]:
+    """A class of metaworld's as it is (`stock`), or with its methods bound to faster helpers for a reward function."""
     official = ALL_V3_ENVIRONMENTS[name]
     if stock:
         return type(f"Stock{official.__name__}", (SteppedEnv, official), {})
-    return fast_math.fast_class(official, SteppedEnv, SawyerXYZEnv, reward_utils)
+    return fast_math.fast_class(official, reward, SteppedEnv, SawyerXYZEnv, reward_utils)
 
 
 def make(name: str, reward: str, *, stock: bool) -> SteppedEnv:
     """An environment of a class, as metaworld constructs it; `reward` is `v1` or `v2`."""
-    env = stepped_class(name, stock=stock)(reward_function_version=reward)
+    env = stepped_class(name, reward, stock=stock)(reward_function_version=reward)
     env.reads = 0
     env.look_up()
     return env
