@@ -169,10 +169,13 @@ class FastMethods:
         apart = right - left
         now[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
-        for index in range(len(positions) // 3):
-            start = 4 + 7 * index
-            now[start : start + 3] = positions[3 * index : 3 * index + 3]
-            now[start + 3 : start + 7] = quaternions[4 * index : 4 * index + 4]
+        if len(positions) == 3:
+            now[4:7], now[7:11] = positions, quaternions
+        else:
+            for index in range(len(positions) // 3):
+                start = 4 + 7 * index
+                now[start : start + 3] = positions[3 * index : 3 * index + 3]
+                now[start + 3 : start + 7] = quaternions[4 * index : 4 * index + 4]
         observation = np.empty(OBSERVATION_SIZE)
         observation[:18], observation[18:36] = now, self._prev_obs
         observation[36:] = 0.0 if self._partially_observable else self._get_pos_goal()
