@@ -30,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # the binding takes a number faster than its own enumeration
 _KEPT_RESETS = 4096  # a class; some 10 kB each
 _FRAME_SKIP = 5  # steps of MuJoCo in an environment step
-_ZEROS = np.zeros(metaworld_api.OBSERVATION_SIZE)
 
 
 @final
@@ -94,6 +93,8 @@ class ClassSimulator:
         self._lock = threading.Lock()
         self._env = env = metaworld_api.make(name, options.reward, stock=options.stock)
         self._model, self._data = env.model, env.data
+        self._player = metaworld_api.player(env, name, options.reward, stock=options.stock)
+        self._outcome = self._player.outcome
         self._parts = env.data if options.stock else fast_math.NamedParts(env.data)
         self.action_scale = float(env.action_scale)  # m, of the hand's way
         self._ctrl, self._hand_goal = _numbers(env.data.ctrl), _numbers(env.data.mocap_pos[0])
@@ -172,12 +173,13 @@ class ClassSimulator:
         mujoco.mj_getState(model, data, state, _STATE)
         bounds = env.sawyer_observation_space
         attributes: dict[str, object] = {**env.__dict__, "data": self._parts}
+        self._player.begin(observation, attributes)
         reach = tuple(zip(env.mocap_low.tolist(), env.mocap_high.tolist(), strict=True))
         return InitialState(state, attributes, self._positions(), reach, observation, bounds.low, bounds.high)
 
     def _step(self, snapshot: Snapshot, action: Float[ndarray, "4"], command: list[float]) -> StepResult:
         """`SawyerXYZEnv.step`, without what has no effect on its result."""
-        model, data, env, initial = self._model, self._data, self._env, snapshot.initial
+        model, data, initial = self._model, self._data, snapshot.initial
         hand, ctrl, (x, y, z, effort) = self._hand_goal, self._ctrl, command
         (low_x, high_x), (low_y, high_y), (low_z, high_z) = initial.reach
         hand[0] = min(max(hand[0] + x, low_x), high_x)
@@ -193,12 +195,11 @@ class ClassSimulator:
             return self._diverged(snapshot)
         if self._warnings.tobytes() != self._no_warnings:
             return self._diverged(snapshot)
-        observation = env.observe(initial.low, initial.high)
-        if observation.dot(_ZEROS) != 0.0:  # not finite: faster than asking for each
+        outcome = self._outcome(initial.low, initial.high, action, snapshot.attributes)
+        if outcome is None:
             return self._diverged(snapshot)
-        reward, terms = env.score(observation, action)
         mujoco.mj_getState(model, data, snapshot.state, _STATE)
-        return StepResult(observation, reward, terms, False)
+        return StepResult(*outcome, False)
 
     def _diverged(self, snapshot: Snapshot) -> StepResult:
         mujoco.mj_resetData(self._model, self._data)

@@ -27,7 +27,10 @@ import mujoco
 import numpy as np
 from numpy import ndarray
 
-from metarl.envs.metaworld import scalar_rewards
+from metarl.envs.metaworld import known_classes, scalars
+from metarl.envs.metaworld.arm import Arm, find_arm
+from metarl.envs.metaworld.scalar_rewards import caging_by_sides, caging_with_grip
+from metarl.envs.metaworld.scalars import Number
 
 Tolerance = Callable[..., float]
 OBSERVATION_SIZE = 39
@@ -88,32 +91,17 @@ def numpy_with_fast_norm() -> types.SimpleNamespace:
 
 @final
 class Rotation:
-    """The part of SciPy's `Rotation` that metaworld uses: a quaternion (x, y, z, w) of a rotation matrix.
-
-    Of the four ways to write it the one with the largest first term is taken (Markley 2008), as SciPy does, so that
-    the sign is the same too; the last bit need not be.
-    """
+    """The part of SciPy's `Rotation` that metaworld uses: the quaternion of a rotation matrix."""
 
     def __init__(self, quaternion: tuple[float, float, float, float]) -> None:
         self._quaternion = quaternion
 
     @classmethod
     def from_matrix(cls, matrix: ndarray) -> "Rotation":
-        (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix.tolist()
-        trace = xx + yy + zz
-        largest = max(xx, yy, zz, trace)
-        if xx == largest:
-            return cls((1 - trace + 2 * xx, yx + xy, zx + xz, zy - yz))
-        if yy == largest:
-            return cls((yx + xy, 1 - trace + 2 * yy, zy + yz, xz - zx))
-        if zz == largest:
-            return cls((zx + xz, zy + yz, 1 - trace + 2 * zz, yx - xy))
-        return cls((zy - yz, xz - zx, yx - xy, 1 + trace))
+        return cls(scalars.quaternion(matrix.ravel().tolist()))
 
     def as_quat(self) -> ndarray:
-        x, y, z, w = self._quaternion
-        length = math.sqrt(x * x + y * y + z * z + w * w)
-        return np.array((x / length, y / length, z / length, w / length))
+        return np.array(self._quaternion)
 
 
 # Looking up by name, and binding
@@ -142,21 +130,13 @@ class FastMethods:
     _get_pos_objects: Callable[[], ndarray]
     _get_quat_objects: Callable[[], ndarray]
     _get_pos_goal: Callable[[], ndarray]
-    _hand: ndarray
-    _claws: tuple[ndarray, ndarray]
-    _tips: tuple[ndarray, ndarray]
-    _pad_geoms: tuple[int, int]
-    pads: tuple[ndarray, ndarray]
-    """Where the left and the right one are."""
+    obj_init_pos: ndarray
+    init_tcp: ndarray
+    arm: Arm
 
     def look_up(self) -> None:
         """Called once, when the simulation is there: finds what every step needs."""
-        data = self.data
-        self._hand = data.body("hand").xpos
-        self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
-        self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
-        self._pad_geoms = data.geom("leftpad_geom").id, data.geom("rightpad_geom").id
-        self.pads = data.body("leftpad").xpos, data.body("rightpad").xpos
+        self.arm = find_arm(self.data)
 
     def get_endeff_pos(self) -> ndarray:
         return self.data.body("hand").xpos
@@ -164,8 +144,8 @@ class FastMethods:
     def observe(self, low: ndarray, high: ndarray) -> ndarray:
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
         now = np.zeros(18)
-        now[:3] = self._hand
-        right, left = self._claws
+        now[:3] = self.arm.hand
+        right, left = self.arm.claws
         apart = right - left
         now[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
@@ -185,39 +165,47 @@ class FastMethods:
 
     @property
     def tcp_center(self) -> ndarray:
-        right, left = self._tips
+        right, left = self.arm.tips
         return (right + left) / 2.0
-
-    def tcp(self) -> tuple[float, float, float]:
-        """The same as numbers."""
-        (x, y, z), (other_x, other_y, other_z) = self._tips[0].tolist(), self._tips[1].tolist()
-        return (x + other_x) / 2.0, (y + other_y) / 2.0, (z + other_z) / 2.0
-
-    def place(self, site: str) -> list[float]:
-        """Where a site is."""
-        return self.data.site(site).xpos.tolist()
-
-    def joint_position(self, name: str) -> float:
-        """Of a joint of one degree of freedom."""
-        return self.data.joint(name).qpos.item()
 
     def touching_object(self, object_geom_id: int) -> bool:
         """Whether both pads press on the object, from the contacts of the last `mj_forward`."""
-        contacts = self.data.contact
-        pairs = [(index, pair) for index, pair in enumerate(contacts.geom.tolist()) if object_geom_id in pair]
-        by_pad = [[index for index, pair in pairs if pad in pair] for pad in self._pad_geoms]
-        if not all(by_pad):
-            return False
-        addresses, forces = contacts.efc_address, self.data.efc_force
-        return all(sum(forces[addresses[index]] for index in mine) > 0 for mine in by_pad)
+        return self.arm.holds(object_geom_id)
 
 
-def fast_class(official: type, reward: str, before: type, base: type, reward_utils: types.ModuleType) -> type:
-    """A class of metaworld's with its methods bound to the helpers above, and its rewards to `scalar_rewards.py`'s.
+def gripper_caging_reward(
+    self: FastMethods,
+    action: ndarray,
+    obj_pos: ndarray,
+    obj_radius: float | int,
+    pad_success_thresh: float | int,
+    object_reach_radius: float | int,
+    xz_thresh: float | int,
+    desired_gripper_effort: float | int = 1.0,
+    high_density: bool = False,
+    medium_density: bool = False,
+) -> Number:
+    """`SawyerXYZEnv._gripper_caging_reward` on numbers."""
+    if high_density and medium_density:
+        raise ValueError("Can only be either high_density or medium_density")
+    obj, tcp = obj_pos.tolist(), self.arm.tcp()
+    starts = self.obj_init_pos.tolist(), self.init_tcp.tolist()
+    caging = caging_by_sides(self.arm, obj, tcp, starts, obj_radius, pad_success_thresh, xz_thresh)
+    both = caging_with_grip(caging, action[-1], desired_gripper_effort)
+    if high_density:
+        both = (both + caging) / 2
+    if medium_density:
+        margin = abs(scalars.distance(*starts) - object_reach_radius)
+        reached = scalars.long_tail(scalars.distance(obj, tcp), 0.0, object_reach_radius, margin)
+        both = (both + reached) / 2
+    return both
+
+
+def fast_class(official: type, before: type, base: type, reward_utils: types.ModuleType) -> type:
+    """A class of metaworld's with its methods bound to the helpers above.
 
     Args:
         official: the class.
-        reward: which of its reward functions it will be constructed with.
         before: what stands before it in the method resolution order, behind `FastMethods`.
         base: `SawyerXYZEnv`, whose caging reward is bound as well.
         reward_utils: metaworld's module of reward functions.
@@ -230,9 +218,8 @@ def fast_class(official: type, reward: str, before: type, base: type, reward_uti
         "reward_utils": types.SimpleNamespace(**{**vars(reward_utils), "tolerance": fast_tolerance}),
     }
     names = {**vars(sys.modules[official.__module__]), **helpers}
-    shared = base.__module__, reward_utils.__name__
-    if scalar_rewards.as_known(*shared):
-        caging = scalar_rewards.gripper_caging_reward
+    if known_classes.as_known(base.__module__, reward_utils.__name__):
+        caging = gripper_caging_reward
     else:
         caging = _with_names(vars(base)["_gripper_caging_reward"], {**vars(sys.modules[base.__module__]), **helpers})
     methods: dict[str, object] = {"_gripper_caging_reward": caging}
@@ -241,9 +228,6 @@ def fast_class(official: type, reward: str, before: type, base: type, reward_uti
             methods[attribute] = _with_names(_undecorated(value), names)
         elif isinstance(value, staticmethod):
             methods[attribute] = staticmethod(_with_names(value.__func__, names))
-    score = scalar_rewards.SCORES.get(official.__module__.rpartition(".")[2])
-    if score is not None and reward == "v2" and scalar_rewards.as_known(*shared, official.__module__):
-        methods["score"] = score
     fast = type(f"Fast{official.__name__}", (FastMethods, before, official), methods)
     names[official.__name__] = fast  # static methods are called by the class's name
     return fast

@@ -10,7 +10,7 @@ import functools
 import operator
 import pickle
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import metaworld
 import numpy as np
@@ -23,13 +23,15 @@ from metaworld.types import Task as OfficialTask
 from metaworld.utils import reward_utils
 from numpy import ndarray
 
-from metarl.envs.metaworld import fast_math
+from metarl.envs.metaworld import fast_math, known_classes
+from metarl.envs.metaworld.known_classes import Outcome, Player
 
 OBSERVATION_SIZE = fast_math.OBSERVATION_SIZE
 _MOST_READS = 10  # of the random vector in a reset; one is what a class needs
 TERMS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 """What metaworld's `info` holds beside the unscaled reward, which is the reward."""
 _terms = operator.itemgetter(*TERMS)
+_ZEROS = np.zeros(OBSERVATION_SIZE)
 
 
 def class_names() -> tuple[str, ...]:
@@ -119,10 +121,23 @@ class SteppedEnv(SawyerXYZEnv):
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
         return np.clip(self._get_obs(), low, high, dtype=np.float64)
 
-    def score(self, observation: ndarray, action: ndarray) -> tuple[float, tuple[float, ...]]:
-        """The reward of the state that an action led to, and the `TERMS`."""
+    def begin(self, observation: ndarray, kept: dict[str, Any]) -> None:
+        """Called after a reset with the attributes that steps will find in place."""
+
+    def outcome(self, low: ndarray, high: ndarray, action: ndarray, kept: dict[str, Any]) -> Outcome | None:
+        """What an action led to: the observation, the reward and the `TERMS`; None where they are no numbers.
+
+        Args:
+            low: bounds of the observation.
+            high: bounds of the observation.
+            action: in the precision that metaworld is to compute in.
+            kept: the attributes, which are in place.
+        """
+        observation = self.observe(low, high)
+        if observation.dot(_ZEROS) != 0.0:  # faster than asking for each whether it is finite
+            return None
         reward, info = self.evaluate_state(observation, action)
-        return float(reward), tuple(map(float, _terms(info)))
+        return observation, float(reward), tuple(map(float, _terms(info)))
 
     def _get_state_rand_vec(self) -> ndarray:
         """The task's random vector. Metaworld asks again until it likes it, and it is always the same one."""
@@ -135,17 +150,24 @@ class SteppedEnv(SawyerXYZEnv):
 
 
 @functools.cache
-def stepped_class(name: str, reward: str, *, stock: bool) -> type[SteppedEnv]:
-    """A class of metaworld's as it is (`stock`), or with its methods bound to faster helpers for a reward function."""
+def stepped_class(name: str, *, stock: bool) -> type[SteppedEnv]:
+    """A class of metaworld's as it is (`stock`), or with its methods bound to faster helpers."""
     official = ALL_V3_ENVIRONMENTS[name]
     if stock:
         return type(f"Stock{official.__name__}", (SteppedEnv, official), {})
-    return fast_math.fast_class(official, reward, SteppedEnv, SawyerXYZEnv, reward_utils)
+    return fast_math.fast_class(official, SteppedEnv, SawyerXYZEnv, reward_utils)
 
 
 def make(name: str, reward: str, *, stock: bool) -> SteppedEnv:
     """An environment of a class, as metaworld constructs it; `reward` is `v1` or `v2`."""
-    env = stepped_class(name, reward, stock=stock)(reward_function_version=reward)
+    env = stepped_class(name, stock=stock)(reward_function_version=reward)
     env.reads = 0
     env.look_up()
     return env
+
+
+def player(env: SteppedEnv, name: str, reward: str, *, stock: bool) -> SteppedEnv | Player:
+    """Who observes and computes rewards after a step: the environment, or what is written out of its class."""
+    shared = SawyerXYZEnv.__module__, reward_utils.__name__
+    known = None if stock else known_classes.known_class(ALL_V3_ENVIRONMENTS[name], reward, *shared)
+    return env if known is None else Player(known, env.data, env._HAND_SPACE.low, env._HAND_SPACE.high)
