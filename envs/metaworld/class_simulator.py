@@ -127,14 +127,22 @@ class ClassSimulator:
     def render(self, snapshot: Snapshot, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         """A picture of a snapshot."""
         with self._lock:
-            self._load(snapshot)
-            mujoco.mj_forward(self._model, self._data)
+            model, data = self._drawn
+            model.body_pos[:], model.site_pos[:] = snapshot.initial.positions
+            mujoco.mj_setState(model, data, snapshot.state, _STATE)
+            mujoco.mj_forward(model, data)
             renderer = self._renderer_of(width, height)
-            renderer.update_scene(self._data, _camera())
+            renderer.update_scene(data, _camera())
             goal = snapshot.attributes["_target_pos"]
             assert isinstance(goal, ndarray), "metaworld's reset puts it there"
             markers.draw_target(renderer.scene, goal)
             return renderer.render()
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """A simulation with all that is to be seen, which the one that is played leaves out."""
+        model = metaworld_api.drawn_model(self._env)
+        return model, mujoco.MjData(model)
 
     def _renderer_of(self, width: int, height: int) -> mujoco.Renderer:
         """The drawing context, kept as long as the size stays."""
@@ -142,7 +150,7 @@ class ClassSimulator:
         if held is None or (held.width, held.height) != (width, height):
             if held is not None:
                 held.close()
-            held = self._renderer = rendering.open_renderer(self._model, width, height)
+            held = self._renderer = rendering.open_renderer(self._drawn[0], width, height)
         return held
 
     def _positions(self) -> tuple[ndarray, ndarray]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import metaworld
 import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from metaworld import evaluation
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -21,6 +22,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task as OfficialTask
 from metaworld.utils import reward_utils
+from mujoco import MjModel
 from numpy import ndarray
 
 from metarl.envs.metaworld import fast_math, known_classes
@@ -164,6 +166,12 @@ def make(name: str, reward: str, *, stock: bool) -> SteppedEnv:
     env.reads = 0
     env.look_up()
     return env
+
+
+def drawn_model(env: SteppedEnv) -> MjModel:
+    """The model of an environment with all that is to be seen."""
+    model, _ = MujocoEnv._initialize_simulation(env)
+    return model
 
 
 def player(env: SteppedEnv, name: str, reward: str, *, stock: bool) -> SteppedEnv | Player:
