@@ -2,10 +2,11 @@
 # (MuJoCo's binding comes without types; metaworld's environments are driven through what they keep to themselves.)
 """One class of Meta-World, playing any number of sub-environments with one simulation.
 
-A model with its data takes 20 MB, and building it a quarter of a second. A sub-environment is therefore a value, a
+A model with its data takes 5 MB, and building it a tenth of a second. A sub-environment is therefore a value, a
 `Snapshot`: MuJoCo's state, and the Python attributes that metaworld's environment keeps. Playing on means putting both
-back, which takes a hundredth of a step. And as a reset depends on the random vector alone, what it leads to is kept for
-the next time: metaworld's reset simulates 500 steps of MuJoCo.
+back, which takes a fiftieth of a step. And as a reset depends on the random vector alone, what it leads to is kept for
+the next time: metaworld's reset simulates 500 steps of MuJoCo. What is only to be seen is in a model of its own, which
+is built for the first picture.
 
 A reset is that of a newly built metaworld environment, exactly: nothing that was played before is left.
 """

@@ -1,11 +1,12 @@
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's binding comes without types.)
-"""Metaworld's own functions, bound to faster helpers that are equal to them in every bit. THE place where that is done.
+"""Metaworld's own functions, bound to faster helpers that are equal to them in every bit, and its models made lean.
 
 Why: metaworld shapes its rewards by functions written for arrays and calls them with numbers, a dozen times a step, and
 looks up every body, site and geom by name at every use. That is most of the time of a step; with what is here, it is
 less than the physics'. What is here does the same operations in the same order on Python's floats, which are the same
-IEEE 754 doubles, and looks names up once. Whatever it was not written for goes to the original.
+IEEE 754 doubles, and looks names up once. Whatever it was not written for goes to the original. A few classes' steps
+are written out as a whole, see `known_classes.py`.
 
 How it is checked: `tests/envs/metaworld/test_exactness.py` plays all 50 classes beside the installed metaworld and
 compares observations, rewards and infos bit by bit (but for quaternions, whose last bits are free; `--exhaustive` plays

@@ -2,8 +2,8 @@
 # (MuJoCo's binding comes without types; metaworld's environments are driven through what they keep to themselves.)
 """The only module that imports metaworld: its environments, its scripted policies and its own evaluation.
 
-Rewards, observations and resets are metaworld's code. `fast_math.py` binds it to faster helpers, unless it is to be
-played as it is.
+Rewards, observations and resets are metaworld's code. `fast_math.py` binds it to faster helpers, and `known_classes.py`
+writes the steps of some classes out, unless metaworld is to be played as it is.
 """
 
 import functools
