@@ -2,10 +2,11 @@
 # (MuJoCo's binding comes without types; metaworld's environments are driven through what they keep to themselves.)
 """One class of Meta-World, playing any number of sub-environments with one simulation.
 
-A model with its data takes 20 MB, and building it a quarter of a second. A sub-environment is therefore a value, a
+A model with its data takes 5 MB, and building it a tenth of a second. A sub-environment is therefore a value, a
 `Snapshot`: MuJoCo's state, and the Python attributes that metaworld's environment keeps. Playing on means putting both
-back, which takes a hundredth of a step. And as a reset depends on the random vector alone, what it leads to is kept for
-the next time: metaworld's reset simulates 500 steps of MuJoCo.
+back, which takes a fiftieth of a step. And as a reset depends on the random vector alone, what it leads to is kept for
+the next time: metaworld's reset simulates 500 steps of MuJoCo. What is only to be seen is in a model of its own, which
+is built for the first picture.
 
 A reset is that of a newly built metaworld environment, exactly: nothing that was played before is left.
 """
@@ -15,7 +16,7 @@ import functools
 import logging
 import os
 import threading
-from typing import final
+from typing import NamedTuple, final
 
 import mujoco
 import numpy as np
@@ -27,7 +28,7 @@ from metarl.envs.metaworld import fast_math, metaworld_api
 from metarl.envs.mujoco_pool import quiet_warnings
 
 _LOG = logging.getLogger(__name__)
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # the binding takes a number faster than its own enumeration
 _KEPT_RESETS = 4096  # a class; some 10 kB each
 _FRAME_SKIP = 5  # steps of MuJoCo in an environment step
 
@@ -54,6 +55,8 @@ class InitialState:
     attributes: dict[str, object]
     positions: tuple[Float[ndarray, "body 3"], Float[ndarray, "site 3"]]
     """Of the model's bodies and sites: where metaworld's reset puts what does not move."""
+    reach: tuple[tuple[float, float], ...]
+    """Bounds of where the hand can be told to go, by axis."""
     observation: Float[ndarray, " observation"]
     low: Float[ndarray, " observation"]
     """Bounds that later observations are clipped to, as metaworld does."""
@@ -71,8 +74,7 @@ class Snapshot:
 
 
 @final
-@dataclasses.dataclass(frozen=True, eq=False)
-class StepResult:
+class StepResult(NamedTuple):
     """What a step led to."""
 
     observation: Float[ndarray, " observation"]
@@ -92,9 +94,14 @@ class ClassSimulator:
         self._lock = threading.Lock()
         self._env = env = metaworld_api.make(name, options.reward, stock=options.stock)
         self._model, self._data = env.model, env.data
+        self._player = metaworld_api.player(env, name, options.reward, stock=options.stock)
+        self._outcome = self._player.outcome
         self._parts = env.data if options.stock else fast_math.NamedParts(env.data)
-        self._ctrl, self._warnings = env.data.ctrl, env.data.warning.number
-        self._mocap_pos, self._mocap_quat = env.data.mocap_pos, env.data.mocap_quat
+        self.action_scale = float(env.action_scale)  # m, of the hand's way
+        self._ctrl, self._hand_goal = _numbers(env.data.ctrl), _numbers(env.data.mocap_pos[0])
+        self._warnings = env.data.warning.number
+        self._no_warnings = bytes(self._warnings.nbytes)
+        self._body_pos, self._site_pos = env.model.body_pos, env.model.site_pos
         self._pristine = dict(env.__dict__)
         self._placed = self._positions()
         self._loaded: InitialState | None = None
@@ -110,21 +117,33 @@ class ClassSimulator:
 
     def step(self, snapshot: Snapshot, action: Float[ndarray, "4"]) -> StepResult:
         """Moves a snapshot on by one step."""
+        return self.obey(snapshot, action, commands(action, self.action_scale).tolist())
+
+    def obey(self, snapshot: Snapshot, action: Float[ndarray, "4"], command: list[float]) -> StepResult:
+        """The same where the action's `commands` are known already."""
         with self._lock:
             self._load(snapshot)
-            return self._step(snapshot, action)
+            return self._step(snapshot, action, command)
 
     def render(self, snapshot: Snapshot, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         """A picture of a snapshot."""
         with self._lock:
-            self._load(snapshot)
-            mujoco.mj_forward(self._model, self._data)
+            model, data = self._drawn
+            model.body_pos[:], model.site_pos[:] = snapshot.initial.positions
+            mujoco.mj_setState(model, data, snapshot.state, _STATE)
+            mujoco.mj_forward(model, data)
             renderer = self._renderer_of(width, height)
-            renderer.update_scene(self._data, _camera())
+            renderer.update_scene(data, _camera())
             goal = snapshot.attributes["_target_pos"]
             assert isinstance(goal, ndarray), "metaworld's reset puts it there"
             markers.draw_target(renderer.scene, goal)
             return renderer.render()
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """A simulation with all that is to be seen, which the one that is played leaves out."""
+        model = metaworld_api.drawn_model(self._env)
+        return model, mujoco.MjData(model)
 
     def _renderer_of(self, width: int, height: int) -> mujoco.Renderer:
         """The drawing context, kept as long as the size stays."""
@@ -132,14 +151,14 @@ class ClassSimulator:
         if held is None or (held.width, held.height) != (width, height):
             if held is not None:
                 held.close()
-            held = self._renderer = rendering.open_renderer(self._model, width, height)
+            held = self._renderer = rendering.open_renderer(self._drawn[0], width, height)
         return held
 
     def _positions(self) -> tuple[ndarray, ndarray]:
-        return self._model.body_pos.copy(), self._model.site_pos.copy()
+        return self._body_pos.copy(), self._site_pos.copy()
 
     def _place(self, positions: tuple[ndarray, ndarray]) -> None:
-        self._model.body_pos[:], self._model.site_pos[:] = positions
+        self._body_pos[:], self._site_pos[:] = positions
 
     def _load(self, snapshot: Snapshot) -> None:
         if self._loaded is not snapshot.initial:
@@ -158,21 +177,24 @@ class ClassSimulator:
         env.__dict__ = {name: _own(value) for name, value in self._pristine.items()}
         env.set_task(metaworld_api.official_task(self._name, np.array(rand_vec), goal_shown=self._goal_shown))
         observation, _ = env.reset()
+        data.mocap_quat[:] = (1.0, 0.0, 1.0, 0.0)  # as metaworld writes in every step
         state = np.empty(self._state_size)
         mujoco.mj_getState(model, data, state, _STATE)
         bounds = env.sawyer_observation_space
         attributes: dict[str, object] = {**env.__dict__, "data": self._parts}
-        return InitialState(state, attributes, self._positions(), observation, bounds.low, bounds.high)
+        self._player.begin(observation, attributes)
+        reach = tuple(zip(env.mocap_low.tolist(), env.mocap_high.tolist(), strict=True))
+        return InitialState(state, attributes, self._positions(), reach, observation, bounds.low, bounds.high)
 
-    def _step(self, snapshot: Snapshot, action: Float[ndarray, "4"]) -> StepResult:
+    def _step(self, snapshot: Snapshot, action: Float[ndarray, "4"], command: list[float]) -> StepResult:
         """`SawyerXYZEnv.step`, without what has no effect on its result."""
-        model, data, env, initial = self._model, self._data, self._env, snapshot.initial
-        mocap = self._mocap_pos
-        moved = mocap[0] + action[:3].clip(-1, 1) * env.action_scale
-        np.maximum(moved, env.mocap_low, out=moved)
-        np.minimum(moved, env.mocap_high, out=mocap[0])
-        self._mocap_quat[:] = (1.0, 0.0, 1.0, 0.0)
-        self._ctrl[:] = action[-1], -action[-1]
+        model, data, initial = self._model, self._data, snapshot.initial
+        hand, ctrl, (x, y, z, effort) = self._hand_goal, self._ctrl, command
+        (low_x, high_x), (low_y, high_y), (low_z, high_z) = initial.reach
+        hand[0] = min(max(hand[0] + x, low_x), high_x)
+        hand[1] = min(max(hand[1] + y, low_y), high_y)
+        hand[2] = min(max(hand[2] + z, low_z), high_z)
+        ctrl[0], ctrl[1] = effort, -effort
         self._warnings[:] = 0
         try:
             mujoco.mj_step(model, data, _FRAME_SKIP)
@@ -180,18 +202,36 @@ class ClassSimulator:
         except mujoco.FatalError as error:
             _LOG.debug("%s failed: %s", self._name, error)
             return self._diverged(snapshot)
-        if self._warnings.any():
+        if self._warnings.tobytes() != self._no_warnings:
             return self._diverged(snapshot)
-        observation = env.observe(initial.low, initial.high)
-        if not np.isfinite(observation).all():
+        outcome = self._outcome(initial.low, initial.high, action, snapshot.attributes)
+        if outcome is None:
             return self._diverged(snapshot)
-        reward, info = env.evaluate_state(observation, action)
         mujoco.mj_getState(model, data, snapshot.state, _STATE)
-        return StepResult(observation, float(reward), tuple(float(info[name]) for name in metaworld_api.TERMS), False)
+        return StepResult(*outcome, False)
 
     def _diverged(self, snapshot: Snapshot) -> StepResult:
         mujoco.mj_resetData(self._model, self._data)
         return StepResult(snapshot.initial.observation, 0.0, (0.0,) * len(metaworld_api.TERMS), True)
+
+
+def _numbers(values: Float[ndarray, "number"]) -> "memoryview[float]":
+    """Doubles in a form in which single ones are read and written faster than in an array."""
+    return values.view(np.uint8).data.cast("d")
+
+
+def commands(
+    actions: Float[ndarray, "*env 4"], scale: float | Float[ndarray, "*env"]
+) -> Float[ndarray, "*env command"]:
+    """What actions say: the hand's way (3, m), computed in their precision as metaworld does, and the effort.
+
+    Args:
+        actions: of any number of sub-environments.
+        scale: the way of an action of 1 (m), of each.
+    """
+    told = actions.astype(np.float64)
+    told[..., :3] = actions[..., :3].clip(-1, 1) * np.asarray(scale, actions.dtype)[..., None]
+    return told
 
 
 def _camera() -> mujoco.MjvCamera:

@@ -1,11 +1,12 @@
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's binding comes without types.)
-"""Metaworld's own functions, bound to faster helpers that are equal to them in every bit. THE place where that is done.
+"""Metaworld's own functions, bound to faster helpers that are equal to them in every bit, and its models made lean.
 
 Why: metaworld shapes its rewards by functions written for arrays and calls them with numbers, a dozen times a step, and
 looks up every body, site and geom by name at every use. That is most of the time of a step; with what is here, it is
 less than the physics'. What is here does the same operations in the same order on Python's floats, which are the same
-IEEE 754 doubles, and looks names up once. Whatever it was not written for goes to the original.
+IEEE 754 doubles, and looks names up once. Whatever it was not written for goes to the original. A few classes' steps
+are written out as a whole, see `known_classes.py`.
 
 How it is checked: `tests/envs/metaworld/test_exactness.py` plays all 50 classes beside the installed metaworld and
 compares observations, rewards and infos bit by bit (but for quaternions, whose last bits are free; `--exhaustive` plays
@@ -26,6 +27,11 @@ from typing import final
 import mujoco
 import numpy as np
 from numpy import ndarray
+
+from metarl.envs.metaworld import known_classes, scalars
+from metarl.envs.metaworld.arm import Arm, find_arm
+from metarl.envs.metaworld.scalar_rewards import caging_by_sides, caging_with_grip
+from metarl.envs.metaworld.scalars import Number
 
 Tolerance = Callable[..., float]
 OBSERVATION_SIZE = 39
@@ -86,32 +92,17 @@ def numpy_with_fast_norm() -> types.SimpleNamespace:
 
 @final
 class Rotation:
-    """The part of SciPy's `Rotation` that metaworld uses: a quaternion (x, y, z, w) of a rotation matrix.
-
-    Of the four ways to write it the one with the largest first term is taken (Markley 2008), as SciPy does, so that
-    the sign is the same too; the last bit need not be.
-    """
+    """The part of SciPy's `Rotation` that metaworld uses: the quaternion of a rotation matrix."""
 
     def __init__(self, quaternion: tuple[float, float, float, float]) -> None:
         self._quaternion = quaternion
 
     @classmethod
     def from_matrix(cls, matrix: ndarray) -> "Rotation":
-        (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix.tolist()
-        trace = xx + yy + zz
-        largest = max(xx, yy, zz, trace)
-        if xx == largest:
-            return cls((1 - trace + 2 * xx, yx + xy, zx + xz, zy - yz))
-        if yy == largest:
-            return cls((yx + xy, 1 - trace + 2 * yy, zy + yz, xz - zx))
-        if zz == largest:
-            return cls((zx + xz, zy + yz, 1 - trace + 2 * zz, yx - xy))
-        return cls((zy - yz, xz - zx, yx - xy, 1 + trace))
+        return cls(scalars.quaternion(matrix.ravel().tolist()))
 
     def as_quat(self) -> ndarray:
-        x, y, z, w = self._quaternion
-        length = math.sqrt(x * x + y * y + z * z + w * w)
-        return np.array((x / length, y / length, z / length, w / length))
+        return np.array(self._quaternion)
 
 
 # Looking up by name, and binding
@@ -131,6 +122,21 @@ class NamedParts:
         return getattr(self._data, name)
 
 
+def lean_model(path: str) -> mujoco.MjModel:
+    """A model without what cannot be touched, has no name and so cannot be asked for: it moves the same.
+
+    The robot is drawn by meshes, for whose bounding boxes MuJoCo clears 100 kB of marks in every one of its steps.
+    """
+    spec = mujoco.MjSpec.from_file(path)
+    for geom in spec.geoms:
+        if geom.name:  # what a sensor refers to is kept
+            spec.add_sensor(type=mujoco.mjtSensor.mjSENS_FRAMEPOS, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=geom.name)
+    spec.compiler.discardvisual = True
+    model = spec.compile()
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+    return model
+
+
 class FastMethods:
     """Methods that stand before metaworld's own; `fast_class` puts them there."""
 
@@ -140,14 +146,19 @@ class FastMethods:
     _get_pos_objects: Callable[[], ndarray]
     _get_quat_objects: Callable[[], ndarray]
     _get_pos_goal: Callable[[], ndarray]
-    _hand: ndarray
-    _claws: tuple[ndarray, ndarray]
+    fullpath: str
+    obj_init_pos: ndarray
+    init_tcp: ndarray
+    arm: Arm
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """Gymnasium's, without what is only to be seen."""
+        model = lean_model(self.fullpath)
+        return model, mujoco.MjData(model)
 
     def look_up(self) -> None:
         """Called once, when the simulation is there: finds what every step needs."""
-        data = self.data
-        self._hand = data.body("hand").xpos
-        self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
+        self.arm = find_arm(self.data)
 
     def get_endeff_pos(self) -> ndarray:
         return self.data.body("hand").xpos
@@ -155,36 +166,61 @@ class FastMethods:
     def observe(self, low: ndarray, high: ndarray) -> ndarray:
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
         now = np.zeros(18)
-        now[:3] = self._hand
-        right, left = self._claws
-        now[3] = min(max(norm(right - left) / 0.1, 0.0), 1.0)
+        now[:3] = self.arm.hand
+        right, left = self.arm.claws
+        apart = right - left
+        now[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
-        for index in range(len(positions) // 3):
-            start = 4 + 7 * index
-            now[start : start + 3] = positions[3 * index : 3 * index + 3]
-            now[start + 3 : start + 7] = quaternions[4 * index : 4 * index + 4]
+        if len(positions) == 3:
+            now[4:7], now[7:11] = positions, quaternions
+        else:
+            for index in range(len(positions) // 3):
+                start = 4 + 7 * index
+                now[start : start + 3] = positions[3 * index : 3 * index + 3]
+                now[start + 3 : start + 7] = quaternions[4 * index : 4 * index + 4]
         observation = np.empty(OBSERVATION_SIZE)
         observation[:18], observation[18:36] = now, self._prev_obs
         observation[36:] = 0.0 if self._partially_observable else self._get_pos_goal()
         self._prev_obs = now
-        return observation.clip(low, high, out=observation)
+        np.maximum(observation, low, out=observation)
+        return np.minimum(observation, high, out=observation)
 
     @property
     def tcp_center(self) -> ndarray:
-        right, left = self.data.site("rightEndEffector").xpos, self.data.site("leftEndEffector").xpos
+        right, left = self.arm.tips
         return (right + left) / 2.0
 
     def touching_object(self, object_geom_id: int) -> bool:
         """Whether both pads press on the object, from the contacts of the last `mj_forward`."""
-        contacts, forces = self.data.contact, self.data.efc_force
-        pressing = []
-        for pad in ("leftpad_geom", "rightpad_geom"):
-            identifier, force = self.data.geom(pad).id, 0.0
-            for pair, address in zip(contacts.geom.tolist(), contacts.efc_address.tolist(), strict=True):
-                if identifier in pair and object_geom_id in pair:
-                    force += forces[address]
-            pressing.append(force > 0)
-        return all(pressing)
+        return self.arm.holds(object_geom_id)
+
+
+def gripper_caging_reward(
+    self: FastMethods,
+    action: ndarray,
+    obj_pos: ndarray,
+    obj_radius: float | int,
+    pad_success_thresh: float | int,
+    object_reach_radius: float | int,
+    xz_thresh: float | int,
+    desired_gripper_effort: float | int = 1.0,
+    high_density: bool = False,
+    medium_density: bool = False,
+) -> Number:
+    """`SawyerXYZEnv._gripper_caging_reward` on numbers."""
+    if high_density and medium_density:
+        raise ValueError("Can only be either high_density or medium_density")
+    obj, tcp = obj_pos.tolist(), self.arm.tcp()
+    starts = self.obj_init_pos.tolist(), self.init_tcp.tolist()
+    caging = caging_by_sides(self.arm, obj, tcp, starts, obj_radius, pad_success_thresh, xz_thresh)
+    both = caging_with_grip(caging, action[-1], desired_gripper_effort)
+    if high_density:
+        both = (both + caging) / 2
+    if medium_density:
+        margin = abs(scalars.distance(*starts) - object_reach_radius)
+        reached = scalars.long_tail(scalars.distance(obj, tcp), 0.0, object_reach_radius, margin)
+        both = (both + reached) / 2
+    return both
 
 
 def fast_class(official: type, before: type, base: type, reward_utils: types.ModuleType) -> type:
@@ -204,7 +240,10 @@ def fast_class(official: type, before: type, base: type, reward_utils: types.Mod
         "reward_utils": types.SimpleNamespace(**{**vars(reward_utils), "tolerance": fast_tolerance}),
     }
     names = {**vars(sys.modules[official.__module__]), **helpers}
-    caging = _with_names(vars(base)["_gripper_caging_reward"], {**vars(sys.modules[base.__module__]), **helpers})
+    if known_classes.as_known(base.__module__, reward_utils.__name__):
+        caging = gripper_caging_reward
+    else:
+        caging = _with_names(vars(base)["_gripper_caging_reward"], {**vars(sys.modules[base.__module__]), **helpers})
     methods: dict[str, object] = {"_gripper_caging_reward": caging}
     for attribute, value in vars(official).items():
         if isinstance(value, types.FunctionType) and attribute not in ("__init__", "reset_model"):

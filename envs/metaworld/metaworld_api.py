@@ -2,17 +2,19 @@
 # (MuJoCo's binding comes without types; metaworld's environments are driven through what they keep to themselves.)
 """The only module that imports metaworld: its environments, its scripted policies and its own evaluation.
 
-Rewards, observations and resets are metaworld's code. `fast_math.py` binds it to faster helpers, unless it is to be
-played as it is.
+Rewards, observations and resets are metaworld's code. `fast_math.py` binds it to faster helpers, and `known_classes.py`
+writes the steps of some classes out, unless metaworld is to be played as it is.
 """
 
 import functools
+import operator
 import pickle
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import metaworld
 import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from metaworld import evaluation
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -20,14 +22,18 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task as OfficialTask
 from metaworld.utils import reward_utils
+from mujoco import MjModel
 from numpy import ndarray
 
-from metarl.envs.metaworld import fast_math
+from metarl.envs.metaworld import fast_math, known_classes
+from metarl.envs.metaworld.known_classes import Outcome, Player
 
 OBSERVATION_SIZE = fast_math.OBSERVATION_SIZE
 _MOST_READS = 10  # of the random vector in a reset; one is what a class needs
 TERMS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 """What metaworld's `info` holds beside the unscaled reward, which is the reward."""
+_terms = operator.itemgetter(*TERMS)
+_ZEROS = np.zeros(OBSERVATION_SIZE)
 
 
 def class_names() -> tuple[str, ...]:
@@ -117,6 +123,24 @@ class SteppedEnv(SawyerXYZEnv):
         """The observation after a step, within its bounds: [now (18), before (18), goal or zeros (3)]."""
         return np.clip(self._get_obs(), low, high, dtype=np.float64)
 
+    def begin(self, observation: ndarray, kept: dict[str, Any]) -> None:
+        """Called after a reset with the attributes that steps will find in place."""
+
+    def outcome(self, low: ndarray, high: ndarray, action: ndarray, kept: dict[str, Any]) -> Outcome | None:
+        """What an action led to: the observation, the reward and the `TERMS`; None where they are no numbers.
+
+        Args:
+            low: bounds of the observation.
+            high: bounds of the observation.
+            action: in the precision that metaworld is to compute in.
+            kept: the attributes, which are in place.
+        """
+        observation = self.observe(low, high)
+        if observation.dot(_ZEROS) != 0.0:  # faster than asking for each whether it is finite
+            return None
+        reward, info = self.evaluate_state(observation, action)
+        return observation, float(reward), tuple(map(float, _terms(info)))
+
     def _get_state_rand_vec(self) -> ndarray:
         """The task's random vector. Metaworld asks again until it likes it, and it is always the same one."""
         self.reads += 1
@@ -142,3 +166,16 @@ def make(name: str, reward: str, *, stock: bool) -> SteppedEnv:
     env.reads = 0
     env.look_up()
     return env
+
+
+def drawn_model(env: SteppedEnv) -> MjModel:
+    """The model of an environment with all that is to be seen."""
+    model, _ = MujocoEnv._initialize_simulation(env)
+    return model
+
+
+def player(env: SteppedEnv, name: str, reward: str, *, stock: bool) -> SteppedEnv | Player:
+    """Who observes and computes rewards after a step: the environment, or what is written out of its class."""
+    shared = SawyerXYZEnv.__module__, reward_utils.__name__
+    known = None if stock else known_classes.known_class(ALL_V3_ENVIRONMENTS[name], reward, *shared)
+    return env if known is None else Player(known, env.data, env._HAND_SPACE.low, env._HAND_SPACE.high)

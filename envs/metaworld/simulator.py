@@ -9,7 +9,13 @@ from gymnasium.spaces import Box
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from metarl.envs.metaworld.class_simulator import ClassSimulator, SimulationOptions, Snapshot, class_simulator
+from metarl.envs.metaworld.class_simulator import (
+    ClassSimulator,
+    SimulationOptions,
+    Snapshot,
+    class_simulator,
+    commands,
+)
 from metarl.envs.metaworld.goals import check_task
 from metarl.envs.metaworld.metaworld_api import TERMS
 from metarl.envs.simulator import Outcome
@@ -58,6 +64,7 @@ class EnvShard:
         self._simulators: dict[int, ClassSimulator] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._families: dict[int, str] = {}
+        self._scales = np.zeros(len(arrays.active))
         self._in_order: list[int] = []
         """By class: a model and its data then stay in the processor's cache for all sub-environments that play it."""
 
@@ -65,6 +72,7 @@ class EnvShard:
         """There is no chance in it: the task holds the random vector."""
         self._announce(index)
         self._simulators[index] = class_simulator(task.family, self._options)
+        self._scales[index] = self._simulators[index].action_scale
         snapshot = self._simulators[index].reset(rand_vec(task))
         self._snapshots[index] = snapshot
         if self._families.get(index) != task.family:
@@ -77,15 +85,13 @@ class EnvShard:
         arrays = self._arrays
         # Metaworld computes in the precision of its actions.
         actions = arrays.actions.astype(np.float32) if single_precision else arrays.actions
+        told, active = commands(actions, self._scales).tolist(), arrays.active.tolist()
         for index in self._in_order:
-            if not arrays.active[index]:
+            if not active[index]:
                 continue
             self._announce(index)
-            result = self._simulators[index].step(self._snapshots[index], actions[index])
-            arrays.observations[index] = result.observation
-            arrays.rewards[index] = result.reward
-            arrays.diverged[index] = result.diverged
-            arrays.terms[index] = result.terms
+            result = self._simulators[index].obey(self._snapshots[index], actions[index], told[index])
+            arrays.observations[index], arrays.rewards[index], arrays.terms[index], arrays.diverged[index] = result
 
     def render(self, index: int, width: int, height: int) -> UInt8[ndarray, "height width 3"]:
         return self._simulators[index].render(self._snapshots[index], width, height)
