@@ -146,7 +146,7 @@ KINDS = (
         "signed state",
         "checkpoints/3/state.json",
         use_checkpoint,
-        frozenset({"score", "env_steps", "store"}),
+        frozenset({"score", "env_steps", "store", "optimizer"}),  # without the last it is a published one
         sign=True,
     ),
     Kind("evaluation", "evaluations/test.json", use_scores),
