@@ -60,14 +60,14 @@ class BenchmarkOptions:
     """What to measure, and how thoroughly."""
 
     subjects: tuple[Subject, ...] = ()
-    """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5, Walker2d-v5 and Humanoid-v5 (robots), what Stable-
-    Baselines3's PPO collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL²
-    (steps), whole steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10
-    (metaworld), few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling),
-    growth of memory with steps (memory), efficiency of workers on all cores and a simulation of a thousand (cluster),
-    memory where workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread by processor time,
-    for a guard where other programs run (processor). Not given: all, or those of --quick, or those that --guard can
-    compare."""
+    """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5, Walker2d-v5 and Humanoid-v5 (robots), what
+    Stable-Baselines3's PPO collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO
+    and RL² (steps), whole steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of
+    Meta-World's ML10 (metaworld), few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and
+    tasks (scaling), growth of memory with steps (memory), efficiency of workers on all cores and a simulation of a
+    thousand (cluster), memory where workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread
+    by processor time, for a guard where other programs run (processor). Not given: all, or those of --quick, or those
+    that --guard can compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
