@@ -2,10 +2,11 @@
 
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with a new random action at every step and the same 1000 steps an episode, on the same number of threads
-or processes; the other robots have EnvPool alone. For Meta-World they are its own vector environment, EnvPool, and
-MuJoCo alone; what Stable-Baselines3's PPO collects is compared with its own processes. Rounds of all of them
-alternate; the ratio is taken round by round, and its median is printed with its range. MAML's meta-update has
-learn2learn as its peer, or a task loop that does the same (`benchmark_fewshot`).
+or processes; the other robots have EnvPool alone. Beside them stands the limit, MuJoCo's steps with nothing around
+them. For Meta-World the peers are its own vector environment and EnvPool; what Stable-Baselines3's PPO collects is
+compared with its own processes. Rounds of all of them alternate; the ratio is taken round by round, and its median is
+printed with its range. MAML's meta-update has learn2learn as its peer, or a task loop that does the same
+(`benchmark_fewshot`).
 
 How long it takes: with `--quick` two minutes on a machine alone.
 """
@@ -24,7 +25,7 @@ import msgspec
 from metarl import checks, envs
 from metarl.commands import benchmark_fewshot
 from metarl.commands.benchmark_physics import AGENTS, shares
-from metarl.commands.benchmark_steppers import envpool_pool, gymnasium_async, ours
+from metarl.commands.benchmark_steppers import envpool_pool, gymnasium_async, ours, physics_alone
 from metarl.commands.options import ComputeOptions, available_cores, check_output, parse
 from metarl.commands.speed_ratios import GUARDED, Ratios, markdown, ratios, shortfalls, summary
 from metarl.commands.timing import in_turns, line, ratio
@@ -33,8 +34,13 @@ from metarl.runs import provenance
 from metarl.runs.files import encode_json, write_atomically
 from metarl.tasks import Json
 
-_OURS, _GYMNASIUM, _ENVPOOL = "metarl", "gymnasium async", "envpool"
-_ROBOTS = {"Ant-v5": "ant-direction", "Hopper-v5": "hopper-dynamics", "Walker2d-v5": "walker-dynamics"}
+_OURS, _GYMNASIUM, _ENVPOOL, _PHYSICS = "metarl", "gymnasium async", "envpool", "mj_step alone"
+_ROBOTS = {
+    "Ant-v5": "ant-direction",
+    "Hopper-v5": "hopper-dynamics",
+    "Walker2d-v5": "walker-dynamics",
+    "Humanoid-v5": "humanoid-dynamics",
+}
 """Of EnvPool, and whose body it is here."""
 _NO_RAY = "  Ray's workers            not measured: it is not installed (pip install 'metarl-suite[ray]')"
 _SIMULATED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)  # workers
@@ -54,13 +60,14 @@ class BenchmarkOptions:
     """What to measure, and how thoroughly."""
 
     subjects: tuple[Subject, ...] = ()
-    """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5 and Walker2d-v5 (robots), what Stable-Baselines3's PPO
-    collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO and RL² (steps), whole
-    steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of Meta-World's ML10 (metaworld),
-    few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
-    with steps (memory), efficiency of workers on all cores and a simulation of a thousand (cluster), memory where
-    workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread by processor time, for a guard
-    where other programs run (processor). Not given: all, or those of --quick, or those that --guard can compare."""
+    """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5, Walker2d-v5 and Humanoid-v5 (robots), what
+    Stable-Baselines3's PPO collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO
+    and RL² (steps), whole steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of
+    Meta-World's ML10 (metaworld), few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and
+    tasks (scaling), growth of memory with steps (memory), efficiency of workers on all cores and a simulation of a
+    thousand (cluster), memory where workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread
+    by processor time, for a guard where other programs run (processor). Not given: all, or those of --quick, or those
+    that --guard can compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
@@ -274,6 +281,7 @@ def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
     peers = {_OURS: ours("cheetah-direction", options.num_envs, threads), _GYMNASIUM: gymnasium_async(threads)}
     if importlib.util.find_spec("envpool") is not None:
         peers[_ENVPOOL] = envpool_pool("HalfCheetah-v5", 6, threads)
+    peers[_PHYSICS] = physics_alone("HalfCheetah-v5", threads)
     rates = in_turns(peers, options.rounds, options.seconds)
     print(f"HalfCheetah-v5, {threads} threads or processes, environment steps/s, median of {options.rounds} rounds")
     print("\n".join(line(peer, rates, _OURS) for peer in rates))
@@ -283,13 +291,14 @@ def _cheetah(options: BenchmarkOptions) -> dict[str, Json]:
 
 
 def _robots(options: BenchmarkOptions) -> dict[str, Json]:
-    """Of other robots, against EnvPool alone."""
+    """Of other robots, against EnvPool and the physics alone."""
     threads, found = options.compute.threads, dict[str, Json]()
     for robot, id in _ROBOTS.items():
         size = envs.make(id).spaces.action_size
         peers = {_OURS: ours(id, options.num_envs, threads)}
         if importlib.util.find_spec("envpool") is not None:
             peers[_ENVPOOL] = envpool_pool(robot, size, threads)
+        peers[_PHYSICS] = physics_alone(robot, threads)
         rates = in_turns(peers, options.rounds, options.seconds)
         print(f"{robot}, {threads} threads, environment steps/s, median of {options.rounds} rounds")
         print("\n".join(line(peer, rates, _OURS) for peer in rates))

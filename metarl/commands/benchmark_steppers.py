@@ -1,11 +1,19 @@
-"""Vector environments of HalfCheetah and other robots that a benchmark steps with random actions: ours and peers'."""
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's binding comes without types.)
+"""Vector environments of HalfCheetah and other robots that a benchmark steps with random actions: ours and peers'.
+
+Beside them what MuJoCo alone does, which is the limit of all.
+"""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 from numpy import ndarray
 
@@ -49,3 +57,56 @@ def envpool_pool(robot: str, actions: int, threads: int) -> Iterator[Stepper]:
     pool.reset()
     with contextlib.closing(pool):
         yield random_steps(pool.step, num_envs, actions, np.float64)
+
+
+_ALONE = 8  # simulations that a thread takes in turns, as a peer's has
+
+
+@contextlib.contextmanager
+def physics_alone(robot: str, threads: int) -> Iterator[Stepper]:
+    """`mj_step` of one of Gymnasium's robots on so many threads, with nothing around it.
+
+    A simulation begins again after as many steps as the robot stands up to random actions on average: lying about, it
+    has other contacts.
+    """
+    with contextlib.closing(gym.make(robot)) as env:
+        body: Any = env.unwrapped
+        model, skip, length = body.model, int(body.frame_skip), _mean_length(env)
+    datas = [[mujoco.MjData(model) for _ in range(_ALONE)] for _ in range(threads)]
+    rng, taken = np.random.default_rng(0), 0
+
+    def play(mine: list[Any], controls: ndarray, before: int) -> None:
+        for number, each in enumerate(controls, before):
+            for data, control in zip(mine, each, strict=True):
+                if number % length == 0:
+                    mujoco.mj_resetData(model, data)
+                data.ctrl[:] = control
+                mujoco.mj_step(model, data, skip)
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def step(count: int) -> float:
+            nonlocal taken
+            drawn = rng.uniform(-1.0, 1.0, (threads, count, _ALONE, model.nu))
+            began = time.perf_counter()
+            list(pool.map(play, datas, drawn, [taken] * threads))
+            seconds, taken = time.perf_counter() - began, taken + count
+            return threads * count * _ALONE / seconds
+
+        yield step
+
+
+def _mean_length(env: gym.Env[Any, Any], episodes: int = 20) -> int:
+    """Of episodes of random actions, in environment steps."""
+    env.action_space.seed(0)
+    lengths = list[int]()
+    for episode in range(episodes):
+        env.reset(seed=episode)
+        length, over = 0, False
+        while not over:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            length, over = length + 1, terminated or truncated
+        lengths.append(length)
+        if length >= 1000:
+            break  # it stands for as long as an episode lasts
+    return round(sum(lengths) / len(lengths))
