@@ -2,10 +2,10 @@
 
 The peers of the sampling are Gymnasium's own vector environment and EnvPool (`pip install envpool`), each stepping
 HalfCheetah-v5 with a new random action at every step and the same 1000 steps an episode, on the same number of threads
-or processes; the other robots have EnvPool alone. Beside them stands the limit, MuJoCo's steps with nothing around
-them. For Meta-World the peers are its own vector environment and EnvPool; what Stable-Baselines3's PPO collects is
-compared with its own processes. Rounds of all of them alternate; the ratio is taken round by round, and its median is
-printed with its range. MAML's meta-update has learn2learn as its peer, or a task loop that does the same
+or processes; the other robots have EnvPool alone. Beside them stands what a plain loop over MuJoCo's steps does on
+each thread. For Meta-World the peers are its own vector environment and EnvPool; what Stable-Baselines3's PPO collects
+is compared with its own processes. Rounds of all of them alternate; the ratio is taken round by round, and its median
+is printed with its range. MAML's meta-update has learn2learn as its peer, or a task loop that does the same
 (`benchmark_fewshot`).
 
 How long it takes: with `--quick` two minutes on a machine alone.

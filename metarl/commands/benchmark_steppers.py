@@ -2,7 +2,7 @@
 # (MuJoCo's binding comes without types.)
 """Vector environments of HalfCheetah and other robots that a benchmark steps with random actions: ours and peers'.
 
-Beside them what MuJoCo alone does, which is the limit of all.
+Beside them what MuJoCo alone does.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ _ALONE = 8  # simulations that a thread takes in turns, as a peer's has
 
 @contextlib.contextmanager
 def physics_alone(robot: str, threads: int) -> Iterator[Stepper]:
-    """`mj_step` of one of Gymnasium's robots on so many threads, with nothing around it.
+    """`mj_step` of one of Gymnasium's robots on so many threads, in a plain loop on each.
 
     A simulation begins again after as many steps as the robot stands up to random actions on average: lying about, it
     has other contacts.
