@@ -23,7 +23,7 @@ from typing import Literal, get_args
 import msgspec
 
 from metarl import checks, envs
-from metarl.commands import benchmark_fewshot
+from metarl.commands import benchmark_fewshot, benchmark_trpo
 from metarl.commands.benchmark_physics import AGENTS, shares
 from metarl.commands.benchmark_steppers import envpool_pool, gymnasium_async, ours, physics_alone
 from metarl.commands.options import ComputeOptions, available_cores, check_output, parse
@@ -47,11 +47,11 @@ _SIMULATED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)  # workers
 _SIMULATED_TASKS = 40  # of an outer step, the default of MAML-TRPO
 _MISSING = "  envpool                  not measured: it is not installed (pip install envpool)"
 
-Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "metaworld", "fewshot", "scaling", "memory",
+Subject = Literal["cheetah", "robots", "sb3", "steps", "recurrent", "trpo", "metaworld", "fewshot", "scaling", "memory",
                   "cluster", "cluster-memory", "processor"]  # fmt: skip
 ALL: tuple[Subject, ...] = get_args(Subject)
 QUICK: tuple[Subject, ...] = ("cheetah", "metaworld", "fewshot")
-WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "metaworld", "fewshot", "processor")
+WITH_PEERS: tuple[Subject, ...] = ("cheetah", "robots", "sb3", "recurrent", "trpo", "metaworld", "fewshot", "processor")
 """Those that a guard can compare."""
 
 
@@ -61,13 +61,14 @@ class BenchmarkOptions:
 
     subjects: tuple[Subject, ...] = ()
     """Sampling of HalfCheetah-v5 (cheetah), of Ant-v5, Hopper-v5, Walker2d-v5 and Humanoid-v5 (robots), what
-    Stable-Baselines3's PPO collects (sb3), processor time of physics, sampling and update in outer steps of MAML-TRPO
-    and RL² (steps), whole steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent), sampling of
-    Meta-World's ML10 (metaworld), few-shot MAML's meta-updates (fewshot), growth of time with sub-environments and
-    tasks (scaling), growth of memory with steps (memory), efficiency of workers on all cores and a simulation of a
-    thousand (cluster), memory where workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread
-    by processor time, for a guard where other programs run (processor). Not given: all, or those of --quick, or those
-    that --guard can compare."""
+    Stable-Baselines3's PPO collects (sb3), processor time of physics, sampling and update in outer steps of
+    MAML-TRPO and RL² (steps), whole steps of RL² and VariBAD beside sb3-contrib's RecurrentPPO (recurrent),
+    MAML-TRPO's update beside a task loop (trpo), sampling of Meta-World's ML10 (metaworld), updates of few-shot MAML
+    and prototypical networks (fewshot), growth of time with sub-environments and tasks (scaling), growth of memory
+    with steps (memory), efficiency of workers on all cores and a simulation of a thousand (cluster), memory where
+    workers play (cluster-memory), HalfCheetah-v5 and MAML's meta-updates on one thread by processor time, for a
+    guard where other programs run (processor). Not given: all, or those of --quick, or those that --guard can
+    compare."""
     quick: bool = False
     """About two minutes on a machine alone: cheetah, metaworld and fewshot, two rounds of half a second."""
     guard: Path | None = None
@@ -182,9 +183,18 @@ def _recurrent(options: BenchmarkOptions) -> dict[str, Json]:
     return {"recurrent_steps_per_second": {"RL² on HalfCheetah, whole steps": figures}}
 
 
+def _trpo(options: BenchmarkOptions) -> dict[str, Json]:
+    found = benchmark_trpo.update_seconds(options.rounds)
+    print(f"MAML-TRPO's update on {benchmark_trpo.WORLD}, processor time, median of {options.rounds} rounds")
+    print(f"  {benchmark_trpo.NAME:32} {benchmark_fewshot.report(found)}")
+    seconds: dict[str, Json] = {peer: list(values) for peer, values in found.items()}
+    return {"trpo_update_seconds": {benchmark_trpo.NAME: seconds}}
+
+
 def _fewshot(options: BenchmarkOptions) -> dict[str, Json]:
     return {
         "meta_update_seconds": benchmark_fewshot.measure(options.rounds),
+        "fewshot_update_seconds": benchmark_fewshot.measure_prototypical(options.rounds),
         "sampler_images_per_second": benchmark_fewshot.measure_sampler(options.rounds, options.seconds),
     }
 
@@ -349,6 +359,7 @@ _MEASURES: Mapping[Subject, Callable[[BenchmarkOptions], dict[str, Json]]] = {
     "sb3": _sb3,
     "steps": _steps,
     "recurrent": _recurrent,
+    "trpo": _trpo,
     "metaworld": _metaworld,
     "fewshot": _fewshot,
     "scaling": _scaling,

@@ -1,16 +1,18 @@
-"""How long MAML's meta-update takes, ours and a peer's, in alternating rounds on one thread; and how many images the
-episode sampler draws.
+"""How long updates of MAML and of prototypical networks take, ours and a peer's, in alternating rounds on one thread;
+and how many images the episode sampler draws. Beside them stands a plain forward and backward pass of the same
+examples.
 
-The peer is learn2learn's MAML class where it can be imported. It does not install on current Python; otherwise a loop
-stands in for it that does what it does, and is called a task loop, not learn2learn: PyTorch's own layers, for each task
-a copy of the parameters, `torch.autograd.grad(create_graph=True)` for the inner step, and `backward` for the outer.
+MAML's peer is learn2learn's MAML class where it can be imported. It does not install on current Python; otherwise a
+loop stands in for it that does what it does, and is called a task loop, not learn2learn: PyTorch's own layers, for
+each task a copy of the parameters, `torch.autograd.grad(create_graph=True)` for the inner step, and `backward` for
+the outer.
 """
 
 import dataclasses
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -21,10 +23,12 @@ from metarl.commands.timing import ratio
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.prototypical import PrototypicalConfig
 from metarl.fewshot.sampler import EpisodeSampler
 from metarl.tasks import Json, Split
 
 OURS = "metarl"
+PLAIN = "one plain pass"
 _LEARN2LEARN, _LOOP = "learn2learn", "task loop"
 Update = Callable[[], object]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -64,16 +68,77 @@ CASES = (
 """As in the paper: 40-40 ReLU, and Conv4-64 with stride 2; one inner step of second order."""
 
 
+_TASKS, _WAYS, _QUERIES = 4, 20, 5
+PROTOTYPICAL = f"prototypical, {_TASKS} tasks of {_WAYS} ways, 1 + {_QUERIES}"
+
+
 def peer_name() -> str:
     """Who the peer is here."""
     return _LEARN2LEARN if importlib.util.find_spec(_LEARN2LEARN) is not None else _LOOP
 
 
 def update_seconds(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
-    """Seconds of a meta-update, ours and the peer's, the fastest of each round."""
+    """Seconds of a meta-update, ours and the peer's, and of a plain pass; the fastest of each round."""
     batch, peer = case.batch(), peer_name()
-    found: dict[str, list[float]] = {OURS: [], peer: []}
-    updates = {OURS: _ours(case, batch), peer: _peer(case, batch)}
+    inputs = torch.cat([part.inputs.flatten(0, 1) for part in batch])
+    targets = torch.cat([part.targets.flatten(0, 1) for part in batch])
+    plain = _plain(_module(case.signature), _loss(case.signature), inputs, targets)
+    return _in_turns({OURS: _ours(case, batch), peer: _peer(case, batch), PLAIN: plain}, rounds, clock)
+
+
+def prototypical_seconds(rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+    """Seconds of an update of prototypical networks on 4 tasks, ours, a task loop's, and of a plain pass."""
+    signature = TaskSignature("classification", (1, 28, 28), _WAYS, 1, _WAYS)
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        Examples(
+            torch.randn(_TASKS, count * _WAYS, 1, 28, 28, generator=generator),
+            torch.arange(count * _WAYS).remainder(_WAYS).expand(_TASKS, -1),
+        )
+        for count in (1, _QUERIES)
+    ]
+    batch, module = Batch(*parts), _features(signature.shape[0])
+    learner = PrototypicalConfig(meta_batch=_TASKS).build(signature)
+    state, rng = learner.init(0), np.random.default_rng(0)
+    inputs = torch.cat([part.inputs.flatten(0, 1) for part in batch])
+    updates: dict[str, Update] = {
+        OURS: lambda: learner.meta_step(state, batch, rng),
+        _LOOP: prototypes_by_loop(module, batch),
+        PLAIN: _plain(module, lambda outputs, _: outputs.square().mean(), inputs, inputs),
+    }
+    return _in_turns(updates, rounds, clock)
+
+
+def prototypes_by_loop(module: nn.Module, batch: Batch) -> Update:
+    """Task by task; the gradient is left in the parameters' `grad`."""
+    tasks, ways = len(batch.support.inputs), int(batch.support.targets.max()) + 1
+
+    def update() -> None:
+        module.zero_grad()
+        for task in range(tasks):
+            count = batch.support.inputs.shape[1]
+            features = module(torch.cat([batch.support.inputs[task], batch.query.inputs[task]]))
+            support, labels = features[:count], batch.support.targets[task]
+            centres = torch.stack([support[labels == way].mean(0) for way in range(ways)])
+            logits = -((features[count:, None] - centres) ** 2).sum(-1)
+            (nn.functional.cross_entropy(logits, batch.query.targets[task]) / tasks).backward()
+
+    return update
+
+
+def _plain(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Update:
+    """All examples at once, forwards and backwards."""
+
+    def update() -> None:
+        module.zero_grad()
+        loss(module(inputs), targets).backward()
+
+    return update
+
+
+def _in_turns(updates: Mapping[str, Update], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of each, the fastest of five in each round."""
+    found: dict[str, list[float]] = {name: [] for name in updates}
     for update in updates.values():
         update()  # warm up
     for _ in range(rounds):
@@ -87,7 +152,8 @@ def report(found: dict[str, list[float]]) -> str:
     peer = next(name for name in found if name != OURS)
     ratios = [theirs / ours for ours, theirs in zip(found[OURS], found[peer], strict=True)]
     ours, theirs = (1000 * statistics.median(found[name]) for name in (OURS, peer))
-    return f"{ours:.1f} ms, {peer} {theirs:.1f} ms: ours is {ratio(ratios)} times as fast"
+    plain = f"; {PLAIN} {1000 * statistics.median(found[PLAIN]):.1f} ms" if PLAIN in found else ""
+    return f"{ours:.1f} ms, {peer} {theirs:.1f} ms: ours is {ratio(ratios)} times as fast{plain}"
 
 
 def measure(rounds: int) -> dict[str, Json]:
@@ -97,9 +163,15 @@ def measure(rounds: int) -> dict[str, Json]:
     for case in CASES:
         found = update_seconds(case, rounds)
         print(f"  {case.name:32} {report(found)}")
-        seconds: dict[str, Json] = {name: list(values) for name, values in found.items()}
-        raw[case.name] = seconds
+        raw[case.name] = {name: list(values) for name, values in found.items()}
     return raw
+
+
+def measure_prototypical(rounds: int) -> dict[str, Json]:
+    """Measures and prints prototypical networks; the raw seconds."""
+    found = prototypical_seconds(rounds)
+    print(f"  {PROTOTYPICAL:32} {report(found)}")
+    return {PROTOTYPICAL: {name: list(values) for name, values in found.items()}}
 
 
 def measure_sampler(rounds: int, seconds: float) -> list[Json]:
@@ -191,12 +263,17 @@ def _module(signature: TaskSignature) -> nn.Module:
     torch.manual_seed(0)  # the peer's weights; nothing else is random here
     if signature.kind == "regression":
         return nn.Sequential(*_dense(signature.shape[0], (40, 40)), nn.Linear(40, signature.outputs))
-    channels, layers = signature.shape[0], list[nn.Module]()
+    return nn.Sequential(_features(signature.shape[0]), nn.Linear(4 * 64, signature.outputs))
+
+
+def _features(channels: int) -> nn.Sequential:
+    """Conv4-64 with stride 2."""
+    layers = list[nn.Module]()
     for _ in range(4):
         convolution = nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm2d(64, track_running_stats=False), nn.ReLU()]
         channels = 64
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 64, signature.outputs))
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 def _dense(inputs: int, widths: Sequence[int]) -> list[nn.Module]:

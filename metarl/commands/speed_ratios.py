@@ -44,6 +44,8 @@ class _Raw(msgspec.Struct):
     processor_steps_per_second: dict[str, dict[str, list[float]]] = {}
     processor_update_seconds: dict[str, dict[str, list[float]]] = {}
     meta_update_seconds: dict[str, dict[str, list[float]]] = {}
+    fewshot_update_seconds: dict[str, dict[str, list[float]]] = {}
+    trpo_update_seconds: dict[str, dict[str, list[float]]] = {}
 
 
 def ratios(raw: Mapping[str, object]) -> dict[str, list[float]]:
@@ -66,12 +68,17 @@ def ratios(raw: Mapping[str, object]) -> dict[str, list[float]]:
         for peer, values in group.items()
         if peer in _PEERS
     }
-    processor = {f"{label}, processor time": group for label, group in found.processor_update_seconds.items()}
-    for label, group in {**found.meta_update_seconds, **processor}.items():
+    updates = {f"MAML's update, {label}": group for label, group in found.meta_update_seconds.items()}
+    updates |= {
+        f"MAML's update, {label}, processor time": group for label, group in found.processor_update_seconds.items()
+    }
+    updates |= {f"update, {label}": group for label, group in found.fewshot_update_seconds.items()}
+    updates |= {f"MAML-TRPO's update, {label}": group for label, group in found.trpo_update_seconds.items()}
+    for label, group in updates.items():
         for peer, values in group.items():
             if peer in _PEERS:
                 pairs = zip(values, group[OURS], strict=True)
-                ours[f"MAML's update, {label}: {peer}"] = [other / one for other, one in pairs]
+                ours[f"{label}: {peer}"] = [other / one for other, one in pairs]
     return ours
 
 
