@@ -146,7 +146,7 @@ class CheckpointFolder:
         with writing(target):
             files.make_folder(self._folder)
             _write_folder(target, {**content, STATE: _encode_state(record)})
-        self._prune(step, keep_last)
+        self.prune(step, keep_last)
         return target
 
     def export(self, step: int, target: Path) -> None:
@@ -237,7 +237,7 @@ class CheckpointFolder:
         if len(records) == len(steps):  # a damaged one may still be restored from a copy
             self._store.keep(record.store for record in records)
 
-    def _prune(self, step: int, keep_last: int) -> None:
+    def prune(self, step: int, keep_last: int) -> None:
         """Deletes old checkpoints. Ones past `step` do not count: training went back behind them, they were damaged."""
         past = [other for other in self.steps() if other <= step]
         keep = {*past[-keep_last:], *self._ranked()[:1]}

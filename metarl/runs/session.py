@@ -177,6 +177,8 @@ def train_run(
             f"{run.folder} was published without its optimiser's state, so its training cannot go on: give another "
             f"--run, and --start-from {run.folder}"
         )
+    if saved is not None:
+        checkpoints.prune(saved.step, options.keep)  # a process may have been killed before it did
     start, env_steps = (0, 0) if saved is None else (saved.step, saved.env_steps)
     resumed = "" if saved is None else f"resumed from step {start}"
     began = time.monotonic()
