@@ -12,14 +12,14 @@ import dataclasses
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.commands.timing import ratio
+from metarl.commands.timing import Update, ratio, updates_in_turns
 from metarl.fewshot.dataset import FewShotDataset
 from metarl.fewshot.examples import Batch, Examples, TaskSignature
 from metarl.fewshot.maml import Maml, MamlConfig
@@ -30,7 +30,6 @@ from metarl.tasks import Json, Split
 OURS = "metarl"
 PLAIN = "one plain pass"
 _LEARN2LEARN, _LOOP = "learn2learn", "task loop"
-Update = Callable[[], object]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -83,7 +82,7 @@ def update_seconds(case: Case, rounds: int, clock: Callable[[], float] = time.pe
     inputs = torch.cat([part.inputs.flatten(0, 1) for part in batch])
     targets = torch.cat([part.targets.flatten(0, 1) for part in batch])
     plain = _plain(_module(case.signature), _loss(case.signature), inputs, targets)
-    return _in_turns({OURS: _ours(case, batch), peer: _peer(case, batch), PLAIN: plain}, rounds, clock)
+    return updates_in_turns({OURS: _ours(case, batch), peer: _peer(case, batch), PLAIN: plain}, rounds, clock)
 
 
 def prototypical_seconds(rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
@@ -106,7 +105,7 @@ def prototypical_seconds(rounds: int, clock: Callable[[], float] = time.perf_cou
         _LOOP: prototypes_by_loop(module, batch),
         PLAIN: _plain(module, lambda outputs, _: outputs.square().mean(), inputs, inputs),
     }
-    return _in_turns(updates, rounds, clock)
+    return updates_in_turns(updates, rounds, clock)
 
 
 def prototypes_by_loop(module: nn.Module, batch: Batch) -> Update:
@@ -134,17 +133,6 @@ def _plain(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Up
         loss(module(inputs), targets).backward()
 
     return update
-
-
-def _in_turns(updates: Mapping[str, Update], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of each, the fastest of five in each round."""
-    found: dict[str, list[float]] = {name: [] for name in updates}
-    for update in updates.values():
-        update()  # warm up
-    for _ in range(rounds):
-        for name, update in updates.items():
-            found[name].append(min(_seconds(update, clock) for _ in range(5)))
-    return found
 
 
 def report(found: dict[str, list[float]]) -> str:
@@ -200,12 +188,6 @@ def sampler_rate(seconds: float) -> float:
         batch = sampler.sample("train", 32, rng)
         images += batch.support.targets.numel() + batch.query.targets.numel()
     return images / (time.process_time() - began)
-
-
-def _seconds(update: Update, clock: Callable[[], float]) -> float:
-    began = clock()
-    update()
-    return clock() - began
 
 
 def _ours(case: Case, batch: Batch) -> Update:

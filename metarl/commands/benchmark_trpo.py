@@ -7,7 +7,6 @@ reverse). Ours computes all tasks at once, and products by the Fisher matrix's f
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,9 @@ from torch import Tensor
 from metarl import envs
 from metarl.agents import MamlTrpoConfig, policies
 from metarl.agents.maml import MamlTrpo
+from metarl.agents.maml_objective import Values
 from metarl.agents.policy_gradient import INNER_LOSSES, PolicyBatch
+from metarl.commands.timing import Update, updates_in_turns
 from metarl.learning.collect import Collector
 from metarl.learning.episodes import Trials
 from metarl.learning.protocols import Parameters, State
@@ -32,31 +33,17 @@ WORLD, CONFIG = "cheetah-direction", MamlTrpoConfig(meta_batch=20, episodes_per_
 
 
 def update_seconds(rounds: int, clock: Callable[[], float] = time.process_time) -> dict[str, list[float]]:
-    """Seconds of an update from the same trials, ours and the loop's, in each round; one before them warms up."""
+    """Seconds of an update from the same trials, ours and the loop's, in each round."""
     dist = envs.make(WORLD)
     agent = CONFIG.build(dist.spaces)
     state, collector = agent.init(0), Collector(dist)
     trials = TrialSource(dist, collector).collect(agent, state, 0, 0)
     collector.close()
-    updates = {
+    updates: dict[str, Update] = {
         OURS: lambda: agent.meta_step(state, trials, np.random.default_rng(0)),
         LOOP: lambda: by_loop(agent, state, trials, np.random.default_rng(0)),
     }
-    found: dict[str, list[float]] = {name: [] for name in updates}
-    for count in range(rounds + 1):
-        for name, update in updates.items():
-            began = clock()
-            update()
-            if count:
-                found[name].append(clock() - began)
-    return found
-
-
-class _Task(NamedTuple):
-    """A task's part of the objective, from one adaptation of the given parameters."""
-
-    loss: Tensor
-    kl: Tensor
+    return updates_in_turns(updates, rounds, clock, repeats=1)
 
 
 def by_loop(agent: MamlTrpo, state: State, trials: Trials, rng: np.random.Generator) -> State:
@@ -77,10 +64,10 @@ def by_loop(agent: MamlTrpo, state: State, trials: Trials, rng: np.random.Genera
         *supports, query = batches
         return policies.apply(agent.adaptation.policy, _adapted(agent, unravel(x, like), supports), query.observations)
 
-    def objective(x: Tensor, task: int) -> _Task:
+    def objective(x: Tensor, task: int) -> Values:
         query, new = whole[task][-1], distribution(x, whole[task])
         ratio = torch.exp(new.log_prob(query.actions) - query.log_probs)
-        return _Task(-masked_mean(ratio * query.advantages, query.mask), masked_mean(old[task].kl(new), query.mask))
+        return Values(-masked_mean(ratio * query.advantages, query.mask), masked_mean(old[task].kl(new), query.mask))
 
     def total(x: Tensor) -> tuple[Tensor, Tensor]:
         leaf = x.detach().requires_grad_()
@@ -90,7 +77,7 @@ def by_loop(agent: MamlTrpo, state: State, trials: Trials, rng: np.random.Genera
             torch.stack([term.kl for term in terms]).mean().detach(),
         )
 
-    gradient, values = torch.zeros_like(point), list[_Task]()
+    gradient, values = torch.zeros_like(point), list[Values]()
     for task in tasks:
         x = point.clone().requires_grad_()
         values.append(objective(x, task))

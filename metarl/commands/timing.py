@@ -11,6 +11,8 @@ from numpy import ndarray
 
 Stepper = Callable[[int], float]
 """Takes so many vector steps; gives environment steps a second."""
+Update = Callable[[], object]
+"""Something that is done once."""
 Rates = dict[str, list[float]]
 """Environment steps a second of each peer in each round."""
 
@@ -78,3 +80,22 @@ def line(peer: str, rates: Rates, ours: str) -> str:
 def ratio(ratios: Sequence[float]) -> str:
     """The median and the range."""
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def updates_in_turns(
+    updates: Mapping[str, Update], rounds: int, clock: Callable[[], float] = time.perf_counter, repeats: int = 5
+) -> dict[str, list[float]]:
+    """Seconds of each, the fastest of some repeats in each round; one before them warms up."""
+    found: dict[str, list[float]] = {name: [] for name in updates}
+    for update in updates.values():
+        update()
+    for _ in range(rounds):
+        for name, update in updates.items():
+            found[name].append(min(_seconds(update, clock) for _ in range(repeats)))
+    return found
+
+
+def _seconds(update: Update, clock: Callable[[], float]) -> float:
+    began = clock()
+    update()
+    return clock() - began

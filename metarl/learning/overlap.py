@@ -32,18 +32,10 @@ def overlapping_steps(
     start: int,
     stop: int,
 ) -> Iterator[OuterStep]:
-    """Outer steps `start`, …, `stop` − 1 of a run, each beside the collecting of the next; see `outer_steps`.
+    """Outer steps `start`, …, `stop` − 1 of a run, each beside the collecting of the next.
 
-    The source collects in a thread of its own while the learner learns, and never while the caller has the outcome of
-    a step: what the caller does in between may use the same simulators.
-
-    Args:
-        learner: learns from the experience.
-        source: hands it over.
-        state: after `start` outer steps.
-        seed: the run's.
-        start: outer steps done before.
-        stop: outer steps in all.
+    The arguments are those of `outer_steps`. The source collects in a thread of its own while the learner learns, and
+    never while the caller has the outcome of a step: what the caller does in between may use the same simulators.
 
     Raises:
         RunError: a parameter is no longer finite.
